@@ -1,0 +1,35 @@
+//! From a question to its answer: what exists, under which names, in which form. Owns the meaning of cluster DNS and
+//! its wire form; reads one Snapshot and nothing else. Must not know sockets, clocks or chance: the serial and the
+//! seed of the order are arguments.
+//!
+//! The record semantics are those of the Kubernetes "DNS-Based Service Discovery" specification 1.1.0. Where DNS
+//! itself decides (negative answers, aliases, sizes), the RFC is named at the place.
+//!
+//! - [`answer`]: finds the zone of a name, walks the search list for bare names, follows aliases
+//! - `zone`: which zones are ours and how a name lies in one
+//! - `tree`: what stands at a name of a cluster zone
+//! - `endpoints`: the names and addresses of endpoints
+//! - `reverse`: addresses back to names
+//! - [`wire`]: parsing queries and writing responses; [`packet`]: one datagram in, at most one out
+
+mod endpoints;
+mod lookup;
+mod name;
+pub mod packet;
+mod record;
+mod reverse;
+mod tree;
+pub mod wire;
+mod zone;
+
+pub use lookup::answer;
+pub use name::{Name, NameError};
+pub use record::{
+    Answer, Class, Moment, Question, Rcode, Record, RecordData, RecordType, Soa, UnknownType,
+};
+
+/// Time to live of every record of a cluster zone but one, in seconds: short, since endpoints come and go.
+pub const TTL: u32 = 5;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! One packet in, at most one out. Owns the order of the checks; never panics on what it gets and never answers a
+//! response.
+
+use super::{
+    Answer, Moment, Rcode, answer,
+    wire::{self, Malformed, Response},
+};
+use crate::snapshot::Snapshot;
+
+/// What carries a packet, which decides how long the response may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Up to what the client takes.
+    Udp,
+    /// Up to 65 535 bytes.
+    Tcp,
+}
+
+/// The response to `packet`, if it gets one.
+pub fn respond(
+    snapshot: &Snapshot,
+    packet: &[u8],
+    transport: Transport,
+    moment: Moment,
+) -> Option<Response> {
+    let query = match wire::read(packet) {
+        Ok(query) => query,
+        Err(Malformed::Drop) => return None,
+        Err(Malformed::Reject { id, flags, rcode }) => {
+            return Some(wire::write_error(id, flags, rcode));
+        }
+    };
+    let limit = match transport {
+        Transport::Udp => query.udp_limit(),
+        Transport::Tcp => usize::from(u16::MAX),
+    };
+    let answer = if query.edns.is_some_and(|edns| edns.version > 0) {
+        Answer::empty(Rcode::BadVers, false)
+    } else {
+        answer(snapshot, &query.question, moment)
+    };
+    Some(wire::write(&query, &answer, limit))
+}

@@ -1,0 +1,6 @@
+//! The meaning of names, as tables over one fixture.
+
+mod fixture;
+mod names;
+mod packets;
+mod table;

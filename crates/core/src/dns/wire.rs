@@ -1,0 +1,17 @@
+//! The wire form of DNS messages (RFC 1035 section 4, RFC 6891): reading queries, writing responses. Owns sizes,
+//! compression and truncation; must not know what names mean. Everything read here comes from strangers.
+
+mod query;
+mod response;
+
+pub use query::{Edns, Malformed, Query, read};
+pub use response::{Response, write, write_error};
+
+/// The UDP payload size that we tell: what passes an Ethernet path unfragmented (DNS flag day 2020).
+pub const PAYLOAD: u16 = 1232;
+/// What every client takes without EDNS (RFC 1035 section 4.2.1), and the least that EDNS may say.
+const MIN_PAYLOAD: u16 = 512;
+/// Bytes of a header.
+const HEADER: usize = 12;
+/// Type number of OPT.
+const OPT: u16 = 41;

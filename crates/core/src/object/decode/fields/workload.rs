@@ -1,0 +1,91 @@
+//! Fields of Deployment and ReplicaSet, of all their API versions together.
+
+use super::{
+    OBJECT_META, Schema,
+    Shape::{Any, Bool, Int, IntOrText, List, Object, Text},
+    TEXT_MAP, TEXTS,
+    pod::POD_SPEC,
+};
+
+static LABEL_SELECTOR_REQUIREMENT: Schema = Schema {
+    name: "LabelSelectorRequirement",
+    fields: &[("key", Text), ("operator", Text), ("values", TEXTS)],
+};
+
+static LABEL_SELECTOR: Schema = Schema {
+    name: "LabelSelector",
+    fields: &[
+        ("matchLabels", TEXT_MAP),
+        (
+            "matchExpressions",
+            List(&Object(&LABEL_SELECTOR_REQUIREMENT)),
+        ),
+    ],
+};
+
+static POD_TEMPLATE_SPEC: Schema = Schema {
+    name: "PodTemplateSpec",
+    fields: &[
+        ("metadata", Object(&OBJECT_META)),
+        ("spec", Object(&POD_SPEC)),
+    ],
+};
+
+static ROLLING_UPDATE: Schema = Schema {
+    name: "RollingUpdateDeployment",
+    fields: &[("maxUnavailable", IntOrText), ("maxSurge", IntOrText)],
+};
+
+static DEPLOYMENT_STRATEGY: Schema = Schema {
+    name: "DeploymentStrategy",
+    fields: &[("type", Text), ("rollingUpdate", Object(&ROLLING_UPDATE))],
+};
+
+static DEPLOYMENT_SPEC: Schema = Schema {
+    name: "DeploymentSpec",
+    fields: &[
+        ("replicas", Int),
+        ("selector", Object(&LABEL_SELECTOR)),
+        ("template", Object(&POD_TEMPLATE_SPEC)),
+        ("strategy", Object(&DEPLOYMENT_STRATEGY)),
+        ("minReadySeconds", Int),
+        ("revisionHistoryLimit", Int),
+        ("paused", Bool),
+        ("progressDeadlineSeconds", Int),
+        ("rollbackTo", Any),
+    ],
+};
+
+/// `apps/v1` Deployment.
+pub(crate) static DEPLOYMENT: Schema = Schema {
+    name: "Deployment",
+    fields: &[
+        ("apiVersion", Text),
+        ("kind", Text),
+        ("metadata", Object(&OBJECT_META)),
+        ("spec", Object(&DEPLOYMENT_SPEC)),
+        ("status", Any),
+    ],
+};
+
+static REPLICA_SET_SPEC: Schema = Schema {
+    name: "ReplicaSetSpec",
+    fields: &[
+        ("replicas", Int),
+        ("minReadySeconds", Int),
+        ("selector", Object(&LABEL_SELECTOR)),
+        ("template", Object(&POD_TEMPLATE_SPEC)),
+    ],
+};
+
+/// `apps/v1` ReplicaSet.
+pub(crate) static REPLICA_SET: Schema = Schema {
+    name: "ReplicaSet",
+    fields: &[
+        ("apiVersion", Text),
+        ("kind", Text),
+        ("metadata", Object(&OBJECT_META)),
+        ("spec", Object(&REPLICA_SET_SPEC)),
+        ("status", Any),
+    ],
+};

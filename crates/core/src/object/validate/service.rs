@@ -1,0 +1,236 @@
+//! Rules of `v1` Service that concern several fields together. Owns those; single values are checked as they are
+//! read.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{leaf::NO_ADDRESS, syntax};
+use crate::object::{
+    decode::cursor::Cursor,
+    service::{IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
+};
+
+/// Longest session affinity, in seconds (`v1.ClientIPConfig`).
+const MAX_AFFINITY_SECONDS: i64 = 86400;
+const ONLY_LOAD_BALANCER: &str = "may only be used when `type` is 'LoadBalancer'";
+
+/// Everything about `spec` that a single value does not tell.
+pub(crate) fn check(spec: &Cursor<'_>, service: &Service) {
+    check_ports(spec, service);
+    check_type(spec, service);
+    check_cluster_ips(spec, service.service_type);
+    check_families(spec, service);
+    check_load_balancer(spec, service);
+    check_policies(spec, service);
+    check_affinity(spec);
+}
+
+fn check_ports(spec: &Cursor<'_>, service: &Service) {
+    let ports = spec.field("ports");
+    if ports.len() == 0 && service.has_vip() {
+        ports.required("");
+    }
+    let (mut numbers, mut names, mut node_ports) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (item, port) in ports.items().zip(&service.ports) {
+        let name = item.field("name");
+        if port.name.is_empty() && ports.len() > 1 {
+            name.required("");
+        } else if !port.name.is_empty() && !names.insert(&port.name) {
+            name.duplicate(&name.shown());
+        }
+        let number = item.field("port");
+        if !number.is_present() {
+            number.required("");
+        } else if port.port > 0 && !numbers.insert((port.protocol, port.port)) {
+            item.duplicate(&format!(
+                "{{\"port\":{},\"protocol\":\"{}\"}}",
+                port.port, port.protocol
+            ));
+        }
+        let node_port = item.field("nodePort");
+        let Some(wanted) = node_port.int().filter(|wanted| *wanted != 0) else {
+            continue;
+        };
+        if service.service_type == ServiceType::ClusterIP {
+            node_port.forbidden("may not be used when `type` is 'ClusterIP'");
+        } else if !node_ports.insert((port.protocol, wanted)) {
+            node_port.duplicate(&node_port.shown());
+        }
+    }
+}
+
+fn check_type(spec: &Cursor<'_>, service: &Service) {
+    let headless = spec
+        .field("clusterIP")
+        .text()
+        .is_some_and(|text| &**text == "None");
+    let service_type = service.service_type;
+    if headless && service.takes_node_ports() {
+        let why = format!(
+            "may not be set to 'None' for {} services",
+            service_type.as_str()
+        );
+        spec.field("clusterIP").invalid(&why);
+    }
+    if service_type != ServiceType::ExternalName {
+        return;
+    }
+    let name = spec.field("externalName");
+    match name.non_empty() {
+        None => name.required(""),
+        Some(text) => {
+            for why in syntax::subdomain(&text.strip_suffix('.').unwrap_or(text).to_lowercase()) {
+                name.invalid(why);
+            }
+        }
+    }
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let field = spec.field(field);
+        let given = field.is_present() && field.text().is_none_or(|text| !text.is_empty());
+        if given && (field.text().is_some() || field.len() > 0) {
+            field.forbidden("may not be set for ExternalName services");
+        }
+    }
+}
+
+fn check_cluster_ips(spec: &Cursor<'_>, service_type: ServiceType) {
+    if service_type == ServiceType::ExternalName {
+        return;
+    }
+    let (primary, all) = (spec.field("clusterIP"), spec.field("clusterIPs"));
+    let first = primary.non_empty();
+    if let Some(text) = first.filter(|text| &***text != "None" && text.parse::<IpAddr>().is_err()) {
+        debug_assert!(!text.is_empty());
+        primary.invalid(NO_ADDRESS);
+    }
+    if all.len() > 0 && first.is_none() {
+        all.invalid("must be empty when `clusterIP` is not specified");
+    }
+    if all.len() > 2 {
+        all.invalid("may only hold up to 2 values");
+    }
+    let mut families = BTreeSet::new();
+    for (index, item) in all.items().enumerate() {
+        let Some(text) = item.text() else { continue };
+        if index == 0 && first.is_some_and(|first| first != text) {
+            item.invalid("first value must match `clusterIP`");
+        }
+        if &**text == "None" {
+            if all.len() > 1 {
+                item.invalid("'None' must be the first and only value");
+            }
+        } else if let Some(addr) = item.address()
+            && !families.insert(IpFamily::of(addr))
+        {
+            all.invalid("may specify no more than one IP for each IP family");
+        }
+    }
+}
+
+fn check_families(spec: &Cursor<'_>, service: &Service) {
+    if service.service_type == ServiceType::ExternalName {
+        return;
+    }
+    let families = spec.field("ipFamilies");
+    let mut seen = BTreeSet::new();
+    for (item, family) in families.items().zip(&service.ip_families) {
+        if !seen.insert(*family) {
+            item.duplicate(&item.shown());
+        }
+    }
+    let policy = spec.field("ipFamilyPolicy");
+    let selectorless_headless = !service.has_vip() && service.selector.is_empty();
+    if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack) && !selectorless_headless
+    {
+        policy.invalid("this cluster is not configured for dual-stack services");
+    } else if families.len() == 2 && service.ip_family_policy == Some(IpFamilyPolicy::SingleStack) {
+        policy.invalid("may only be 'PreferDualStack' or 'RequireDualStack' when multiple `ipFamilies` are specified");
+    }
+    let cluster_ips = spec.field("clusterIPs");
+    let single = spec.field("clusterIP");
+    let listed: Vec<_> = if cluster_ips.len() > 0 {
+        cluster_ips.items().collect()
+    } else {
+        vec![single]
+    };
+    for (index, (item, family)) in listed.iter().zip(&service.ip_families).enumerate() {
+        let addr: Option<IpAddr> = item.text().and_then(|text| text.parse().ok());
+        if addr.is_some_and(|addr| IpFamily::of(addr) != *family) {
+            let name = if *family == IpFamily::IPv4 {
+                "an IPv4"
+            } else {
+                "an IPv6"
+            };
+            item.invalid(&format!(
+                "expected {name} value as indicated by `ipFamilies[{index}]`"
+            ));
+        }
+    }
+}
+
+fn check_load_balancer(spec: &Cursor<'_>, service: &Service) {
+    if service.service_type == ServiceType::LoadBalancer {
+        return;
+    }
+    let ranges = spec.field("loadBalancerSourceRanges");
+    if ranges.len() > 0 {
+        ranges.forbidden(ONLY_LOAD_BALANCER);
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        let field = spec.field(field);
+        if field.is_present() {
+            field.forbidden(ONLY_LOAD_BALANCER);
+        }
+    }
+}
+
+fn check_policies(spec: &Cursor<'_>, service: &Service) {
+    let external = spec.field("externalTrafficPolicy");
+    let accessible = service.takes_node_ports()
+        || (service.service_type == ServiceType::ClusterIP && spec.field("externalIPs").len() > 0);
+    if external.non_empty().is_some() && !accessible {
+        external.invalid("may only be set for externally-accessible services");
+    }
+    let check_port = spec.field("healthCheckNodePort");
+    let takes_check = service.service_type == ServiceType::LoadBalancer
+        && service.external_traffic_policy == TrafficPolicy::Local;
+    if check_port.int().is_some_and(|port| port != 0) && !takes_check {
+        check_port.invalid(
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        );
+    }
+}
+
+fn check_affinity(spec: &Cursor<'_>) {
+    if spec
+        .field("sessionAffinity")
+        .text()
+        .is_none_or(|text| &**text != "ClientIP")
+    {
+        return;
+    }
+    let config = spec.field("sessionAffinityConfig");
+    let client_ip = config.field("clientIP");
+    let timeout = client_ip.field("timeoutSeconds");
+    if timeout
+        .int()
+        .is_some_and(|seconds| !(1..=MAX_AFFINITY_SECONDS).contains(&seconds))
+    {
+        timeout.invalid("must be greater than 0 and less than 86400");
+    }
+}
+
+/// Annotations that depend on each other or on the type.
+pub(crate) fn check_annotations(meta: &Cursor<'_>) {
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    let annotations = meta.field("annotations");
+    let (mode, hints) = (annotations.field(MODE), annotations.field(HINTS));
+    if let (Some(mode), Some(text)) = (mode.text(), hints.text())
+        && mode != text
+    {
+        annotations.error(format!(
+            "Invalid value: {text:?}: must match annotations[{MODE}] when both are specified"
+        ));
+    }
+}

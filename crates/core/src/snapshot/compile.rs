@@ -1,0 +1,328 @@
+//! From the world to a Snapshot. Owns the building; reads the previous one to keep what did not change by identity:
+//! an equal set of endpoints keeps its tickets, an endpoint its live state, an untouched Service everything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    Cluster, FrontendKey, FrontendKind, Generation, NodePortAddresses, PortView, Scope,
+    ServicePortName, ServiceView, Snapshot,
+    assemble::{index_service, unindex_service},
+    selection::{Candidate, Here, Needs, Place, Selected, select},
+};
+use crate::{
+    balance::{Endpoint, EndpointSet, EndpointState},
+    object::{AddressType, EndpointSlice, ServicePort, TrafficPolicy, service::IpFamily},
+    world::{ServiceRecord, World},
+};
+
+/// A Service before and after; both `Some` means that it changed.
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// The view of the previous snapshot.
+    pub before: Option<Arc<ServiceView>>,
+    /// The view of the new one.
+    pub after: Option<Arc<ServiceView>>,
+}
+
+/// Compiles the Services at `changed` anew and takes everything else over from `previous`.
+pub fn compile(
+    previous: &Snapshot,
+    world: &World,
+    changed: &BTreeSet<Arc<str>>,
+) -> (Snapshot, Vec<Transition>) {
+    let mut next = previous.clone();
+    next.generation = Generation(previous.generation.0 + 1);
+    next.synced = world.is_synced();
+    next.namespaces = Arc::clone(world.namespaces());
+    let mut transitions = Vec::with_capacity(changed.len());
+    for path in changed {
+        let before = next.services.get(&**path).cloned();
+        if let Some(before) = &before {
+            unindex_service(&mut next, before);
+        }
+        transitions.push((before, path));
+    }
+    // All old entries leave before new ones enter: an address may move from one Service to another.
+    let transitions = transitions
+        .into_iter()
+        .map(|(before, path)| {
+            let record = world.services().get(path);
+            let after =
+                record.map(|record| Arc::new(view(record, before.as_deref(), &previous.cluster)));
+            if let Some(after) = &after {
+                index_service(&mut next, after);
+            }
+            Transition { before, after }
+        })
+        .collect();
+    (next, transitions)
+}
+
+/// Builds the view of one Service.
+fn view(record: &ServiceRecord, before: Option<&ServiceView>, cluster: &Cluster) -> ServiceView {
+    let key = &record.object.key;
+    let mut view = ServiceView {
+        namespace: Arc::clone(&key.namespace),
+        name: Arc::clone(&key.name),
+        origin: record.object.origin.clone(),
+        spec: Arc::clone(&record.spec),
+        cluster_ips: record.addresses.cluster_ips.clone(),
+        load_balancer_ips: record.addresses.load_balancer_ips.clone(),
+        slices: record.slices.clone(),
+        ports: Vec::new(),
+        frontends: Vec::new(),
+    };
+    if record.is_left_to_another_proxy() || !record.spec.has_vip() {
+        return view;
+    }
+    for (index, port) in record.spec.ports.iter().enumerate() {
+        let node_port = record.addresses.node_ports.get(index).copied().flatten();
+        let frontends = frontends(record, port, node_port, cluster);
+        for family in [IpFamily::IPv4, IpFamily::IPv6] {
+            let of_family: Vec<_> = frontends
+                .iter()
+                .filter(|(key, _)| IpFamily::of(key.addr) == family)
+                .copied()
+                .collect();
+            if of_family.is_empty() {
+                continue;
+            }
+            let place = view.ports.len();
+            let external = of_family.iter().any(|(_, kind)| kind.is_external());
+            let draft = PortDraft {
+                port,
+                family,
+                node_port,
+                external,
+            };
+            view.ports
+                .push(Arc::new(port_view(record, before, &draft, cluster)));
+            view.frontends
+                .extend(of_family.into_iter().map(|(key, kind)| (key, kind, place)));
+        }
+    }
+    view
+}
+
+fn frontends(
+    record: &ServiceRecord,
+    port: &ServicePort,
+    node_port: Option<u16>,
+    cluster: &Cluster,
+) -> Vec<(FrontendKey, FrontendKind)> {
+    let key = |addr, number| FrontendKey {
+        scope: Scope::HOST,
+        addr,
+        port: number,
+        protocol: port.protocol,
+    };
+    let lost_at = |addr: IpAddr, number: u16| {
+        record
+            .lost
+            .iter()
+            .any(|lost| (lost.0, lost.1, lost.2) == (addr, number, port.protocol))
+    };
+    let lost = |addr: IpAddr| lost_at(addr, port.port);
+    let mut all: Vec<(FrontendKey, FrontendKind)> = Vec::new();
+    let cluster_ips = record
+        .addresses
+        .cluster_ips
+        .iter()
+        .filter(|addr| **addr != cluster.dns_address);
+    all.extend(cluster_ips.map(|addr| (key(*addr, port.port), FrontendKind::ClusterIP)));
+    if let Some(number) = node_port {
+        let addrs = match &cluster.node_port_addresses {
+            NodePortAddresses::All => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            NodePortAddresses::Listed(addrs) => addrs.clone(),
+        };
+        all.extend(
+            addrs
+                .into_iter()
+                .filter(|addr| !lost_at(*addr, number))
+                .map(|addr| (key(addr, number), FrontendKind::NodePort)),
+        );
+    }
+    let external = record
+        .spec
+        .external_ips
+        .iter()
+        .filter(|addr| !cluster.owns(**addr) && !lost(**addr));
+    all.extend(external.map(|addr| (key(*addr, port.port), FrontendKind::ExternalIP)));
+    let balancer = record
+        .addresses
+        .load_balancer_ips
+        .iter()
+        .filter(|addr| !lost(**addr));
+    all.extend(balancer.map(|addr| (key(*addr, port.port), FrontendKind::LoadBalancer)));
+    all
+}
+
+struct PortDraft<'a> {
+    port: &'a ServicePort,
+    family: IpFamily,
+    node_port: Option<u16>,
+    external: bool,
+}
+
+fn port_view(
+    record: &ServiceRecord,
+    before: Option<&ServiceView>,
+    draft: &PortDraft<'_>,
+    cluster: &Cluster,
+) -> PortView {
+    let spec = &record.spec;
+    let before = before.and_then(|view| {
+        view.ports.iter().find(|old| {
+            old.name.port == draft.port.name
+                && old.name.protocol == draft.port.protocol
+                && old.family == draft.family
+        })
+    });
+    let local_inside = spec.internal_traffic_policy == TrafficPolicy::Local;
+    let needs = Needs {
+        cluster: !local_inside || draft.external,
+        local: local_inside
+            || (draft.external && spec.external_traffic_policy == TrafficPolicy::Local),
+    };
+    let candidates = candidates(&record.slices, draft, cluster);
+    let here = Here {
+        node: &cluster.node_name,
+        zone: cluster.zone.as_deref(),
+    };
+    let (cluster_set, local_set, any) = keep_sets(select(&candidates, needs, here), before);
+    let key = &record.object.key;
+    PortView {
+        name: ServicePortName {
+            namespace: Arc::clone(&key.namespace),
+            service: Arc::clone(&key.name),
+            port: Arc::clone(&draft.port.name),
+            protocol: draft.port.protocol,
+        },
+        family: draft.family,
+        number: draft.port.port,
+        node_port: draft.node_port,
+        cluster: cluster_set,
+        local: local_set,
+        any,
+        internal_policy: spec.internal_traffic_policy,
+        external_policy: spec.external_traffic_policy,
+        state: before
+            .map(|before| Arc::clone(&before.state))
+            .unwrap_or_default(),
+    }
+}
+
+/// Endpoints of one Service port and family over all slices, sorted by address. Of an address that is in several
+/// slices (it is moving between them) the one that is here, ready and serving counts.
+fn candidates(
+    slices: &[Arc<EndpointSlice>],
+    draft: &PortDraft<'_>,
+    cluster: &Cluster,
+) -> Vec<Candidate> {
+    let wanted = match draft.family {
+        IpFamily::IPv4 => AddressType::IPv4,
+        IpFamily::IPv6 => AddressType::IPv6,
+    };
+    let mut found: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| slice.address_type == wanted) {
+        let joins = |port: &&crate::object::SlicePort| {
+            port.name == draft.port.name && port.protocol == draft.port.protocol
+        };
+        for number in slice
+            .ports
+            .iter()
+            .filter(joins)
+            .filter_map(|port| port.port)
+        {
+            for endpoint in &slice.endpoints {
+                let Some(address) = endpoint
+                    .address
+                    .filter(|address| IpFamily::of(*address) == draft.family)
+                else {
+                    continue;
+                };
+                // Without a cluster an endpoint that names no node can only be here.
+                let here = endpoint
+                    .node_name
+                    .as_deref()
+                    .is_none_or(|node| node == &*cluster.node_name);
+                let candidate = Candidate {
+                    addr: SocketAddr::new(address, number),
+                    conditions: endpoint.conditions,
+                    place: if here { Place::Here } else { Place::Elsewhere },
+                    hints: endpoint.hints.clone(),
+                };
+                let rank = |c: &Candidate| (c.place, c.conditions.ready, c.conditions.serving);
+                match found.get(&candidate.addr) {
+                    Some(kept) if rank(kept) >= rank(&candidate) => {}
+                    _ => {
+                        found.insert(candidate.addr, candidate);
+                    }
+                }
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+type Sets = (Option<Arc<EndpointSet>>, Option<Arc<EndpointSet>>, bool);
+
+/// Turns addresses into sets: an equal one is kept with its tickets, a changed one goes on after its predecessor,
+/// and two equal ones are one.
+fn keep_sets(selected: Selected, before: Option<&Arc<PortView>>) -> Sets {
+    let old_cluster = before.and_then(|before| before.cluster.as_ref());
+    let old_local = before.and_then(|before| before.local.as_ref());
+    let cluster = selected
+        .cluster
+        .map(|addrs| keep_set(&addrs, old_cluster, &[old_local]));
+    let local = selected.local.map(|addrs| match &cluster {
+        Some(cluster) if has_addrs(cluster, &addrs) => Arc::clone(cluster),
+        // An endpoint in both sets has one live state: what is new in both was made for the first.
+        _ => keep_set(&addrs, old_local, &[old_cluster, cluster.as_ref()]),
+    });
+    (cluster, local, selected.any)
+}
+
+fn keep_set(
+    addrs: &[SocketAddr],
+    old: Option<&Arc<EndpointSet>>,
+    others: &[Option<&Arc<EndpointSet>>],
+) -> Arc<EndpointSet> {
+    if let Some(old) = old.filter(|old| has_addrs(old, addrs)) {
+        return Arc::clone(old);
+    }
+    let states: HashMap<SocketAddr, &Arc<EndpointState>> = [old]
+        .iter()
+        .chain(others)
+        .flatten()
+        .flat_map(|set| set.endpoints())
+        .map(|e| (e.addr, &e.state))
+        .collect();
+    let state = |addr: &SocketAddr| {
+        states
+            .get(addr)
+            .map(|state| Arc::clone(state))
+            .unwrap_or_default()
+    };
+    let endpoints = addrs
+        .iter()
+        .map(|addr| Endpoint {
+            addr: *addr,
+            state: state(addr),
+        })
+        .collect();
+    Arc::new(EndpointSet::new(endpoints, old.map(|old| &**old)))
+}
+
+fn has_addrs(set: &EndpointSet, addrs: &[SocketAddr]) -> bool {
+    set.len() == addrs.len()
+        && set
+            .endpoints()
+            .iter()
+            .zip(addrs)
+            .all(|(endpoint, addr)| endpoint.addr == *addr)
+}

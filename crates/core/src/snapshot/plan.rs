@@ -1,0 +1,356 @@
+//! Which sockets a Snapshot needs: wanted minus running. Owns listener keys, shapes and the difference; binding
+//! belongs to the data path's listeners.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use super::{
+    ClientPlace, FrontendKey, FrontendKind, PortView, Scope, ServiceView, Verdict,
+    compile::Transition,
+};
+use crate::object::Protocol;
+
+/// Identity of a Listener: what socket it is, not what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerKey {
+    /// Where the socket lives.
+    pub scope: Scope,
+    /// What it is bound to.
+    pub bind: Bind,
+    /// Port as declared.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What a listener is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bind {
+    /// One address.
+    Address(IpAddr),
+    /// `0.0.0.0`: node ports, and every VIP with the same port number.
+    Any,
+    /// `0.0.0.0` bound to the loopback device: many VIPs with one port number behind one descriptor. Also hears
+    /// nothing from the network.
+    AnyLoopback,
+}
+
+/// Whether a listener takes connections: a state of the socket, not part of its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Accepts.
+    Listening,
+    /// No usable endpoint behind any of its frontends: the kernel refuses.
+    Refusing,
+}
+
+/// What changes between the sockets that run and those that are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListenerPlan {
+    /// To bind, each with the mode to start in and the Services it is for.
+    pub bind: Vec<(ListenerKey, Mode, Arc<str>)>,
+    /// To close; established connections go on.
+    pub close: Vec<ListenerKey>,
+    /// To switch between listening and refusing.
+    pub switch: Vec<(ListenerKey, Mode)>,
+}
+
+impl ListenerPlan {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.bind.is_empty() && self.close.is_empty() && self.switch.is_empty()
+    }
+}
+
+/// The port number, scope and protocol that frontends share: the unit in which a socket's shape is decided.
+type Group = (Scope, u16, Protocol);
+
+/// The mode that a socket should be in, and the Services it is for.
+type Wish = (Mode, Arc<str>);
+
+/// What happens to one socket within a plan: its mode before, and what becomes of it.
+#[derive(Debug, Clone)]
+struct Draft {
+    before: Option<Mode>,
+    wish: Option<Wish>,
+}
+
+/// The plan on its way: however often a socket is decided about, one entry results.
+type Drafts = BTreeMap<ListenerKey, Draft>;
+
+/// Frontends of one group by address.
+type Members = BTreeMap<IpAddr, Member>;
+
+#[derive(Debug, Clone)]
+struct Member {
+    service: Arc<str>,
+    mode: Mode,
+}
+
+/// The listeners that run, as the plans so far have made them. Changes cost what they change; only a group whose
+/// shape changes (a node port appears on its number, it collapses) is gone through whole.
+#[derive(Debug, Clone)]
+pub struct ListenerTable {
+    groups: BTreeMap<Group, Members>,
+    running: BTreeMap<ListenerKey, Mode>,
+    /// Most listeners that may run; above it the numbers with most VIPs collapse to one socket each.
+    budget: usize,
+    collapsed: BTreeSet<Group>,
+}
+
+impl ListenerTable {
+    /// A table with no listener, for at most `budget` of them.
+    pub fn new(budget: usize) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            running: BTreeMap::new(),
+            budget,
+            collapsed: BTreeSet::new(),
+        }
+    }
+
+    /// Number of listeners that run.
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether some frontend is declared for this address and port: a fallback port must not be one.
+    pub fn is_declared(&self, addr: IpAddr, port: u16) -> bool {
+        let wildcard = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let group = self.groups.get(&(Scope::HOST, port, Protocol::Tcp));
+        group.is_some_and(|members| {
+            addr.is_unspecified() || members.contains_key(&addr) || members.contains_key(&wildcard)
+        })
+    }
+
+    /// Enters the transitions of a new snapshot and says what to do.
+    pub fn apply(&mut self, transitions: &[Transition]) -> ListenerPlan {
+        let mut touched: BTreeMap<Group, BTreeSet<IpAddr>> = BTreeMap::new();
+        for transition in transitions {
+            if let Some(view) = &transition.before {
+                self.leave(view, &mut touched);
+            }
+        }
+        for transition in transitions {
+            if let Some(view) = &transition.after {
+                self.enter(view, &mut touched);
+            }
+        }
+        let mut drafts = Drafts::new();
+        for (group, addrs) in touched {
+            self.reshape(group, &addrs, &mut drafts);
+        }
+        self.keep_budget(&mut drafts);
+        plan_of(drafts)
+    }
+
+    fn leave(&mut self, view: &ServiceView, touched: &mut BTreeMap<Group, BTreeSet<IpAddr>>) {
+        let path = view.path();
+        for (key, _, _) in view
+            .frontends
+            .iter()
+            .filter(|(key, _, _)| key.protocol == Protocol::Tcp)
+        {
+            if let Some(members) = self.groups.get_mut(&group_of(key))
+                && members
+                    .get(&key.addr)
+                    .is_some_and(|member| *member.service == *path)
+            {
+                members.remove(&key.addr);
+                touched.entry(group_of(key)).or_default().insert(key.addr);
+            }
+        }
+    }
+
+    fn enter(&mut self, view: &ServiceView, touched: &mut BTreeMap<Group, BTreeSet<IpAddr>>) {
+        let path: Arc<str> = view.path().into();
+        for (key, kind, index) in view
+            .frontends
+            .iter()
+            .filter(|(key, _, _)| key.protocol == Protocol::Tcp)
+        {
+            let mode = view
+                .ports
+                .get(*index)
+                .map_or(Mode::Refusing, |port| mode_of(port, *kind));
+            let member = Member {
+                service: Arc::clone(&path),
+                mode,
+            };
+            self.groups
+                .entry(group_of(key))
+                .or_default()
+                .insert(key.addr, member);
+            touched.entry(group_of(key)).or_default().insert(key.addr);
+        }
+    }
+
+    /// Brings the listeners of one group in line, looking only at `addrs` unless its shape changes.
+    fn reshape(&mut self, group: Group, addrs: &BTreeSet<IpAddr>, drafts: &mut Drafts) {
+        let empty = Members::new();
+        let members = self.groups.get(&group).unwrap_or(&empty);
+        let any = listener(group, Bind::Any);
+        let lo = listener(group, Bind::AnyLoopback);
+        let mut wishes: Vec<(ListenerKey, Option<Wish>)> = Vec::new();
+        // One wildcard socket hears every IPv4 address: VIPs with its number need none of their own. One on the
+        // loopback device hears nothing from the network.
+        let one_for_all = if members.contains_key(&ANY) {
+            Some(any)
+        } else {
+            let is_collapsed = self.collapsed.contains(&group) && may_collapse(members);
+            is_collapsed.then_some(lo)
+        };
+        for key in [any, lo] {
+            let is_wanted = one_for_all == Some(key);
+            wishes.push((
+                key,
+                is_wanted.then(|| {
+                    let runs = self.running.contains_key(&key);
+                    // Names are for a socket that is to be bound: a group may be large.
+                    let services = if runs { "".into() } else { names(members) };
+                    (shared_mode(members), services)
+                }),
+            ));
+        }
+        let had_one_for_all = self.running.contains_key(&any) || self.running.contains_key(&lo);
+        let shape_changes = had_one_for_all != one_for_all.is_some();
+        let concerned: Vec<IpAddr> = if shape_changes {
+            members.keys().chain(addrs).copied().collect()
+        } else {
+            addrs.iter().copied().collect()
+        };
+        for addr in concerned.into_iter().filter(|addr| !addr.is_unspecified()) {
+            let is_heard = one_for_all.is_some() && addr.is_ipv4();
+            let member = members.get(&addr).filter(|_| !is_heard);
+            let wish = member.map(|member| (member.mode, Arc::clone(&member.service)));
+            wishes.push((listener(group, Bind::Address(addr)), wish));
+        }
+        if members.is_empty() {
+            self.groups.remove(&group);
+            self.collapsed.remove(&group);
+        }
+        for (key, wish) in wishes {
+            self.wish(key, wish, drafts);
+        }
+    }
+
+    fn wish(&mut self, key: ListenerKey, wish: Option<Wish>, drafts: &mut Drafts) {
+        let running = match &wish {
+            Some((mode, _)) => self.running.insert(key, *mode),
+            None => self.running.remove(&key),
+        };
+        let mode = wish.as_ref().map(|(mode, _)| *mode);
+        if running == mode {
+            return;
+        }
+        let draft = drafts.entry(key).or_insert(Draft {
+            before: running,
+            wish: None,
+        });
+        let names = draft.wish.take().map(|(_, names)| names);
+        draft.wish = wish.map(|(mode, services)| {
+            // One that is bound by this plan and changes its mode in it was named when it was first wished for.
+            (mode, names.unwrap_or(services))
+        });
+    }
+
+    /// Over budget, the port numbers with most VIPs get one socket on the loopback device instead of one each.
+    fn keep_budget(&mut self, drafts: &mut Drafts) {
+        while self.running.len() > self.budget {
+            let may_help = |(group, members): &(&Group, &Members)| {
+                !self.collapsed.contains(*group) && members.len() > 1 && may_collapse(members)
+            };
+            let largest = self
+                .groups
+                .iter()
+                .filter(may_help)
+                .max_by_key(|(_, members)| members.len());
+            let Some(group) = largest.map(|(group, _)| *group) else {
+                return;
+            };
+            self.collapsed.insert(group);
+            self.reshape(group, &BTreeSet::new(), drafts);
+        }
+    }
+}
+
+/// The address that stands for every address of the host.
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn group_of(key: &FrontendKey) -> Group {
+    (key.scope, key.port, key.protocol)
+}
+
+fn listener((scope, port, protocol): Group, bind: Bind) -> ListenerKey {
+    ListenerKey {
+        scope,
+        bind,
+        port,
+        protocol,
+    }
+}
+
+/// Whether one socket on the loopback device can hear all of them.
+fn may_collapse(members: &Members) -> bool {
+    !members.is_empty()
+        && members
+            .keys()
+            .all(|addr| addr.is_ipv4() && addr.is_loopback())
+}
+
+fn plan_of(drafts: Drafts) -> ListenerPlan {
+    let mut plan = ListenerPlan::default();
+    for (key, Draft { before, wish }) in drafts {
+        match (before, wish) {
+            (None, Some((mode, services))) => plan.bind.push((key, mode, services)),
+            (Some(_), None) => plan.close.push(key),
+            (Some(before), Some((mode, _))) if before != mode => plan.switch.push((key, mode)),
+            _ => {}
+        }
+    }
+    plan
+}
+
+/// A shared socket listens while any of its frontends can serve.
+fn shared_mode(members: &Members) -> Mode {
+    if members
+        .iter()
+        .any(|(addr, member)| addr.is_ipv4() && member.mode == Mode::Listening)
+    {
+        Mode::Listening
+    } else {
+        Mode::Refusing
+    }
+}
+
+/// The Services of a group for people: the first ones by name, and how many more.
+fn names(members: &Members) -> Arc<str> {
+    let mut services: Vec<&str> = members.values().map(|member| &*member.service).collect();
+    services.sort_unstable();
+    services.dedup();
+    match services.as_slice() {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len()).into()
+        }
+        few => few.join(", ").into(),
+    }
+}
+
+fn mode_of(port: &PortView, kind: FrontendKind) -> Mode {
+    match port.verdict(kind, ClientPlace::OnNode) {
+        Verdict::Refuse => Mode::Refusing,
+        Verdict::Forward(_) | Verdict::Drop => Mode::Listening,
+    }
+}
+
+#[cfg(test)]
+mod tests;
