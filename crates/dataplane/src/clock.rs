@@ -1,0 +1,22 @@
+//! The wall clock and the only source of chance. Owns reading them, so that nothing else in this crate does.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::SystemTime,
+};
+
+use portico_core::time::Timestamp;
+
+/// The time, in the unit that the core understands.
+pub(crate) fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A number for back-off to spread by. Every `RandomState` has keys of its own, which is chance enough for that.
+pub(crate) fn jitter() -> u16 {
+    let [low, high, ..] = RandomState::new().hash_one(0_u8).to_ne_bytes();
+    u16::from_ne_bytes([low, high])
+}

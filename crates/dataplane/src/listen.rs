@@ -1,0 +1,372 @@
+//! Listeners as the control side sees them: which sockets exist, in which state, and when a failed one is tried
+//! again. Owns that table and the order of its steps; what connections mean is the Snapshot's, accepting the workers'.
+//!
+//! Every method runs on the control thread. A change of state reaches the workers as a command, in order; only
+//! closing waits for them, so that the port is free when it returns.
+
+pub(crate) mod accept;
+mod bind;
+pub(crate) mod status;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use portico_core::{
+    backoff::Backoff,
+    snapshot::plan::{Bind, ListenerKey, Mode},
+    time::Timestamp,
+};
+
+use crate::{clock, net, worker::Workers};
+use accept::Listening;
+use bind::Binder;
+use status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    entries: BTreeMap<ListenerKey, Entry>,
+    binder: Binder,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+struct Entry {
+    services: Arc<str>,
+    mode: Mode,
+    socket: Option<Arc<Listening>>,
+    /// Whether workers accept from its socket whenever that listens.
+    accepting: bool,
+    /// Set exactly while `socket` is not on the declared port.
+    error: Option<BindError>,
+    backoff: Backoff,
+    retry_at: Option<Timestamp>,
+}
+
+impl Entry {
+    fn wants_worker(&self) -> bool {
+        self.accepting && self.mode == Mode::Listening
+    }
+
+    fn has_fallback(&self) -> bool {
+        self.error.is_some() && self.socket.is_some()
+    }
+
+    fn state(&self) -> ListenerState {
+        match (&self.socket, &self.error) {
+            (None, _) => ListenerState::Failed,
+            (Some(socket), Some(_)) => ListenerState::Fallback {
+                port: socket.bound.port(),
+            },
+            (Some(_), None) if self.mode == Mode::Refusing => ListenerState::Refusing,
+            (Some(_), None) => ListenerState::Listening,
+        }
+    }
+}
+
+impl Listeners {
+    pub(crate) fn new(backlog: u16, backoff: Backoff) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            binder: Binder::new(backlog),
+            backoff,
+        }
+    }
+
+    /// Number of sockets.
+    pub(crate) fn sockets(&self) -> usize {
+        self.entries
+            .values()
+            .filter(|entry| entry.socket.is_some())
+            .count()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<ListenerKey> {
+        self.entries.keys().copied().collect()
+    }
+
+    pub(crate) fn bind(
+        &mut self,
+        workers: &Workers,
+        wanted: &[(ListenerKey, Mode, Arc<str>)],
+        is_declared: &dyn Fn(IpAddr, u16) -> bool,
+    ) {
+        let mut homeless = self.evict(workers, wanted);
+        for (key, mode, services) in wanted {
+            if self.entries.contains_key(key) {
+                continue;
+            }
+            let opened = self.binder.open(*key, *mode, key.port);
+            let (socket, error) =
+                opened.map_or_else(|error| (None, Some(error)), |socket| (Some(socket), None));
+            if error.is_some() {
+                homeless.push(*key);
+            }
+            let (services, backoff) = (Arc::clone(services), self.backoff);
+            let entry = Entry {
+                services,
+                mode: *mode,
+                socket,
+                accepting: false,
+                error,
+                backoff,
+                retry_at: None,
+            };
+            self.entries.insert(*key, entry);
+        }
+        // After all declared ones, which always win.
+        for key in homeless {
+            self.fall_back(workers, key, is_declared);
+        }
+    }
+
+    pub(crate) fn accept(&mut self, workers: &Workers) {
+        let mut begun = Vec::new();
+        for entry in self.entries.values_mut().filter(|entry| !entry.accepting) {
+            entry.accepting = true;
+            if entry.wants_worker() {
+                begun.extend(entry.socket.clone());
+            }
+        }
+        workers.accept_from(begun);
+    }
+
+    pub(crate) fn switch(&mut self, workers: &Workers, key: ListenerKey, mode: Mode) {
+        let Some(entry) = self
+            .entries
+            .get_mut(&key)
+            .filter(|entry| entry.mode != mode)
+        else {
+            return;
+        };
+        entry.mode = mode;
+        let Some(socket) = entry.socket.clone() else {
+            return;
+        };
+        match mode {
+            Mode::Refusing => {
+                refuse(workers, &socket);
+                // A registration that has seen the hang-up stays closed for good: the next one starts afresh.
+                workers.forget(vec![socket.id]);
+            }
+            Mode::Listening => match net::listen(&socket.fd, self.binder.backlog) {
+                Ok(()) if entry.accepting => workers.accept_from(vec![socket]),
+                Ok(()) => {}
+                Err(error) => {
+                    entry.error = Some(BindError::new(&socket.bound, &error));
+                    entry.socket = None;
+                    self.fall_back(workers, key, &|_, _| false);
+                }
+            },
+        }
+    }
+
+    pub(crate) fn close(&mut self, workers: &Workers, keys: &[ListenerKey]) {
+        let removed: Vec<_> = keys
+            .iter()
+            .filter_map(|key| self.entries.remove(key))
+            .collect();
+        retire(
+            workers,
+            removed
+                .into_iter()
+                .filter_map(|entry| entry.socket)
+                .collect(),
+        );
+        // What only our own closed sockets stood in the way of need not wait for its time.
+        let freed: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| {
+                entry
+                    .error
+                    .as_ref()
+                    .is_some_and(|error| error.kind == BindErrorKind::InUse)
+            })
+            .filter(|(key, _)| {
+                keys.iter()
+                    .any(|closed| closed.port == key.port && bind::overlap(closed.bind, key.bind))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in freed {
+            self.take_declared_port(workers, key);
+        }
+    }
+
+    pub(crate) fn retry(&mut self, workers: &Workers, now: Timestamp) -> Option<Timestamp> {
+        let failing: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.error.is_some())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in failing {
+            let is_due = self
+                .entries
+                .get(&key)
+                .and_then(|entry| entry.retry_at)
+                .map(|at| at <= now);
+            let recovered = is_due == Some(true) && self.take_declared_port(workers, key);
+            if is_due == Some(true) && !recovered {
+                self.fall_back(workers, key, &|_, _| false);
+            }
+            if let Some(entry) = self
+                .entries
+                .get_mut(&key)
+                .filter(|_| is_due != Some(false) && !recovered)
+            {
+                entry.retry_at = Some(now.after(entry.backoff.next(clock::jitter())));
+            }
+        }
+        self.entries
+            .values()
+            .filter_map(|entry| entry.retry_at)
+            .min()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<ListenerStatus> {
+        let status = |(key, entry): (&ListenerKey, &Entry)| ListenerStatus {
+            key: *key,
+            services: Arc::clone(&entry.services),
+            state: entry.state(),
+            bound: entry.socket.as_ref().map(|socket| socket.bound),
+            error: entry.error.clone(),
+            attempts: entry.backoff.failures(),
+            retry_at: entry.retry_at,
+        };
+        self.entries.iter().map(status).collect()
+    }
+
+    /// Binds the declared port of a failing listener; its fallback goes when that works. Tells whether it did.
+    fn take_declared_port(&mut self, workers: &Workers, key: ListenerKey) -> bool {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return false;
+        };
+        let socket = match self.binder.open(key, entry.mode, key.port) {
+            Ok(socket) => socket,
+            Err(error) => {
+                entry.error = Some(error);
+                return false;
+            }
+        };
+        entry.error = None;
+        entry.retry_at = None;
+        entry.backoff.reset();
+        let fallback = entry.socket.replace(Arc::clone(&socket));
+        tracing::info!(listener = %socket.bound, services = %entry.services, "listener has its declared port again");
+        if entry.wants_worker() {
+            workers.accept_from(vec![socket]);
+        }
+        retire(workers, fallback.into_iter().collect());
+        true
+    }
+
+    /// Gives a listener without a socket a fallback port, if its failure allows one.
+    fn fall_back(
+        &mut self,
+        workers: &Workers,
+        key: ListenerKey,
+        is_declared: &dyn Fn(IpAddr, u16) -> bool,
+    ) {
+        let without_socket = self
+            .entries
+            .get(&key)
+            .filter(|entry| entry.socket.is_none());
+        let Some((mode, error)) =
+            without_socket.and_then(|entry| Some((entry.mode, entry.error.clone()?)))
+        else {
+            return;
+        };
+        let entries = &self.entries;
+        let is_taken =
+            |addr: IpAddr, port: u16| is_declared(addr, port) || declares(entries, key, port);
+        let socket = if error.kind.allows_fallback() {
+            self.binder.open_fallback(key, mode, &is_taken)
+        } else {
+            None
+        };
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        entry.socket = socket;
+        let Some(socket) = &entry.socket else {
+            // Said once; the state tells for how long.
+            if entry.backoff.failures() == 0 {
+                tracing::warn!(services = %entry.services, %error, "listener failed");
+            }
+            return;
+        };
+        tracing::warn!(services = %entry.services, fallback = %socket.bound, %error, "listener falls back");
+        if entry.wants_worker() {
+            workers.accept_from(vec![Arc::clone(socket)]);
+        }
+    }
+
+    /// Closes fallback sockets that stand on a port which is declared now. Their listeners need another one.
+    fn evict(
+        &mut self,
+        workers: &Workers,
+        wanted: &[(ListenerKey, Mode, Arc<str>)],
+    ) -> Vec<ListenerKey> {
+        let mut evicted = Vec::new();
+        let mut retired = Vec::new();
+        for (key, entry) in self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.has_fallback())
+        {
+            let Some(port) = entry.socket.as_ref().map(|socket| socket.bound.port()) else {
+                continue;
+            };
+            if wanted
+                .iter()
+                .any(|(new, ..)| new.port == port && bind::overlap(new.bind, key.bind))
+            {
+                retired.extend(entry.socket.take());
+                evicted.push(*key);
+            }
+        }
+        if !retired.is_empty() {
+            retire(workers, retired);
+        }
+        evicted
+    }
+}
+
+/// Whether a listener is declared for `port` on an address that `key` hears too.
+fn declares(entries: &BTreeMap<ListenerKey, Entry>, key: ListenerKey, port: u16) -> bool {
+    if bind::address_of(key.bind).is_unspecified() {
+        return entries.keys().any(|other| {
+            other.port == port && other.scope == key.scope && bind::overlap(other.bind, key.bind)
+        });
+    }
+    let shapes = [key.bind, Bind::Any, Bind::AnyLoopback];
+    shapes
+        .into_iter()
+        .any(|bind| entries.contains_key(&ListenerKey { bind, port, ..key }))
+}
+
+/// Serves what is queued already, then makes the kernel refuse the rest.
+fn refuse(workers: &Workers, socket: &Listening) {
+    // It ends with any failure: an empty queue, as a rule.
+    while let Ok((stream, peer)) = net::accept(&socket.fd) {
+        if let Ok(arrival) = socket.arrival(&stream, peer) {
+            workers.shared.adopt(stream, arrival);
+        }
+    }
+    // Fails for a socket that refuses already.
+    let _ = net::refuse(&socket.fd);
+}
+
+/// Closes sockets; established connections go on.
+fn retire(workers: &Workers, sockets: Vec<Arc<Listening>>) {
+    if sockets.is_empty() {
+        return;
+    }
+    for socket in &sockets {
+        refuse(workers, socket);
+    }
+    workers.release(sockets.iter().map(|socket| socket.id).collect());
+    // The last share of each: its port is free from here on.
+    drop(sockets);
+}

@@ -1,0 +1,136 @@
+//! A worker's part of a listener. Owns accepting: how many at a time, and what to do when there is no room. Must not
+//! dial: a slow endpoint must not keep others from being accepted.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpStream},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use portico_core::{
+    backoff::Backoff,
+    snapshot::plan::{Bind, ListenerKey},
+};
+use tokio::time::Instant;
+
+use crate::{
+    clock,
+    net::{self, AcceptFailure, SharedFd},
+    tcp::connect::Arrival,
+    worker::Worker,
+};
+
+/// First pause for want of descriptors or at the limit of connections.
+const PAUSE_BASE: Duration = Duration::from_millis(10);
+/// Longest such pause.
+const PAUSE_CAP: Duration = Duration::from_millis(100);
+/// A worker complains about pauses at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A socket that takes connections, as workers need it.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// Unique in the process: a key has two sockets while its declared port takes over from a fallback.
+    pub(crate) id: u64,
+    pub(crate) key: ListenerKey,
+    /// What it is really bound to.
+    pub(crate) bound: SocketAddr,
+    pub(crate) fd: SharedFd,
+}
+
+impl Listening {
+    /// Where `stream` came in. A wildcard socket has to ask each connection.
+    pub(crate) fn arrival(&self, stream: &TcpStream, peer: Option<IpAddr>) -> io::Result<Arrival> {
+        let local = match self.key.bind {
+            Bind::Address(_) => self.bound,
+            Bind::Any | Bind::AnyLoopback => stream.local_addr()?,
+        };
+        Ok(Arrival {
+            scope: self.key.scope,
+            declared_port: self.key.port,
+            local,
+            peer,
+        })
+    }
+}
+
+/// What a turn of accepting came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The queue is empty.
+    Drained,
+    /// There may be more, but others wait.
+    Used,
+    /// No room for another connection.
+    Full,
+    /// Descriptors or memory are used up.
+    Exhausted,
+    /// The socket does not listen any more.
+    Stopped,
+}
+
+/// Accepts until the socket stops listening or the task is aborted, which it can be at every await: no connection is
+/// ever held across one.
+pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
+    let socket = match net::register(listening.fd.clone()) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = %listening.bound, %error, "a worker cannot watch a listener");
+            return;
+        }
+    };
+    let mut pause = Backoff::new(PAUSE_BASE, PAUSE_CAP);
+    let mut complained = None;
+    while let Ok(mut ready) = socket.readable().await {
+        // It refused for a moment at least. A hang-up stays in a registration for good, so that this one would spin
+        // once the socket listens again; whoever makes it listen starts another task.
+        if ready.ready().is_read_closed() {
+            return;
+        }
+        let turn = take_turn(&worker, &listening);
+        match turn {
+            Turn::Drained => ready.clear_ready(),
+            Turn::Used => tokio::task::yield_now().await,
+            Turn::Full | Turn::Exhausted => {
+                worker.shared.totals.pauses.fetch_add(1, Relaxed);
+                complain(&mut complained, &listening, turn);
+                tokio::time::sleep(pause.next(clock::jitter())).await;
+                continue;
+            }
+            Turn::Stopped => return,
+        }
+        pause.reset();
+    }
+}
+
+fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
+    for _ in 0..worker.shared.settings.accept_burst.max(1) {
+        if worker.shared.is_full() {
+            return Turn::Full;
+        }
+        match net::accept(&listening.fd) {
+            Ok((stream, peer)) => {
+                // A connection without a local address is gone already.
+                if let Ok(arrival) = listening.arrival(&stream, peer) {
+                    worker.dispatch(stream, arrival);
+                }
+            }
+            Err(error) => match AcceptFailure::of(&error) {
+                AcceptFailure::Empty => return Turn::Drained,
+                AcceptFailure::Stopped => return Turn::Stopped,
+                AcceptFailure::Exhausted => return Turn::Exhausted,
+                AcceptFailure::Gone => {}
+            },
+        }
+    }
+    Turn::Used
+}
+
+fn complain(last: &mut Option<Instant>, listening: &Listening, turn: Turn) {
+    if last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+        *last = Some(Instant::now());
+        tracing::warn!(listener = %listening.bound, reason = ?turn, "accepting is paused");
+    }
+}

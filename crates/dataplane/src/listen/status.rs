@@ -1,0 +1,92 @@
+//! What the outside is told about listeners. Owns the words; must not change anything.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc};
+
+use portico_core::{snapshot::plan::ListenerKey, time::Timestamp};
+
+/// A listener at one moment.
+#[derive(Debug, Clone)]
+pub struct ListenerStatus {
+    /// Which one.
+    pub key: ListenerKey,
+    /// The Services it is for, as the plan named them.
+    pub services: Arc<str>,
+    /// How it is served.
+    pub state: ListenerState,
+    /// What its socket is bound to; `None` exactly when it has none.
+    pub bound: Option<SocketAddr>,
+    /// Why it is not on its declared port; `None` exactly when it is.
+    pub error: Option<BindError>,
+    /// Attempts at the declared port that failed in a row.
+    pub attempts: u32,
+    /// When the declared port is tried again; `None` also until the first call of `retry` has set it.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// How a listener is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerState {
+    /// On its declared port, taking connections.
+    Listening,
+    /// On its declared port, which the kernel answers with a refusal.
+    Refusing,
+    /// On another port of the same address, until the declared one is free.
+    Fallback {
+        /// That port.
+        port: u16,
+    },
+    /// Nowhere.
+    Failed,
+}
+
+/// Why a socket could not be bound to what was declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct BindError {
+    /// The kind, for advice.
+    pub kind: BindErrorKind,
+    /// What was tried, on what, and what the kernel said.
+    pub text: Arc<str>,
+}
+
+/// Kinds of bind failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BindErrorKind {
+    /// Ports below `net.ipv4.ip_unprivileged_port_start` need a privilege (EACCES, EPERM).
+    Privilege,
+    /// Another socket has the port, on this address or as a wildcard (EADDRINUSE).
+    InUse,
+    /// The host does not have the address (EADDRNOTAVAIL).
+    NotAvailable,
+    /// Anything else.
+    Other,
+}
+
+impl BindErrorKind {
+    /// Whether another port of the same address may do instead.
+    pub const fn allows_fallback(self) -> bool {
+        matches!(self, Self::Privilege | Self::InUse)
+    }
+}
+
+impl BindError {
+    pub(crate) fn new(tried: &impl fmt::Display, error: &io::Error) -> Self {
+        let kind = match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => BindErrorKind::Privilege,
+            Some(libc::EADDRINUSE) => BindErrorKind::InUse,
+            Some(libc::EADDRNOTAVAIL) => BindErrorKind::NotAvailable,
+            _ => BindErrorKind::Other,
+        };
+        Self {
+            kind,
+            text: format!("binding {tried}: {error}").into(),
+        }
+    }
+
+    pub(crate) fn unsupported(tried: &impl fmt::Display, why: &str) -> Self {
+        Self {
+            kind: BindErrorKind::Other,
+            text: format!("binding {tried}: {why}").into(),
+        }
+    }
+}

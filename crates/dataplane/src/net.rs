@@ -1,0 +1,149 @@
+//! System calls on sockets. Owns every `unsafe` line of this crate; must not know Services, snapshots or workers.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
+
+use rustix::{
+    net::{Shutdown, SocketAddrAny, SocketFlags},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A listening socket's descriptor, shared by the workers that accept from it. It closes with the last of them.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedFd(Arc<OwnedFd>);
+
+impl SharedFd {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd))
+    }
+}
+
+impl AsRawFd for SharedFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for SharedFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Registers `fd` with the calling worker's runtime.
+#[expect(
+    unsafe_code,
+    reason = "tokio cannot see that the descriptor outlives its registration"
+)]
+pub(crate) fn register(fd: SharedFd) -> io::Result<AsyncFd<SharedFd>> {
+    // SAFETY: `SharedFd` owns a share of an `OwnedFd`, never gives it away and has no interior mutability: as long as
+    // the `AsyncFd` owns it, the descriptor stays open and `as_raw_fd` returns the same one.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Which addresses a listening socket hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// Whatever reaches its address.
+    Any,
+    /// Only what comes through the loopback device (`SO_BINDTODEVICE`; needs no privilege since Linux 5.7).
+    Loopback,
+}
+
+/// A TCP socket bound to `addr` and to nothing else, not listening yet. `SO_REUSEADDR` lets it pass connections in
+/// `TIME_WAIT`, as servers do; beside a listening socket Linux refuses it all the same (socket(7)).
+pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if device == Device::Loopback {
+        socket.bind_device(Some(b"lo"))?;
+    }
+    socket.bind(&SockAddr::from(addr))?;
+    Ok(SharedFd::new(socket.into()))
+}
+
+/// Listens, for the first time or again after [`refuse`].
+pub(crate) fn listen(fd: &SharedFd, backlog: u16) -> io::Result<()> {
+    Ok(rustix::net::listen(fd, i32::from(backlog))?)
+}
+
+/// Makes the kernel refuse what has not been accepted and whatever comes. The socket keeps its port; connections that
+/// were accepted from it go on.
+pub(crate) fn refuse(fd: &SharedFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(fd, Shutdown::Read)?)
+}
+
+/// The next connection of the accept queue with its source address.
+pub(crate) fn accept(fd: impl AsFd) -> io::Result<(TcpStream, Option<IpAddr>)> {
+    let (fd, peer) =
+        rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
+    Ok((
+        TcpStream::from(fd),
+        peer.map(|peer| peer.ip().to_canonical()),
+    ))
+}
+
+/// Raises the number of descriptors that this process may open to its hard limit and returns it.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused only by a sandbox; the current limit then stays the truth.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        );
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
+/// How a failed accept is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AcceptFailure {
+    /// The queue is empty.
+    Empty,
+    /// This one connection is gone already (accept(2) passes pending network errors on).
+    Gone,
+    /// The socket refuses now, or was closed.
+    Stopped,
+    /// Descriptors or memory are used up.
+    Exhausted,
+}
+
+impl AcceptFailure {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Self::Empty,
+            Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK) => Self::Stopped,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Exhausted,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// Whether a failed connect says something about us instead of the endpoint.
+pub(crate) fn is_own_fault(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}

@@ -1,0 +1,53 @@
+//! Settings of the data path. Owns their names, units and defaults; where they come from (flags, environment, file)
+//! belongs to the program. Must not read anything.
+
+use std::time::Duration;
+
+/// What the data path can be told. Every field has a default that suits one developer's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataSettings {
+    /// Worker threads, each with a runtime of its own; at least 1. Default: what the machine runs in parallel.
+    pub workers: usize,
+    /// Time for one connect attempt. Default 1 s: endpoints are near.
+    pub connect_timeout: Duration,
+    /// Different endpoints tried for one connection; at least 1. Default 3.
+    pub max_attempts: usize,
+    /// Time without a byte in either direction after which a connection is reset. Default 1 h.
+    pub idle_timeout: Duration,
+    /// The same once one side has finished sending. Default 5 min.
+    pub half_closed_timeout: Duration,
+    /// Upper bound of connections at a time; more wait in the kernel's queue. Default `None`: only descriptors limit.
+    pub max_connections: Option<usize>,
+    /// Length of a listener's accept queue in the kernel (which caps it at `net.core.somaxconn`). Default 4096.
+    pub backlog: u16,
+    /// Connections a worker accepts from one listener before others get their turn; at least 1. Default 16.
+    pub accept_burst: usize,
+    /// Connections on their way to another worker, for each worker. When full, the accepting worker keeps them.
+    /// Default 1024.
+    pub handover_queue: usize,
+    /// First delay before a port that could not be bound is tried again. Default 100 ms.
+    pub rebind_base: Duration,
+    /// Longest such delay. Default 30 s.
+    pub rebind_cap: Duration,
+    /// How long the control side waits for the workers to let go of a closed listener. Default 1 s.
+    pub release_timeout: Duration,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            connect_timeout: Duration::from_secs(1),
+            max_attempts: 3,
+            idle_timeout: Duration::from_hours(1),
+            half_closed_timeout: Duration::from_mins(5),
+            max_connections: None,
+            backlog: 4096,
+            accept_burst: 16,
+            handover_queue: 1024,
+            rebind_base: Duration::from_millis(100),
+            rebind_cap: Duration::from_secs(30),
+            release_timeout: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A TCP connection from accept to close. Owns what happens to the two sockets; choosing and connecting belong to
+//! [`connect`], bytes to [`mod@relay`], counts to [`account`]. Must not accept.
+
+pub(crate) mod account;
+pub(crate) mod connect;
+pub(crate) mod relay;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use tokio::net::TcpStream;
+
+use crate::worker::{Incoming, Shared};
+use account::{Active, Totals};
+use connect::{Arrival, Rejection};
+use relay::{Outcome, Patience, Relayed, relay};
+
+/// A socket that is reset when dropped, unless it was let go: an end that nobody meant (a broken relay, a cut or
+/// panicked task) must not look like a clean one.
+#[derive(Debug)]
+struct Resetting {
+    stream: TcpStream,
+    armed: bool,
+}
+
+impl Resetting {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            armed: true,
+        }
+    }
+
+    fn let_go(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Resetting {
+    fn drop(&mut self) {
+        if self.armed {
+            // Fails only if the socket is gone already, which is what is wanted.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+/// Both ends of a connection that is being relayed. The counts settle before the sockets close, so that whoever sees
+/// the close sees the counts.
+struct Relay {
+    active: Active,
+    downstream: Resetting,
+    upstream: Resetting,
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
+    let Incoming {
+        stream,
+        arrival,
+        slot,
+    } = incoming;
+    let Ok(downstream) = TcpStream::from_std(stream).map(Resetting::new) else {
+        return;
+    };
+    let Some(mut both) = establish(&shared, &arrival, downstream).await else {
+        return;
+    };
+    let settings = &shared.settings;
+    let patience = Patience {
+        idle: settings.idle_timeout,
+        half_closed: settings.half_closed_timeout,
+    };
+    let relayed = relay(
+        &mut both.downstream.stream,
+        &mut both.upstream.stream,
+        patience,
+    )
+    .await;
+    close(&shared.totals, both, &relayed);
+    drop(slot);
+}
+
+async fn establish(shared: &Shared, arrival: &Arrival, downstream: Resetting) -> Option<Relay> {
+    match connect::connect(shared, arrival).await {
+        Ok((upstream, endpoint, active)) => {
+            tracing::debug!(local = %arrival.local, %endpoint, "connected");
+            let upstream = Resetting::new(upstream);
+            // Delays small messages if it fails, which is no reason to refuse them.
+            let _ = downstream.stream.set_nodelay(true);
+            let _ = upstream.stream.set_nodelay(true);
+            Some(Relay {
+                active,
+                downstream,
+                upstream,
+            })
+        }
+        Err(rejection) => {
+            if rejection == Rejection::Unmatched {
+                shared.totals.unmatched.fetch_add(1, Relaxed);
+            }
+            tracing::debug!(local = %arrival.local, peer = ?arrival.peer, ?rejection, "connection rejected");
+            None
+        }
+    }
+}
+
+fn close(totals: &Totals, both: Relay, relayed: &Relayed) {
+    let Relay {
+        active,
+        downstream,
+        upstream,
+    } = both;
+    drop(active);
+    tracing::debug!(
+        outcome = ?relayed.outcome,
+        to_upstream_bytes = relayed.to_upstream,
+        to_downstream_bytes = relayed.to_downstream,
+        "connection ended"
+    );
+    match relayed.outcome {
+        Outcome::Finished => {
+            downstream.let_go();
+            upstream.let_go();
+        }
+        Outcome::TimedOut => {
+            totals.timed_out.fetch_add(1, Relaxed);
+        }
+        Outcome::Broken(..) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serve_future_of_a_connection_stays_small() {
+        fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(serve);
+        assert!(size < 2048, "{size} bytes for every connection");
+    }
+}

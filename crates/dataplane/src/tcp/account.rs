@@ -1,0 +1,124 @@
+//! What is counted about a connection. Owns guards that settle every count exactly once, whatever way the connection
+//! ends (also when its task is cut or panics); must not decide anything.
+//!
+//! How the counters reconcile, exactly whenever no connection is being dialled:
+//! - for a Service port, `accepted = connected + rejected`;
+//! - for an endpoint, `picks = connected + failures`;
+//! - together, the picks of a Service port's endpoints are `accepted + retries - rejected`, where `retries` counts
+//!   every failed attempt (the last one of a rejected connection too) and `rejected` takes its connection away again;
+//!   a connection rejected without a pick adds to `accepted` and `rejected` alike.
+//!
+//! A connection whose frontend belongs to another Service port when it is retried counts as rejected by the first
+//! and as accepted by the second.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use portico_core::balance::{EndpointState, PortState};
+
+/// A connection that a Service port accepted and that has not reached an endpoint. Dropped: it is rejected.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    port: Arc<PortState>,
+    settled: bool,
+}
+
+impl Accepted {
+    pub(crate) fn by(port: &Arc<PortState>) -> Self {
+        port.accepted.fetch_add(1, Relaxed);
+        Self {
+            port: Arc::clone(port),
+            settled: false,
+        }
+    }
+
+    pub(crate) fn is_by(&self, port: &Arc<PortState>) -> bool {
+        Arc::ptr_eq(&self.port, port)
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.port.rejected.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// One attempt at one endpoint. Dropped: it failed.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    port: Arc<PortState>,
+    endpoint: Arc<EndpointState>,
+    settled: bool,
+}
+
+impl Attempt {
+    pub(crate) fn at(port: &Arc<PortState>, endpoint: &Arc<EndpointState>) -> Self {
+        Self {
+            port: Arc::clone(port),
+            endpoint: Arc::clone(endpoint),
+            settled: false,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &EndpointState {
+        &self.endpoint
+    }
+
+    /// The endpoint was reached: the connection that `accepted` stands for is active from now on.
+    pub(crate) fn succeeded(mut self, mut accepted: Accepted) -> Active {
+        self.settled = true;
+        accepted.settled = true;
+        self.endpoint.ejection.succeeded();
+        self.endpoint.connected.fetch_add(1, Relaxed);
+        self.port.connected.fetch_add(1, Relaxed);
+        Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.endpoint.failures.fetch_add(1, Relaxed);
+            self.port.retries.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// A connection that is being relayed. Dropped: it is over.
+#[derive(Debug)]
+pub(crate) struct Active {
+    port: Arc<PortState>,
+    endpoint: Arc<EndpointState>,
+}
+
+impl Active {
+    fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>) -> Self {
+        port.active.fetch_add(1, Relaxed);
+        endpoint.active.fetch_add(1, Relaxed);
+        Self { port, endpoint }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.port.active.fetch_sub(1, Relaxed);
+        self.endpoint.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What the data path counts beside Service ports and endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Connections given to another worker than the one that accepted them.
+    pub(crate) handed_over: AtomicU64,
+    /// Connections to an address that is no Frontend.
+    pub(crate) unmatched: AtomicU64,
+    /// Times that a worker paused accepting, for want of descriptors or at the limit of connections.
+    pub(crate) pauses: AtomicU64,
+    /// Connections cut because nothing moved for too long.
+    pub(crate) timed_out: AtomicU64,
+}

@@ -1,0 +1,340 @@
+//! Bytes between two streams. Owns half-close, backpressure, time-outs and the account of how a relay ended; generic
+//! over its streams, so it must not know sockets: the caller turns the outcome into a close or a reset.
+//!
+//! A relay that waits owns no buffer. It reads into the thread's scratch buffer and writes at once; only what the
+//! other side does not take is copied, and nothing more is read in that direction until it is gone.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+/// Size of a thread's scratch buffer, and so the most that one direction keeps while its receiver is slow, in bytes.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Reads and writes of one direction in one poll. Small enough that the runtime's budget (128 operations a poll of a
+/// task) is never used up by the first direction alone: the second would starve.
+const ROUNDS: usize = 8;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Time-outs of a relay, both counted from the last byte in either direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// While both sides may send.
+    pub idle: Duration,
+    /// Once one side has finished.
+    pub half_closed: Duration,
+}
+
+/// One of the two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Downstream,
+    /// The endpoint's.
+    Upstream,
+}
+
+/// How a relay ended. Anything but [`Outcome::Finished`] must not look like a clean end to either side.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Both sides finished, and each was told so.
+    Finished,
+    /// Reading from or writing to this side failed (a reset, as a rule).
+    Broken(Side, io::Error),
+    /// Nothing moved for too long.
+    TimedOut,
+}
+
+/// The account of a relay.
+#[derive(Debug)]
+pub struct Relayed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes written to the endpoint.
+    pub to_upstream: u64,
+    /// Bytes written to the client.
+    pub to_downstream: u64,
+}
+
+/// Relays until both sides have finished, one breaks, or patience ends. The streams are left as they are then.
+///
+/// # Cancel safety
+/// Not cancel safe: bytes that one side was slow to take are lost with the future.
+pub async fn relay<D, U>(downstream: &mut D, upstream: &mut U, patience: Patience) -> Relayed
+where
+    D: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut there = Direction::new(Side::Downstream, Side::Upstream);
+    let mut back = Direction::new(Side::Upstream, Side::Downstream);
+    let mut watch = Watch {
+        patience,
+        last: Instant::now(),
+        half_closed: false,
+    };
+    let mut timer = pin!(tokio::time::sleep(patience.idle));
+    let outcome = std::future::poll_fn(|cx| {
+        let moved = there.bytes + back.bytes;
+        let ends = (
+            there.poll(cx, Pin::new(downstream), Pin::new(upstream))?,
+            back.poll(cx, Pin::new(upstream), Pin::new(downstream))?,
+        );
+        if ends == (Progress::Done, Progress::Done) {
+            return Poll::Ready(Ok(Outcome::Finished));
+        }
+        let half_closed = ends.0 == Progress::Done || ends.1 == Progress::Done;
+        watch.note(
+            timer.as_mut(),
+            moved != there.bytes + back.bytes,
+            half_closed,
+        );
+        watch
+            .poll(cx, timer.as_mut())
+            .map(|()| Ok(Outcome::TimedOut))
+    })
+    .await
+    .unwrap_or_else(|Broken(side, error)| Outcome::Broken(side, error));
+    Relayed {
+        outcome,
+        to_upstream: there.bytes,
+        to_downstream: back.bytes,
+    }
+}
+
+/// The clock of a relay. The timer is set once and corrected when it fires: setting it at every byte would cost more
+/// than the bytes.
+struct Watch {
+    patience: Patience,
+    last: Instant,
+    half_closed: bool,
+}
+
+impl Watch {
+    fn note(&mut self, timer: Pin<&mut Sleep>, moved: bool, half_closed: bool) {
+        let newly_half_closed = half_closed && !self.half_closed;
+        if moved || newly_half_closed {
+            self.last = Instant::now();
+        }
+        if newly_half_closed {
+            self.half_closed = true;
+            timer.reset(self.deadline());
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.last
+            + if self.half_closed {
+                self.patience.half_closed
+            } else {
+                self.patience.idle
+            }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let deadline = self.deadline();
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// Which side failed, and how.
+struct Broken(Side, io::Error);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Waits for either side; a wake-up is registered.
+    Waiting,
+    /// The sender finished and the receiver was told.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The sender finished; the receiver is still to be told.
+    Ending,
+    Ended,
+}
+
+/// One direction of a relay.
+struct Direction {
+    from: Side,
+    to: Side,
+    phase: Phase,
+    /// What the receiver has not taken, from `written` on. Without an allocation while empty.
+    pending: Vec<u8>,
+    written: usize,
+    /// Whether something was written since the last flush.
+    dirty: bool,
+    bytes: u64,
+}
+
+impl Direction {
+    fn new(from: Side, to: Side) -> Self {
+        Self {
+            from,
+            to,
+            phase: Phase::Open,
+            pending: Vec::new(),
+            written: 0,
+            dirty: false,
+            bytes: 0,
+        }
+    }
+
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+    ) -> Result<Progress, Broken>
+    where
+        R: AsyncRead + ?Sized,
+        W: AsyncWrite + ?Sized,
+    {
+        for _ in 0..ROUNDS {
+            let step = match self.phase {
+                _ if !self.pending.is_empty() => self.poll_pending(cx, to.as_mut()),
+                Phase::Open => self.poll_transfer(cx, from.as_mut(), to.as_mut()),
+                Phase::Ending => self.poll_end(cx, to.as_mut()),
+                Phase::Ended => return Ok(Progress::Done),
+            };
+            if step?.is_pending() {
+                return Ok(Progress::Waiting);
+            }
+        }
+        if self.phase == Phase::Ended {
+            return Ok(Progress::Done);
+        }
+        // More may be there: come back after the other direction and the other connections had their turn.
+        cx.waker().wake_by_ref();
+        Ok(Progress::Waiting)
+    }
+
+    /// Writes what is left of an earlier read; frees the buffer with the last byte.
+    fn poll_pending<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Pin<&mut W>,
+    ) -> Result<Poll<()>, Broken> {
+        let rest = self.pending.get(self.written..).unwrap_or_default();
+        let Poll::Ready(count) =
+            poll_write(cx, to, rest).map_err(|error| Broken(self.to, error))?
+        else {
+            return Ok(Poll::Pending);
+        };
+        self.wrote(count);
+        self.written += count;
+        if self.written >= self.pending.len() {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Reads once and writes at once; keeps what the receiver does not take.
+    fn poll_transfer<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+    ) -> Result<Poll<()>, Broken>
+    where
+        R: AsyncRead + ?Sized,
+        W: AsyncWrite + ?Sized,
+    {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            if from
+                .poll_read(cx, &mut buffer)
+                .map_err(|error| Broken(self.from, error))?
+                .is_pending()
+            {
+                return self.flush(cx, to).map(|()| Poll::Pending);
+            }
+            let read = buffer.filled();
+            if read.is_empty() {
+                self.phase = Phase::Ending;
+                return Ok(Poll::Ready(()));
+            }
+            let count =
+                match poll_write(cx, to.as_mut(), read).map_err(|error| Broken(self.to, error))? {
+                    Poll::Ready(count) => count,
+                    Poll::Pending => 0,
+                };
+            self.wrote(count);
+            self.pending = read.get(count..).unwrap_or_default().to_vec();
+            Ok(Poll::Ready(()))
+        })
+    }
+
+    fn poll_end<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Pin<&mut W>,
+    ) -> Result<Poll<()>, Broken> {
+        let end = to
+            .poll_shutdown(cx)
+            .map_err(|error| Broken(self.to, error))?;
+        if end.is_ready() {
+            self.phase = Phase::Ended;
+        }
+        Ok(end)
+    }
+
+    /// Buffering streams (not TCP) send only when told to.
+    fn flush<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Pin<&mut W>,
+    ) -> Result<(), Broken> {
+        if self.dirty
+            && to
+                .poll_flush(cx)
+                .map_err(|error| Broken(self.to, error))?
+                .is_ready()
+        {
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, count: usize) {
+        self.dirty |= count > 0;
+        self.bytes += u64::try_from(count).unwrap_or_default();
+    }
+}
+
+/// As `poll_write`, but a stream that takes nothing is broken, not slow.
+fn poll_write<W: AsyncWrite + ?Sized>(
+    cx: &mut Context<'_>,
+    to: Pin<&mut W>,
+    bytes: &[u8],
+) -> io::Result<Poll<usize>> {
+    match to.poll_write(cx, bytes) {
+        Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
+        Poll::Ready(Ok(count)) => Ok(Poll::Ready(count)),
+        Poll::Ready(Err(error)) => Err(error),
+        Poll::Pending => Ok(Poll::Pending),
+    }
+}
+
+#[cfg(test)]
+mod tests;

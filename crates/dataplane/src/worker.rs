@@ -1,0 +1,417 @@
+//! Workers: one thread with one runtime each. Owns the threads, what they share, where a new connection goes and how
+//! it all ends. Must not know what a listener means.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::TcpStream,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc as blocking,
+    },
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Published,
+    listen::{accept, accept::Listening},
+    settings::DataSettings,
+    tcp::{self, account::Totals, connect::Arrival},
+};
+
+/// Commands that may wait for a worker; the control side waits when there are more.
+const COMMAND_QUEUE: usize = 64;
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) published: Arc<Published>,
+    pub(crate) settings: DataSettings,
+    pub(crate) totals: Totals,
+    /// Most connections at a time; changes with the number of listeners.
+    pub(crate) limit: AtomicUsize,
+    loads: Box<[Arc<AtomicUsize>]>,
+    inboxes: Box<[mpsc::Sender<Incoming>]>,
+}
+
+impl Shared {
+    /// Connections of all workers.
+    pub(crate) fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
+    /// Connections of each worker.
+    pub(crate) fn loads(&self) -> Vec<usize> {
+        self.loads.iter().map(|load| load.load(Relaxed)).collect()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections() >= self.limit.load(Relaxed)
+    }
+
+    /// A place for one more connection. Worker `own` keeps it unless it would then be more than one ahead of the least
+    /// loaded one.
+    fn place(&self, own: usize) -> (usize, Slot) {
+        let load_of = |worker: usize| {
+            self.loads
+                .get(worker)
+                .map_or(usize::MAX, |load| load.load(Relaxed))
+        };
+        let least = (0..self.loads.len())
+            .min_by_key(|worker| load_of(*worker))
+            .unwrap_or(own);
+        let worker = if load_of(own) > load_of(least) {
+            least
+        } else {
+            own
+        };
+        (worker, Slot::of(self.loads.get(worker)))
+    }
+
+    /// Gives a connection to the least loaded worker from outside the workers. One that no queue takes is reset: the
+    /// kernel does so on close, for its bytes were never read, or the client sees its end.
+    pub(crate) fn adopt(&self, stream: TcpStream, arrival: Arrival) {
+        let (worker, slot) = self.place(0);
+        if let Some(inbox) = self.inboxes.get(worker) {
+            // A full queue rejects it.
+            if let Err(error) = inbox.try_send(Incoming {
+                stream,
+                arrival,
+                slot,
+            }) {
+                let (mpsc::error::TrySendError::Full(lost)
+                | mpsc::error::TrySendError::Closed(lost)) = error;
+                let _ = socket2::SockRef::from(&lost.stream)
+                    .set_linger(Some(std::time::Duration::ZERO));
+            }
+        }
+    }
+}
+
+/// A connection's share of its worker's load, taken when the worker is chosen.
+#[derive(Debug)]
+pub(crate) struct Slot(Option<Arc<AtomicUsize>>);
+
+impl Slot {
+    fn of(load: Option<&Arc<AtomicUsize>>) -> Self {
+        load.inspect(|load| {
+            load.fetch_add(1, Relaxed);
+        });
+        Self(load.cloned())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(load) = &self.0 {
+            load.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// An accepted connection on its way to its task.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) stream: TcpStream,
+    pub(crate) arrival: Arrival,
+    pub(crate) slot: Slot,
+}
+
+/// What the control side tells a worker.
+enum Command {
+    Start(Arc<[Arc<Listening>]>),
+    Stop {
+        ids: Arc<[u64]>,
+        done: Option<blocking::SyncSender<()>>,
+    },
+    Finish {
+        cut: CancellationToken,
+    },
+}
+
+/// One worker, seen by its own tasks.
+pub(crate) struct Worker {
+    index: usize,
+    pub(crate) shared: Arc<Shared>,
+    tracker: TaskTracker,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            shared,
+            tracker: TaskTracker::new(),
+        }
+    }
+
+    /// Serves a connection here or hands it to a worker with less to do.
+    pub(crate) fn dispatch(&self, stream: TcpStream, arrival: Arrival) {
+        let (worker, slot) = self.shared.place(self.index);
+        let incoming = Incoming {
+            stream,
+            arrival,
+            slot,
+        };
+        let inbox = self
+            .shared
+            .inboxes
+            .get(worker)
+            .filter(|_| worker != self.index);
+        let Some(inbox) = inbox else {
+            return self.serve(incoming);
+        };
+        match inbox.try_send(incoming) {
+            Ok(()) => {
+                self.shared.totals.handed_over.fetch_add(1, Relaxed);
+            }
+            Err(
+                mpsc::error::TrySendError::Full(incoming)
+                | mpsc::error::TrySendError::Closed(incoming),
+            ) => {
+                let slot = Slot::of(self.shared.loads.get(self.index));
+                self.serve(Incoming { slot, ..incoming });
+            }
+        }
+    }
+
+    fn serve(&self, incoming: Incoming) {
+        // The tracker owns the task; a panic ends that task alone.
+        drop(
+            self.tracker
+                .spawn_local(tcp::serve(Arc::clone(&self.shared), incoming)),
+        );
+    }
+}
+
+/// The control side's end of one worker.
+struct Handle {
+    commands: blocking::SyncSender<Command>,
+    wake: Arc<Notify>,
+    ended: Option<oneshot::Receiver<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Handle {
+    /// A worker that ended takes no commands and needs none.
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// All workers, seen by the control side.
+pub(crate) struct Workers {
+    pub(crate) shared: Arc<Shared>,
+    handles: Vec<Handle>,
+}
+
+impl Workers {
+    pub(crate) fn start(settings: DataSettings, published: Arc<Published>) -> io::Result<Self> {
+        let count = settings.workers.max(1);
+        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| mpsc::channel(settings.handover_queue.max(1)))
+            .unzip();
+        let shared = Arc::new(Shared {
+            published,
+            settings,
+            totals: Totals::default(),
+            limit: AtomicUsize::new(usize::MAX),
+            loads: (0..count).map(|_| Arc::default()).collect(),
+            inboxes: inboxes.into_boxed_slice(),
+        });
+        let mut workers = Self {
+            shared: Arc::clone(&shared),
+            handles: Vec::with_capacity(count),
+        };
+        for (index, inbox) in receivers.into_iter().enumerate() {
+            workers
+                .handles
+                .push(spawn(index, Arc::clone(&shared), inbox)?);
+        }
+        Ok(workers)
+    }
+
+    /// Every worker begins to accept from these.
+    pub(crate) fn accept_from(&self, listening: Vec<Arc<Listening>>) {
+        if listening.is_empty() {
+            return;
+        }
+        let listening: Arc<[_]> = listening.into();
+        for handle in &self.handles {
+            handle.send(Command::Start(Arc::clone(&listening)));
+        }
+    }
+
+    /// No worker accepts from these any more once the commands have been worked off, before any later one.
+    pub(crate) fn forget(&self, ids: Vec<u64>) {
+        self.stop(ids, None);
+    }
+
+    /// As [`Self::forget`], and waits until every worker has let go of them.
+    pub(crate) fn release(&self, ids: Vec<u64>) {
+        let (done, acknowledged) = blocking::sync_channel(self.handles.len());
+        self.stop(ids, Some(&done));
+        drop(done);
+        for _ in &self.handles {
+            if acknowledged
+                .recv_timeout(self.shared.settings.release_timeout)
+                .is_err()
+            {
+                tracing::warn!("a worker is late to let go of closed listeners");
+                return;
+            }
+        }
+    }
+
+    fn stop(&self, ids: Vec<u64>, done: Option<&blocking::SyncSender<()>>) {
+        let ids: Arc<[_]> = ids.into();
+        for handle in &self.handles {
+            handle.send(Command::Stop {
+                ids: Arc::clone(&ids),
+                done: done.cloned(),
+            });
+        }
+    }
+
+    /// Tells every worker to end with its last connection, or at `cut`.
+    pub(crate) fn finish(&self, cut: &CancellationToken) {
+        for handle in &self.handles {
+            handle.send(Command::Finish { cut: cut.clone() });
+        }
+    }
+
+    /// Waits until every worker has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what has ended stays ended.
+    pub(crate) async fn ended(&mut self) {
+        for handle in &mut self.handles {
+            if let Some(ended) = &mut handle.ended {
+                // An error means that the thread is gone, which is as good.
+                let _ = ended.await;
+                handle.ended = None;
+            }
+        }
+    }
+
+    pub(crate) fn join(&mut self) {
+        for thread in self
+            .handles
+            .iter_mut()
+            .filter_map(|handle| handle.thread.take())
+        {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+fn spawn(index: usize, shared: Arc<Shared>, inbox: mpsc::Receiver<Incoming>) -> io::Result<Handle> {
+    let (commands, received) = blocking::sync_channel(COMMAND_QUEUE);
+    let (end, ended) = oneshot::channel();
+    let wake = Arc::new(Notify::new());
+    let woken = Arc::clone(&wake);
+    // Built here, so that a failure is the caller's; the runtime itself must stay on its thread.
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    let thread = thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            match builder.build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    let worker = Rc::new(Worker::new(index, shared));
+                    runtime.block_on(run(worker, received, woken, inbox));
+                    // Cuts the connections that are left, before the end is reported.
+                    drop(runtime);
+                }
+                Err(error) => {
+                    tracing::error!(worker = index, %error, "a worker's runtime could not be built");
+                }
+            }
+            // Nobody waits for it when the data path was dropped without a drain.
+            let _ = end.send(());
+        })?;
+    Ok(Handle {
+        commands,
+        wake,
+        ended: Some(ended),
+        thread: Some(thread),
+    })
+}
+
+/// A worker's life: commands and connections from other workers, until it is told to finish.
+async fn run(
+    worker: Rc<Worker>,
+    commands: blocking::Receiver<Command>,
+    wake: Arc<Notify>,
+    mut inbox: mpsc::Receiver<Incoming>,
+) {
+    let mut accepting = HashMap::new();
+    loop {
+        // Both are cancel safe: a notification not taken is kept, a message not taken stays in the channel.
+        tokio::select! {
+            biased;
+            () = wake.notified() => {
+                while let Ok(command) = commands.try_recv() {
+                    match command {
+                        Command::Start(listening) => start(&worker, &mut accepting, &listening),
+                        Command::Stop { ids, done } => {
+                            stop(&mut accepting, &ids).await;
+                            // The control side may have given up waiting.
+                            done.map(|done| done.try_send(()));
+                        }
+                        Command::Finish { cut } => return finish(&worker, &mut inbox, cut).await,
+                    }
+                }
+            }
+            Some(incoming) = inbox.recv() => worker.serve(incoming),
+        }
+    }
+}
+
+fn start(
+    worker: &Rc<Worker>,
+    accepting: &mut HashMap<u64, JoinHandle<()>>,
+    listening: &[Arc<Listening>],
+) {
+    for listening in listening {
+        let task = tokio::task::spawn_local(accept::run(Rc::clone(worker), Arc::clone(listening)));
+        accepting.insert(listening.id, task);
+    }
+}
+
+/// Ends the accepting tasks and waits for their end: a descriptor can be registered only once with a runtime, and is
+/// closed only when no task has it.
+async fn stop(accepting: &mut HashMap<u64, JoinHandle<()>>, ids: &[u64]) {
+    let stopped: Vec<_> = ids.iter().filter_map(|id| accepting.remove(id)).collect();
+    stopped.iter().for_each(JoinHandle::abort);
+    for task in stopped {
+        // Cancelled or ended by itself: both are the end.
+        let _ = task.await;
+    }
+}
+
+async fn finish(worker: &Worker, inbox: &mut mpsc::Receiver<Incoming>, cut: CancellationToken) {
+    inbox.close();
+    while let Ok(incoming) = inbox.try_recv() {
+        worker.serve(incoming);
+    }
+    worker.tracker.close();
+    tokio::select! {
+        biased;
+        () = worker.tracker.wait() => {}
+        () = cut.cancelled() => {}
+    }
+}
