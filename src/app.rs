@@ -1,0 +1,309 @@
+//! The composition root: the only file that knows everyone. Owns start, the wiring of the control loop and shutdown.
+//! Must not decide anything that a part could decide.
+
+mod build;
+mod control_loop;
+mod parts;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use portico_core::{
+    object::diagnostic::Diagnostic,
+    snapshot::{Cluster, Snapshot},
+    world::{Shard, SourceReport, SourceView, World, compile_once},
+};
+use portico_dataplane::{DataPlane, DrainReport, Published};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use control_loop::Notice;
+use control_loop::{ControlLoop, Watches};
+
+use crate::{
+    admin,
+    control::{Reconciler, status::Status},
+    instance::{Instance, State, StateFile},
+    settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+};
+
+/// What a program is started with.
+#[derive(Debug, Clone)]
+pub struct AppSettings {
+    /// Files, folders, `-`.
+    pub paths: Vec<PathBuf>,
+    /// Manifests for local processes, as YAML text; empty without any.
+    pub mapped: String,
+    /// Everything else.
+    pub up: UpOptions,
+    /// Which instance.
+    pub instance: InstanceOptions,
+}
+
+/// What [`App::next`] waits for.
+#[derive(Debug)]
+pub enum Happening {
+    /// Something that people may want to know.
+    Notice(Notice),
+    /// The program has ended.
+    Ended(DrainReport),
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct App {
+    /// The snapshot in force.
+    pub published: Arc<Published>,
+    /// Notices that nobody takes are dropped.
+    notices: mpsc::Receiver<Notice>,
+    control: mpsc::Sender<admin::Request>,
+    stop: CancellationToken,
+    hurry: CancellationToken,
+    finished: oneshot::Receiver<anyhow::Result<DrainReport>>,
+}
+
+impl App {
+    /// The whole status.
+    ///
+    /// # Errors
+    /// The program is ending.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.control
+            .send(admin::Request::Status(reply))
+            .await
+            .context("the control loop has ended")?;
+        Ok(*answer.await.context("the control loop has ended")?)
+    }
+
+    /// What there is to say about the manifests.
+    ///
+    /// # Errors
+    /// The program is ending.
+    pub async fn findings(&self) -> anyhow::Result<admin::Findings> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.control.send(admin::Request::Findings(reply)).await;
+        asked.context("the control loop has ended")?;
+        answer.await.context("the control loop has ended")
+    }
+
+    /// Reads everything again.
+    pub async fn reload(&self) {
+        let _ = self.control.send(admin::Request::Reload).await;
+    }
+
+    /// Begins the end: stop accepting, let connections finish. A second call ends at once.
+    pub fn stop(&self) {
+        if self.stop.is_cancelled() {
+            self.hurry.cancel();
+        }
+        self.stop.cancel();
+    }
+
+    /// Whether the end has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits for the next notice, or for the end.
+    ///
+    /// # Errors
+    /// A part failed unasked.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: notices and the outcome stay in their channels.
+    pub async fn next(&mut self) -> anyhow::Result<Happening> {
+        tokio::select! {
+            biased;
+            report = &mut self.finished => Ok(Happening::Ended(report.context("the control loop was lost")??)),
+            Some(notice) = self.notices.recv() => Ok(Happening::Notice(notice)),
+        }
+    }
+
+    /// Waits for the end; tells what was cut.
+    ///
+    /// # Errors
+    /// A part failed unasked.
+    pub async fn finished(mut self) -> anyhow::Result<DrainReport> {
+        (&mut self.finished)
+            .await
+            .context("the control loop was lost")?
+    }
+}
+
+/// Starts a program on the current tokio runtime. What can fail for the user's reasons fails here: manifests that
+/// are not there, another program with the same name.
+///
+/// # Errors
+/// Says what could not be had, and who has it.
+pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
+    let up = &settings.up;
+    let Base {
+        instance,
+        cluster,
+        world,
+        state,
+    } = Base::claim(settings)?;
+    let files = build::files(&settings.paths, &up.manifests)?;
+    let empty = Snapshot::empty(Arc::clone(&cluster));
+    let published = Arc::new(Published::from_pointee(empty));
+    let data_plane = DataPlane::start(build::data_settings(up), Arc::clone(&published))
+        .context("cannot start the data path")?;
+    let dns = parts::DnsThread::start(build::dns_settings(up, &cluster), Arc::clone(&published))?;
+    let (control, requests) = mpsc::channel(64);
+    let (notify, notices) = mpsc::channel(256);
+    let (generations, newest) = watch::channel(0);
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let admin_state = admin::AdminState {
+        published: Arc::clone(&published),
+        dns: dns.service(),
+        control: control.clone(),
+        generations: newest,
+    };
+    let admin = AdminTask::start(&instance, admin_state)?;
+    let (runner, pods) = parts::pod_runner(up.simulate)?;
+    let budget = data_plane.descriptor_limit() / 2;
+    let parts = (parts::Sockets(data_plane), runner);
+    let reconciler = Reconciler::new(world, Arc::clone(&published), parts, budget);
+    let (stopping, hurrying) = (stop.clone(), hurry.clone());
+    let watches = Watches {
+        files,
+        pods,
+        requests,
+        stop: stopping,
+        hurry: hurrying,
+    };
+    let fixed = build::mapped_report(&settings.mapped, &up.manifests);
+    let rest = parts::Rest {
+        notify,
+        generations,
+        instance,
+        state,
+        dns,
+    };
+    let control_loop = ControlLoop::new(reconciler, watches, fixed, rest);
+    let (done, finished) = oneshot::channel();
+    let drain = up.drain_timeout;
+    // Its owner waits for `finished`, which tells a panic too: the sender is dropped.
+    tokio::spawn(async move {
+        let report = control_loop.run(drain).await;
+        admin.end().await;
+        let _ = done.send(report);
+    });
+    Ok(App {
+        published,
+        notices,
+        control,
+        stop,
+        hurry,
+        finished,
+    })
+}
+
+/// What a start needs before anything is bound.
+struct Base {
+    instance: Instance,
+    cluster: Arc<Cluster>,
+    world: World,
+    state: (StateFile, State),
+}
+
+impl Base {
+    /// Claims the instance and its ranges, and remembers what was allocated last time.
+    fn claim(settings: &AppSettings) -> anyhow::Result<Self> {
+        let up = &settings.up;
+        let dirs = build::instance_dirs(&settings.instance);
+        let guard = build::slot_use(&up.cluster);
+        let instance = Instance::acquire(&settings.instance.instance, &dirs, guard)?;
+        let cluster = build::cluster(&up.cluster, &up.manifests, &instance.ranges())?;
+        let cluster = Arc::new(cluster);
+        let mut file = instance.state_file();
+        let state = file.load();
+        let world = World::new(build::world_settings(up, &cluster, &state));
+        Ok(Self {
+            instance,
+            cluster,
+            world,
+            state: (file, state),
+        })
+    }
+}
+
+/// The admin interface while it serves.
+struct AdminTask {
+    task: tokio::task::JoinHandle<()>,
+    cancel: CancellationToken,
+}
+
+impl AdminTask {
+    fn start(instance: &Instance, state: admin::AdminState) -> anyhow::Result<Self> {
+        let path = instance.socket_path();
+        let socket = admin::bind(&path)
+            .with_context(|| format!("cannot bind the admin socket {}", path.display()))?;
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(admin::serve(socket, state, cancel.clone()));
+        Ok(Self { task, cancel })
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        let _ = self.task.await;
+    }
+}
+
+/// What is wrong with objects that are each good by themselves: claimed twice, out of range, no address left.
+///
+/// # Errors
+/// The instance's name is none.
+pub fn check_together(
+    view: SourceView,
+    strict: bool,
+    instance: &InstanceOptions,
+) -> anyhow::Result<Vec<Diagnostic>> {
+    let manifests = ManifestOptions {
+        namespace: "default".into(),
+        strict,
+    };
+    let options = ClusterOptions::default();
+    let remembered = build::remembered(instance)?;
+    let cluster = Arc::new(build::cluster(&options, &manifests, &remembered.ranges)?);
+    let settings = build::offline_settings(&manifests, &options, &cluster, &remembered.state);
+    // What the files say by themselves has been said.
+    let shards = view.shards.into_iter().map(|(file, shard)| {
+        let objects = shard.objects.clone();
+        (
+            file,
+            Arc::new(Shard {
+                objects,
+                diagnostics: Vec::new(),
+            }),
+        )
+    });
+    let report = SourceReport::Synced(SourceView {
+        shards: shards.collect(),
+    });
+    let (world, _) = compile_once(World::new(settings), &[report], crate::clock::now());
+    Ok(world.diagnostics())
+}
+
+/// The world and snapshot of manifests by themselves: what offline commands read. Nothing is watched or bound.
+///
+/// # Errors
+/// A path that cannot be read.
+pub fn offline(
+    paths: &[PathBuf],
+    manifests: &ManifestOptions,
+    cluster: &ClusterOptions,
+    instance: &InstanceOptions,
+) -> anyhow::Result<(World, Snapshot)> {
+    let remembered = build::remembered(instance)?;
+    let options = cluster;
+    let cluster = Arc::new(build::cluster(options, manifests, &remembered.ranges)?);
+    let settings = build::offline_settings(manifests, options, &cluster, &remembered.state);
+    let report = build::read_once(paths, manifests)?;
+    Ok(compile_once(
+        World::new(settings),
+        &[report],
+        crate::clock::now(),
+    ))
+}

@@ -1,0 +1,234 @@
+//! From settings to what the parts are started with. Owns the translation and nothing that runs.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use portico_core::{
+    object::diagnostic::Severity,
+    snapshot::Cluster,
+    world::{
+        Deviations, Simulation, SourceReport, SourceView, WorldSettings,
+        allocate::{nth, size_of},
+    },
+};
+use portico_dataplane::DataSettings;
+
+use crate::{
+    clock,
+    dns::{DnsListen, DnsSettings},
+    host,
+    instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
+    settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+    source::{
+        file::{self, FileSource, FileWatch},
+        manifest::{self, ManifestSettings, Strictness},
+        once,
+    },
+};
+
+/// The name that mapped processes have in findings.
+const MAPPED: &str = "--map";
+
+pub(super) fn instance_dirs(options: &InstanceOptions) -> InstanceDirs {
+    InstanceDirs {
+        runtime_dir: options.runtime_dir.clone(),
+        state_dir: options.state_dir.clone(),
+    }
+}
+
+/// A range that was given needs no share of the usual one.
+pub(super) fn slot_use(cluster: &ClusterOptions) -> SlotGuard {
+    if cluster.service_cidr.is_some() {
+        SlotGuard::Unguarded
+    } else {
+        SlotGuard::Exclusive
+    }
+}
+
+/// Ranges and domains, checked against each other.
+pub(super) fn cluster(
+    options: &ClusterOptions,
+    manifests: &ManifestOptions,
+    share: &Ranges,
+) -> anyhow::Result<Cluster> {
+    let service_cidr = options.service_cidr.unwrap_or(share.service);
+    let load_balancer_cidr = options.loadbalancer_cidr.unwrap_or(share.load_balancer);
+    let pod_cidr = options.pod_cidr.unwrap_or(share.pods);
+    let named = [
+        ("--service-cidr", service_cidr),
+        ("--loadbalancer-cidr", load_balancer_cidr),
+        ("--pod-cidr", pod_cidr),
+    ];
+    for (index, (flag, range)) in named.iter().enumerate() {
+        if size_of(*range) < 16 || !range.addr().is_ipv4() {
+            bail!("{flag} {range}: an IPv4 range of at least 16 addresses is needed");
+        }
+        for (other, with) in named.iter().skip(index + 1) {
+            if range.contains(with) || with.contains(range) {
+                bail!("{flag} {range} and {other} {with} overlap");
+            }
+        }
+    }
+    let (dynamic_service_cidr, dns_address) = match options.service_cidr {
+        Some(range) => (range, nth(range, 10)),
+        None => (share.dynamic_service, share.dns),
+    };
+    let domain = |name: &String| Arc::from(name.trim_matches('.').to_ascii_lowercase());
+    Ok(Cluster {
+        domains: options.cluster_domain.iter().map(domain).collect(),
+        search_namespace: (!options.no_server_search).then(|| manifests.namespace.as_str().into()),
+        service_cidr: service_cidr.trunc(),
+        dynamic_service_cidr: dynamic_service_cidr.trunc(),
+        load_balancer_cidr: load_balancer_cidr.trunc(),
+        pod_cidr: pod_cidr.trunc(),
+        node_port_addresses: host::node_port_addresses(
+            &options.nodeport_addresses,
+            &host::addresses(),
+        ),
+        dns_address,
+        node_name: options.node_name.clone().unwrap_or_else(host_name).into(),
+        zone: options.zone.as_deref().map(Arc::from),
+    })
+}
+
+/// As uname(2) has it.
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase()
+}
+
+pub(super) fn deviations(state: &State) -> Deviations {
+    Deviations {
+        cluster_ips: state.cluster_ips.clone(),
+        node_ports: state.node_ports.clone(),
+        load_balancer_ips: state.load_balancer_ips.clone(),
+    }
+}
+
+pub(super) fn world_settings(
+    up: &UpOptions,
+    cluster: &Arc<Cluster>,
+    state: &State,
+) -> WorldSettings {
+    let simulation = if up.simulate {
+        Simulation::On
+    } else {
+        Simulation::Off
+    };
+    settings_of(&up.manifests, &up.cluster, (cluster, state), simulation)
+}
+
+/// Pods are not counted as missing offline: nobody runs them, and nobody promised to.
+pub(super) fn offline_settings(
+    manifests: &ManifestOptions,
+    options: &ClusterOptions,
+    cluster: &Arc<Cluster>,
+    state: &State,
+) -> WorldSettings {
+    settings_of(manifests, options, (cluster, state), Simulation::Off)
+}
+
+fn settings_of(
+    manifests: &ManifestOptions,
+    options: &ClusterOptions,
+    (cluster, state): (&Arc<Cluster>, &State),
+    simulation: Simulation,
+) -> WorldSettings {
+    let (first, last) = options.service_node_port_range;
+    WorldSettings {
+        cluster: Arc::clone(cluster),
+        node_ports: first..=last,
+        host_addresses: host::addresses(),
+        simulation,
+        foreign_addresses: if manifests.strict {
+            Severity::Error
+        } else {
+            Severity::Warning
+        },
+        remembered: deviations(state),
+        // Pods of two runs should not have the same names; pods of one run never do.
+        seed: clock::now().as_millis(),
+    }
+}
+
+pub(super) fn data_settings(up: &UpOptions) -> DataSettings {
+    let default = DataSettings::default();
+    DataSettings {
+        workers: up.workers.map_or(default.workers, usize::from),
+        connect_timeout: up.connect_timeout,
+        ..default
+    }
+}
+
+pub(super) fn dns_settings(up: &UpOptions, cluster: &Cluster) -> DnsSettings {
+    if up.dns_listen.is_empty() {
+        return DnsSettings {
+            listen: vec![DnsListen::standard(cluster.dns_address)],
+        };
+    }
+    DnsSettings {
+        listen: up
+            .dns_listen
+            .iter()
+            .copied()
+            .map(DnsListen::exactly)
+            .collect(),
+    }
+}
+
+fn manifest_settings(options: &ManifestOptions) -> ManifestSettings {
+    ManifestSettings {
+        namespace: options.namespace.as_str().into(),
+        strictness: if options.strict {
+            Strictness::Strict
+        } else {
+            Strictness::Lenient
+        },
+    }
+}
+
+/// The files, followed live; `None` when only mappings were given.
+pub(super) fn files(
+    paths: &[PathBuf],
+    manifests: &ManifestOptions,
+) -> anyhow::Result<Option<FileWatch>> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let load = file::manifests(manifest_settings(manifests));
+    Ok(Some(FileSource::open(paths, load)?.spawn()?))
+}
+
+/// The files, read once.
+pub(super) fn read_once(
+    paths: &[PathBuf],
+    manifests: &ManifestOptions,
+) -> anyhow::Result<SourceReport> {
+    let read =
+        once::read(paths, &manifest_settings(manifests)).context("cannot read the manifests")?;
+    Ok(SourceReport::Synced(read.view))
+}
+
+/// What `--map` says, which never changes.
+pub(super) fn mapped_report(text: &str, manifests: &ManifestOptions) -> Vec<SourceReport> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let file: Arc<str> = MAPPED.into();
+    let loaded = manifest::load(&file, text, &manifest_settings(manifests), None);
+    let shards = [(file, Arc::new(loaded.shard))].into();
+    vec![SourceReport::Synced(SourceView { shards })]
+}
+
+/// What an instance that may or may not run would use: what its state file says, else the natural choice.
+pub(super) struct Remembered {
+    pub(super) ranges: Ranges,
+    pub(super) state: State,
+}
+
+pub(super) fn remembered(options: &InstanceOptions) -> anyhow::Result<Remembered> {
+    let (state, ranges) = Instance::look_up(&options.instance, &instance_dirs(options))?;
+    Ok(Remembered { ranges, state })
+}

@@ -1,0 +1,342 @@
+//! The parts that the control loop holds, fitted to what control asked for. Owns the adapters between them; the
+//! parts themselves are elsewhere.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use portico_core::{
+    backoff::Backoff,
+    snapshot::plan::{Bind, ListenerKey, Mode},
+    time::Timestamp,
+    world::{Deviations, pods::PodAction},
+};
+use portico_dataplane::{BindErrorKind, DataPlane, ListenerState, ListenerStatus, Published};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Notice;
+use crate::{
+    clock,
+    control::{
+        ListenerHost, PodRunner, holder,
+        status::{DnsStatus, ListenerReport, ListenerReports},
+    },
+    dns::{self, DnsListen, DnsService, DnsSettings},
+    instance::{Instance, State, StateFile},
+    simulate::host::{HostReport, PodHost},
+};
+
+/// Listeners whose holder is looked up for one report: each look-up reads all of `/proc`.
+const MOST_HOLDERS: usize = 16;
+
+/// The data path's sockets.
+pub(super) struct Sockets(pub(super) DataPlane);
+
+impl ListenerHost for Sockets {
+    fn bind(
+        &mut self,
+        wanted: &[(ListenerKey, Mode, Arc<str>)],
+        is_declared: &dyn Fn(IpAddr, u16) -> bool,
+    ) {
+        self.0.bind(wanted, is_declared);
+    }
+
+    fn accept(&mut self) {
+        self.0.accept();
+    }
+
+    fn switch(&mut self, key: ListenerKey, mode: Mode) {
+        self.0.switch(key, mode);
+    }
+
+    fn close(&mut self, keys: &[ListenerKey]) {
+        self.0.close(keys);
+    }
+
+    fn retry(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.0.retry(now)
+    }
+}
+
+impl Sockets {
+    /// Listeners that are not simply listening on what was declared.
+    pub(super) fn reports(&self) -> ListenerReports {
+        let statuses = self.0.statuses();
+        let odd = statuses
+            .into_iter()
+            .filter(|status| status.state != ListenerState::Listening);
+        let mut holders = 0;
+        odd.map(|status| {
+            let wants_holder = status.error.is_some() && holders < MOST_HOLDERS;
+            holders += usize::from(wants_holder);
+            (status.key, report(&status, wants_holder))
+        })
+        .collect()
+    }
+}
+
+fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
+    let addr = match status.key.bind {
+        Bind::Address(addr) => addr,
+        Bind::Any | Bind::AnyLoopback => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let declared = SocketAddr::new(addr, status.key.port);
+    let kind = status.error.as_ref().map(|error| match error.kind {
+        BindErrorKind::Privilege => std::io::ErrorKind::PermissionDenied,
+        BindErrorKind::InUse => std::io::ErrorKind::AddrInUse,
+        BindErrorKind::NotAvailable => std::io::ErrorKind::AddrNotAvailable,
+        BindErrorKind::Other => std::io::ErrorKind::Other,
+    });
+    let in_use = kind == Some(std::io::ErrorKind::AddrInUse);
+    let found = (wants_holder && in_use)
+        .then(|| holder::holder_of(declared))
+        .flatten();
+    ListenerReport {
+        declared,
+        services: status.services.to_string(),
+        state: match status.state {
+            ListenerState::Listening => "listening",
+            ListenerState::Refusing => "refusing",
+            ListenerState::Fallback { .. } => "fallback",
+            ListenerState::Failed => "failed",
+        }
+        .into(),
+        bound: status.bound,
+        reason: match (&status.error, status.state) {
+            (Some(error), _) => Some(error.text.to_string()),
+            (None, ListenerState::Refusing) => {
+                Some("no usable endpoint: connections are refused".into())
+            }
+            (None, _) => None,
+        },
+        fix: kind.map(|kind| holder::fix_for(kind, declared, found.as_ref())),
+        holder: found.map(|holder| holder.to_string()),
+    }
+}
+
+/// The pods' host, if pods are simulated.
+pub(super) struct PodHandle(Option<PodHost>);
+
+impl PodRunner for PodHandle {
+    fn run(&mut self, actions: Vec<PodAction>) {
+        if let Some(host) = self.0.as_ref().filter(|_| !actions.is_empty()) {
+            host.send(&actions);
+        }
+    }
+}
+
+/// Starts the pods' process when pods are simulated.
+pub(super) fn pod_runner(
+    simulate: bool,
+) -> anyhow::Result<(PodHandle, Option<mpsc::Receiver<HostReport>>)> {
+    if !simulate {
+        return Ok((PodHandle(None), None));
+    }
+    // Not the path of the binary: that may have been replaced since.
+    let (host, reports) =
+        PodHost::start("/proc/self/exe").context("cannot start the simulated pods")?;
+    Ok((PodHandle(Some(host)), Some(reports)))
+}
+
+/// What the loop holds beside the reconciler.
+pub(super) struct Rest {
+    pub(super) notify: mpsc::Sender<Notice>,
+    pub(super) generations: watch::Sender<u64>,
+    pub(super) instance: Instance,
+    pub(super) state: (StateFile, State),
+    pub(super) dns: DnsThread,
+}
+
+impl Rest {
+    /// Tells whoever listens; nobody has to.
+    pub(super) fn say(&self, notice: Notice) {
+        self.generations.send_replace(notice.generation.0);
+        let _ = self.notify.try_send(notice);
+    }
+
+    /// Saves what deviates from the hash, if that changed.
+    pub(super) fn remember(&mut self, deviations: &Deviations) {
+        let (file, state) = &mut self.state;
+        let same = state.cluster_ips == deviations.cluster_ips
+            && state.node_ports == deviations.node_ports
+            && state.load_balancer_ips == deviations.load_balancer_ips;
+        if same {
+            return;
+        }
+        state.cluster_ips.clone_from(&deviations.cluster_ips);
+        state.node_ports.clone_from(&deviations.node_ports);
+        state
+            .load_balancer_ips
+            .clone_from(&deviations.load_balancer_ips);
+        if let Err(error) = file.save(state) {
+            tracing::warn!(file = %file.path().display(), %error, "cannot save which addresses were given");
+        }
+    }
+}
+
+/// DNS on a thread and a runtime of its own: neither control nor the data path waits for it.
+pub(super) struct DnsThread {
+    bound: Arc<Mutex<Vec<DnsStatus>>>,
+    service: Arc<DnsService>,
+    cancel: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Delays between attempts at an address that could not be had.
+const DNS_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+impl DnsThread {
+    /// Binds and begins to answer. An address that cannot be had is reported and tried again, not fatal.
+    pub(super) fn start(settings: DnsSettings, published: Arc<Published>) -> anyhow::Result<Self> {
+        let now = clock::now().as_millis();
+        let started = u32::try_from(now / 1000 % (1 << 32)).unwrap_or_default();
+        let service = Arc::new(DnsService::new(published, started, now));
+        let cancel = CancellationToken::new();
+        let bound = Arc::new(Mutex::new(Vec::new()));
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let answering = Answering {
+            service: Arc::clone(&service),
+            cancel: cancel.clone(),
+            bound: Arc::clone(&bound),
+        };
+        let thread = std::thread::Builder::new()
+            .name("dns".into())
+            .spawn(move || {
+                match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                {
+                    Ok(runtime) => runtime.block_on(answering.run(settings, ready)),
+                    Err(error) => tracing::error!(%error, "DNS has no runtime"),
+                }
+            })?;
+        is_ready.recv().context("the DNS thread did not start")?;
+        Ok(Self {
+            bound,
+            service,
+            cancel,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn service(&self) -> Arc<DnsService> {
+        Arc::clone(&self.service)
+    }
+
+    pub(super) fn status(&self) -> Vec<DnsStatus> {
+        self.bound
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Ends it and waits.
+    pub(super) fn stop(mut self) {
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What runs on the DNS thread.
+struct Answering {
+    service: Arc<DnsService>,
+    cancel: CancellationToken,
+    bound: Arc<Mutex<Vec<DnsStatus>>>,
+}
+
+impl Answering {
+    async fn run(self, settings: DnsSettings, ready: std::sync::mpsc::SyncSender<()>) {
+        let mut served = tokio::task::JoinSet::new();
+        let listeners = dns::bind(&settings).await;
+        *self.statuses() = listeners.bound().iter().map(dns_status).collect();
+        served.spawn(dns::serve(
+            listeners,
+            Arc::clone(&self.service),
+            self.cancel.clone(),
+        ));
+        let _ = ready.send(());
+        let (base, cap) = DNS_RETRY;
+        let mut backoff = Backoff::new(base, cap);
+        while self
+            .statuses()
+            .iter()
+            .any(|status| status.problem.is_some())
+        {
+            let jitter = u16::try_from(clock::now().as_millis() % 65_536).unwrap_or_default();
+            tokio::select! {
+                () = self.cancel.cancelled() => break,
+                () = tokio::time::sleep(backoff.next(jitter)) => {}
+            }
+            self.retry(&mut served).await;
+        }
+        self.cancel.cancelled().await;
+        while served.join_next().await.is_some() {}
+    }
+
+    /// Tries what is not where it was to be. A port that stood in goes on answering: clients may know it by now.
+    async fn retry(&self, served: &mut tokio::task::JoinSet<()>) {
+        let missing: Vec<SocketAddr> = self
+            .statuses()
+            .iter()
+            .filter(|status| status.problem.is_some())
+            .map(|status| status.wanted)
+            .collect();
+        for wanted in missing {
+            let listeners = dns::bind(&DnsSettings {
+                listen: vec![DnsListen::exactly(wanted)],
+            })
+            .await;
+            if listeners.bound().iter().any(|bound| bound.addr.is_none()) {
+                continue;
+            }
+            tracing::info!(address = %wanted, "DNS is answered there now");
+            served.spawn(dns::serve(
+                listeners,
+                Arc::clone(&self.service),
+                self.cancel.clone(),
+            ));
+            for status in self
+                .statuses()
+                .iter_mut()
+                .filter(|status| status.wanted == wanted)
+            {
+                (status.bound, status.problem, status.fix) = (Some(wanted), None, None);
+            }
+        }
+    }
+
+    fn statuses(&self) -> MutexGuard<'_, Vec<DnsStatus>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn dns_status(bound: &dns::DnsBound) -> DnsStatus {
+    let reasons: Vec<String> = bound
+        .failures
+        .iter()
+        .map(|failure| format!("{failure}: {}", failure.source))
+        .collect();
+    DnsStatus {
+        wanted: bound.wanted.addr,
+        bound: bound.addr,
+        problem: (!reasons.is_empty()).then(|| reasons.join(", ")),
+        fix: bound.failures.first().map(|failure| {
+            let holder = holder::udp_holder_of(failure.addr);
+            holder::fix_for(failure.source.kind(), failure.addr, holder.as_ref())
+        }),
+    }
+}
+
+/// Descriptors that the process has open, from `/proc/self/fd` (proc(5)).
+pub(super) fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd")
+        .map(Iterator::count)
+        .unwrap_or_default()
+        .saturating_sub(1)
+}

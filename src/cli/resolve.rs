@@ -1,0 +1,195 @@
+//! `portico resolve`: asks the running program, or files, what a name leads to. Owns its arguments and the form of
+//! its output; must not know how the program is reached nor how files become a Snapshot.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use portico_core::{dns::Answer, snapshot::Snapshot};
+
+use crate::{
+    admin::client,
+    app, dns,
+    settings::{ClusterOptions, InstanceOptions, ManifestOptions},
+};
+
+/// Show what a name resolves to
+#[derive(Debug, Clone, clap::Args)]
+pub struct ResolveArgs {
+    /// Name to resolve, as an application would write it: `echo`, `echo.default`, `echo.default.svc.cluster.local`;
+    /// an address asks for its names
+    pub name: String,
+    /// Record type, such as A, AAAA, SRV, PTR or ANY [default: A, for an address PTR]
+    #[arg(value_name = "TYPE")]
+    pub rtype: Option<String>,
+    /// Answer from this file or folder of manifests instead of asking the running program
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: ResolveOutput,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub manifests: ManifestOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: ClusterOptions,
+}
+
+/// Answers from the running program, or from manifests.
+struct Program<'a> {
+    args: &'a ResolveArgs,
+    instance: &'a InstanceOptions,
+}
+
+impl Answerer for Program<'_> {
+    fn compile(&self, path: &std::path::Path) -> anyhow::Result<Snapshot> {
+        let paths = [path.to_owned()];
+        Ok(app::offline(
+            &paths,
+            &self.args.manifests,
+            &self.args.cluster,
+            self.instance,
+        )?
+        .1)
+    }
+
+    fn ask(&self, name: &str, rtype: &str) -> anyhow::Result<serde_json::Value> {
+        // Names that parsed have no byte here that a query string would need escaped, but for these two.
+        let name = name.replace('\\', "%5C").replace('#', "%23");
+        let body = client::get(
+            self.instance,
+            &format!("/v1/resolve?name={name}&type={rtype}"),
+        )?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+}
+
+/// The command: resolves and prints.
+///
+/// # Errors
+/// The question cannot be read, nobody answers, or the files cannot be read.
+pub fn command(args: &ResolveArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
+    run(args, &Program { args, instance }, &mut io::stdout().lock())
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ResolveOutput {
+    /// Lines of records
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// Where answers come from.
+pub trait Answerer {
+    /// The Snapshot of the manifests at `path`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn compile(&self, path: &std::path::Path) -> anyhow::Result<Snapshot>;
+
+    /// What the running program answers: the JSON form of [`dns::answer_json`].
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    fn ask(&self, name: &str, rtype: &str) -> anyhow::Result<serde_json::Value>;
+}
+
+/// Resolves and prints; the code is 0 if records were found, else 1.
+///
+/// # Errors
+/// If the question cannot be read, put, or its answer printed.
+pub fn run(
+    args: &ResolveArgs,
+    answerer: &impl Answerer,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let (name, rtype) = dns::parse_question(&args.name, args.rtype.as_deref())?;
+    let answer = match &args.file {
+        Some(path) => {
+            serde_json::to_value(dns::answer_offline(&answerer.compile(path)?, name, rtype))?
+        }
+        None => answerer.ask(&name.to_string(), &rtype.to_string())?,
+    };
+    let is_found = write_value(&answer, args.output, out)?;
+    Ok(if is_found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes `answer`; returns whether records were found.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(answer: &Answer, output: ResolveOutput, out: &mut impl Write) -> io::Result<bool> {
+    write_value(&serde_json::to_value(answer)?, output, out)
+}
+
+/// Both ways to an answer end in its JSON form, so that the text is the same.
+fn write_value(
+    answer: &serde_json::Value,
+    output: ResolveOutput,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let records = section(answer, "answers");
+    let rcode = text(answer, "rcode");
+    if output == ResolveOutput::Json {
+        serde_json::to_writer(&mut *out, answer)?;
+        writeln!(out)?;
+    } else {
+        for record in records {
+            let ttl = record
+                .get("ttl")
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or_default();
+            let (name, rtype, data) = (
+                text(record, "name"),
+                text(record, "type"),
+                text(record, "data"),
+            );
+            writeln!(out, "{name} {ttl} IN {rtype} {data}")?;
+        }
+        match (rcode, records) {
+            ("NOERROR", []) => writeln!(
+                out,
+                "NODATA: the name exists, but has no records of this type"
+            )?,
+            ("NOERROR", _) => {}
+            _ => writeln!(out, "{rcode}: {}", explain(rcode))?,
+        }
+    }
+    Ok(rcode == "NOERROR" && !records.is_empty())
+}
+
+fn explain(rcode: &str) -> &'static str {
+    match rcode {
+        "NXDOMAIN" => "the name does not exist",
+        "SERVFAIL" => "not known yet: manifests are still being read",
+        "REFUSED" => "the name is in none of our zones",
+        _ => "the question was not answered",
+    }
+}
+
+fn section<'a>(answer: &'a serde_json::Value, name: &str) -> &'a [serde_json::Value] {
+    answer
+        .get(name)
+        .and_then(serde_json::Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+fn text<'a>(value: &'a serde_json::Value, field: &str) -> &'a str {
+    value
+        .get(field)
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Output and exit codes of `portico resolve`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Gives one prepared answer and checks what it is asked.
+struct Prepared {
+    asked: (&'static str, &'static str),
+    answer: Value,
+}
+
+impl Answerer for Prepared {
+    fn compile(&self, path: &Path) -> anyhow::Result<Snapshot> {
+        anyhow::bail!("cannot read {}", path.display())
+    }
+
+    fn ask(&self, name: &str, rtype: &str) -> anyhow::Result<Value> {
+        assert_eq!((name, rtype), self.asked);
+        Ok(self.answer.clone())
+    }
+}
+
+fn args(name: &str, rtype: Option<&str>, output: ResolveOutput) -> ResolveArgs {
+    ResolveArgs {
+        name: name.to_owned(),
+        rtype: rtype.map(str::to_owned),
+        file: None,
+        output,
+        manifests: ManifestOptions {
+            namespace: "default".into(),
+            strict: false,
+        },
+        cluster: ClusterOptions::default(),
+    }
+}
+
+fn check(
+    args: &ResolveArgs,
+    asked: (&'static str, &'static str),
+    answer: &Value,
+    code: ExitCode,
+    text: &str,
+) {
+    let mut out = Vec::new();
+    let result = run(
+        args,
+        &Prepared {
+            asked,
+            answer: answer.clone(),
+        },
+        &mut out,
+    )
+    .unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), text);
+    assert_eq!(format!("{result:?}"), format!("{code:?}"));
+}
+
+#[test]
+fn resolve_found_prints_records_and_succeeds() {
+    let record = json!({"name": "echo.", "type": "A", "ttl": 5, "data": "127.96.1.2"});
+    let answer =
+        json!({"rcode": "NOERROR", "answers": [record], "authority": [], "additional": []});
+    let args = args("echo", None, ResolveOutput::Text);
+    check(
+        &args,
+        ("echo.", "A"),
+        &answer,
+        ExitCode::SUCCESS,
+        "echo. 5 IN A 127.96.1.2\n",
+    );
+}
+
+#[test]
+fn resolve_not_found_says_so_and_fails() {
+    let explain = |rcode: &str, text: &str| {
+        let answer = json!({"rcode": rcode, "answers": []});
+        check(
+            &args("10.1.0.2", None, ResolveOutput::Text),
+            ("2.0.1.10.in-addr.arpa.", "PTR"),
+            &answer,
+            ExitCode::FAILURE,
+            text,
+        );
+    };
+    explain(
+        "NOERROR",
+        "NODATA: the name exists, but has no records of this type\n",
+    );
+    explain("NXDOMAIN", "NXDOMAIN: the name does not exist\n");
+    explain("REFUSED", "REFUSED: the name is in none of our zones\n");
+}
+
+#[test]
+fn resolve_json_prints_the_answer_as_it_came() {
+    let answer = json!({"rcode": "NXDOMAIN", "authoritative": true, "answers": []});
+    let text = format!("{answer}\n");
+    let args = args("echo.", Some("srv"), ResolveOutput::Json);
+    check(&args, ("echo.", "SRV"), &answer, ExitCode::FAILURE, &text);
+}
+
+#[test]
+fn resolve_question_that_cannot_be_read_is_an_error() {
+    let ask = |name: &str, rtype: &str| {
+        let answerer = Prepared {
+            asked: ("", ""),
+            answer: Value::Null,
+        };
+        let error = run(
+            &args(name, Some(rtype), ResolveOutput::Text),
+            &answerer,
+            &mut Vec::new(),
+        )
+        .unwrap_err();
+        format!("{error:#}")
+    };
+    assert_eq!(
+        ask("a..b", "A"),
+        "cannot ask for \"a..b\": name has an empty label"
+    );
+    assert_eq!(
+        ask("a", "B"),
+        "unknown record type \"B\": give a name such as A or SRV, or TYPE and a number"
+    );
+}
+
+#[test]
+fn resolve_with_file_reads_it_instead_of_asking() {
+    let args = ResolveArgs {
+        file: Some("shop.yaml".into()),
+        ..args("a", None, ResolveOutput::Text)
+    };
+    let answerer = Prepared {
+        asked: ("", ""),
+        answer: Value::Null,
+    };
+    assert_eq!(
+        run(&args, &answerer, &mut Vec::new())
+            .unwrap_err()
+            .to_string(),
+        "cannot read shop.yaml"
+    );
+}

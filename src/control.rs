@@ -1,0 +1,12 @@
+//! Control: from reports and observations to what runs. Owns the loop that steps the world, compiles, plans,
+//! publishes and tells the parts what to do; declares what it needs of them as traits. Must not know how sockets,
+//! pods or files are made.
+
+pub mod holder;
+pub mod reconcile;
+pub mod status;
+
+pub use reconcile::{ListenerHost, PodRunner, Reconciler};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The reconciler: one round takes the newest reports and observations and leaves sockets, snapshot and pods as they
+//! should be. Owns the order of invariant 7: new sockets are bound before the snapshot is published and accept after
+//! it; removed ones leave it before they close; pods lose their clients before they stop.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use portico_core::{
+    snapshot::{
+        Generation, Snapshot,
+        compile::compile,
+        plan::{ListenerKey, ListenerPlan, ListenerTable, Mode},
+    },
+    time::Timestamp,
+    world::{
+        Deviations, Input, SourceReport, World,
+        pods::{PodAction, PodObservation},
+        step,
+    },
+};
+use portico_dataplane::Published;
+
+/// What the reconciler needs of the sockets.
+pub trait ListenerHost {
+    /// Binds new sockets, not yet accepting. `is_declared` tells which ports a fallback must not take.
+    fn bind(
+        &mut self,
+        wanted: &[(ListenerKey, Mode, Arc<str>)],
+        is_declared: &dyn Fn(IpAddr, u16) -> bool,
+    );
+    /// Lets newly bound sockets accept.
+    fn accept(&mut self);
+    /// Switches a socket between listening and refusing.
+    fn switch(&mut self, key: ListenerKey, mode: Mode);
+    /// Closes sockets; their established connections go on.
+    fn close(&mut self, keys: &[ListenerKey]);
+    /// Tries again what could not be bound; says when to be called next.
+    fn retry(&mut self, now: Timestamp) -> Option<Timestamp>;
+}
+
+/// What the reconciler needs of the pods' host.
+pub trait PodRunner {
+    /// Carries out actions, in order, without waiting for their effect.
+    fn run(&mut self, actions: Vec<PodAction>);
+}
+
+/// See the module's documentation.
+pub struct Reconciler<L, P> {
+    world: World,
+    table: ListenerTable,
+    published: Arc<Published>,
+    listeners: L,
+    pods: P,
+    /// Services to compile once serving may begin.
+    waiting: BTreeSet<Arc<str>>,
+    /// Snapshots that a worker may still read: kept so that none is freed on a worker (invariant 2).
+    retired: Vec<Arc<Snapshot>>,
+}
+
+/// What a round did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The generation that this round published, if it did.
+    pub published: Option<Generation>,
+    /// Services that were compiled anew.
+    pub services: usize,
+    /// Sockets bound, closed and switched.
+    pub plan: ListenerPlan,
+    /// When to come back even if nothing happens.
+    pub deadline: Option<Timestamp>,
+}
+
+impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
+    /// A reconciler for an empty world; `budget` bounds the number of listeners.
+    pub fn new(
+        world: World,
+        published: Arc<Published>,
+        (listeners, pods): (L, P),
+        budget: usize,
+    ) -> Self {
+        let table = ListenerTable::new(budget);
+        Self {
+            world,
+            table,
+            published,
+            listeners,
+            pods,
+            waiting: BTreeSet::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// One round.
+    pub fn round(&mut self, input: Input<'_>) -> Outcome {
+        let was_synced = self.world.is_synced();
+        let namespaces = Arc::clone(self.world.namespaces());
+        let stepped = step(self.world.take(), input);
+        self.world = stepped.world;
+        self.waiting.extend(stepped.changed);
+        let mut outcome = Outcome {
+            deadline: stepped.deadline,
+            ..Outcome::default()
+        };
+        let first = !was_synced && self.world.is_synced();
+        let now_there = self.world.namespaces();
+        let same_namespaces =
+            Arc::ptr_eq(&namespaces, now_there) || namespaces.keys().eq(now_there.keys());
+        let differs = first || !self.waiting.is_empty() || !same_namespaces;
+        if self.world.is_synced() && differs {
+            self.publish(&mut outcome);
+        }
+        self.pods.run(stepped.actions);
+        let retry = self.listeners.retry(input.now);
+        outcome.deadline = [outcome.deadline, retry].into_iter().flatten().min();
+        outcome
+    }
+
+    fn publish(&mut self, outcome: &mut Outcome) {
+        let changed = std::mem::take(&mut self.waiting);
+        let previous: Arc<Snapshot> = self.published.load_full();
+        let (snapshot, transitions) = compile(&previous, &self.world, &changed);
+        let plan = self.table.apply(&transitions);
+        let table = &self.table;
+        self.listeners
+            .bind(&plan.bind, &|addr, port| table.is_declared(addr, port));
+        outcome.published = Some(snapshot.generation);
+        outcome.services = changed.len();
+        self.published.store(Arc::new(snapshot));
+        self.retired.retain(|old| Arc::strong_count(old) > 1);
+        self.retired.push(previous);
+        self.listeners.accept();
+        for (key, mode) in &plan.switch {
+            self.listeners.switch(*key, *mode);
+        }
+        self.listeners.close(&plan.close);
+        outcome.plan = plan;
+    }
+
+    /// The world as it is.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Starts all simulated pods again after their host was lost.
+    pub fn pod_host_lost(&mut self) {
+        self.world.pod_host_lost();
+    }
+
+    /// What the state file should keep.
+    pub fn deviations(&self) -> &Deviations {
+        self.world.deviations()
+    }
+
+    /// The sockets, to read their states.
+    pub fn listeners(&self) -> &L {
+        &self.listeners
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    /// The generation in force.
+    pub fn generation(&self) -> Generation {
+        self.published.load().generation
+    }
+
+    /// Sockets and pods, at the end.
+    pub fn into_parts(self) -> (L, P) {
+        (self.listeners, self.pods)
+    }
+}
+
+/// A round's input without observations.
+pub fn input<'a>(
+    reports: &'a [SourceReport],
+    observations: &'a [PodObservation],
+    now: Timestamp,
+    waited_enough: bool,
+) -> Input<'a> {
+    Input {
+        reports,
+        observations,
+        now,
+        waited_enough,
+    }
+}

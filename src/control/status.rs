@@ -1,0 +1,408 @@
+//! What runs, as one value that `up` prints, `status` shows and tests wait for. Owns the shape; reads world, snapshot
+//! and listener states.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use portico_core::{
+    balance::EndpointSet,
+    object::diagnostic::Diagnostic,
+    snapshot::{
+        FrontendKey, FrontendKind, Generation, PortView, Scope, ServiceView, Snapshot,
+        plan::{Bind, ListenerKey},
+    },
+    world::World,
+};
+use serde::{Deserialize, Serialize};
+
+/// The whole status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Program version.
+    pub version: String,
+    /// Name of the instance.
+    pub instance: String,
+    /// Process id.
+    pub pid: u32,
+    /// Generation in force.
+    pub generation: Generation,
+    /// Whether every source has been read once.
+    pub synced: bool,
+    /// Services, sorted by namespace and name.
+    pub services: Vec<ServiceStatus>,
+    /// Sockets that are not simply listening on what was declared.
+    pub listeners: Vec<ListenerReport>,
+    /// Where DNS is answered.
+    pub dns: Vec<DnsStatus>,
+    /// Simulated pods.
+    pub pods: Vec<PodStatus>,
+    /// Number of listeners.
+    pub listener_count: usize,
+    /// Connections in progress.
+    pub connections: usize,
+    /// Descriptors that the process has open.
+    pub descriptors: usize,
+    /// Findings about the manifests, sorted by file and position.
+    pub findings: Vec<Diagnostic>,
+}
+
+impl Status {
+    /// The findings as text, a line each.
+    pub fn findings_text(&self) -> String {
+        let lines: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+}
+
+/// One Service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `spec.type`.
+    #[serde(rename = "type")]
+    pub service_type: String,
+    /// Cluster IP, `None` for headless, empty for ExternalName.
+    pub cluster_ip: String,
+    /// `externalName`.
+    pub external_name: Option<String>,
+    /// External and load-balancer addresses.
+    pub external_ips: Vec<IpAddr>,
+    /// A `loadBalancerIP` that could not be had.
+    pub desired_load_balancer_ip: Option<IpAddr>,
+    /// Ports as kubectl shows them: `80:30080/TCP`; also of headless Services.
+    pub port_list: Vec<String>,
+    /// Ports with frontends; none for headless and ExternalName.
+    pub ports: Vec<PortStatus>,
+    /// Ready addresses of a headless Service.
+    pub headless_addresses: Vec<IpAddr>,
+    /// `file:line` of its declaration.
+    pub origin: String,
+    /// Selector, for the hint that nothing matches it.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// One port in one family.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// Name.
+    pub name: String,
+    /// Protocol.
+    pub protocol: String,
+    /// Number.
+    pub port: u16,
+    /// Node port.
+    pub node_port: Option<u16>,
+    /// Usable endpoints with what they got.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Addresses at which it is really reachable, by kind of frontend.
+    pub reachable: Vec<Reachable>,
+    /// Connections accepted, relayed, repeated elsewhere, rejected.
+    pub accepted: u64,
+    /// See `accepted`.
+    pub connected: u64,
+    /// See `accepted`.
+    pub retries: u64,
+    /// See `accepted`.
+    pub rejected: u64,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Tickets that chose it.
+    pub picks: u64,
+    /// Attempts that reached it.
+    pub connected: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Connections in progress.
+    pub active: u64,
+    /// It sits out after failures.
+    pub ejected: bool,
+}
+
+/// One way to a port.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reachable {
+    /// Which kind of address.
+    pub kind: String,
+    /// The address as declared.
+    pub declared: SocketAddr,
+    /// The address to use, when there is one: another port where the declared one could not be had.
+    pub bound: Option<SocketAddr>,
+    /// Why it is not the declared one.
+    pub problem: Option<String>,
+}
+
+/// A socket with a problem, or that refuses for want of endpoints.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerReport {
+    /// Declared address and port.
+    pub declared: SocketAddr,
+    /// What it is for.
+    pub services: String,
+    /// `listening`, `refusing`, `fallback`, `failed`.
+    pub state: String,
+    /// Where it is bound.
+    pub bound: Option<SocketAddr>,
+    /// What went wrong.
+    pub reason: Option<String>,
+    /// Who holds the address.
+    pub holder: Option<String>,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+/// One address that DNS is answered at.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsStatus {
+    /// Where it was to be.
+    pub wanted: SocketAddr,
+    /// Where it is.
+    pub bound: Option<SocketAddr>,
+    /// Why it is not where it was to be.
+    pub problem: Option<String>,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+/// One simulated pod.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub ip: IpAddr,
+    /// Phase.
+    pub phase: String,
+    /// Container ports that had to move, as `80->10080/TCP`.
+    pub moved_ports: Vec<String>,
+}
+
+/// The listener's part of the status by key, as far as it is not simply listening.
+pub type ListenerReports = BTreeMap<ListenerKey, ListenerReport>;
+
+/// Services of a snapshot with where they are reachable.
+pub fn services(
+    snapshot: &Snapshot,
+    listeners: &ListenerReports,
+    now: portico_core::time::Timestamp,
+) -> Vec<ServiceStatus> {
+    snapshot
+        .services()
+        .into_iter()
+        .map(|view| service(view, listeners, now))
+        .collect()
+}
+
+fn service(
+    view: &ServiceView,
+    listeners: &ListenerReports,
+    now: portico_core::time::Timestamp,
+) -> ServiceStatus {
+    let spec = &view.spec;
+    let cluster_ip = match view.cluster_ips.first() {
+        Some(addr) => addr.to_string(),
+        None if spec.external_name.is_some() => String::new(),
+        None => "None".into(),
+    };
+    let desired = spec
+        .load_balancer_ip
+        .filter(|addr| !view.load_balancer_ips.contains(addr));
+    let port = |index: usize, port: &PortView| {
+        let reachable = view.frontends.iter().filter(|(_, _, of)| *of == index);
+        let reachable = reachable
+            .map(|(key, kind, _)| reachable_at(key, *kind, listeners))
+            .collect();
+        port_status(port, reachable, now)
+    };
+    ServiceStatus {
+        namespace: view.namespace.to_string(),
+        name: view.name.to_string(),
+        service_type: spec.service_type.as_str().into(),
+        cluster_ip,
+        external_name: spec.external_name.as_deref().map(str::to_owned),
+        external_ips: spec
+            .external_ips
+            .iter()
+            .chain(&view.load_balancer_ips)
+            .copied()
+            .collect(),
+        desired_load_balancer_ip: desired,
+        port_list: port_list(view),
+        headless_addresses: headless_addresses(view),
+        ports: view
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(index, view)| port(index, view))
+            .collect(),
+        origin: format!("{}:{}", view.origin.file, view.origin.position.line),
+        selector: spec
+            .selector
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+    }
+}
+
+/// Ports of the manifest with the node ports that they got.
+fn port_list(view: &ServiceView) -> Vec<String> {
+    let ports = view
+        .spec
+        .ports
+        .iter()
+        .filter(|_| view.spec.external_name.is_none());
+    ports
+        .map(|port| {
+            let same = |live: &&std::sync::Arc<PortView>| {
+                live.number == port.port && live.name.protocol == port.protocol
+            };
+            match view.ports.iter().find(same).and_then(|live| live.node_port) {
+                Some(node_port) => format!("{}:{node_port}/{}", port.port, port.protocol),
+                None => format!("{}/{}", port.port, port.protocol),
+            }
+        })
+        .collect()
+}
+
+fn headless_addresses(view: &ServiceView) -> Vec<IpAddr> {
+    if view.spec.has_vip() {
+        return Vec::new();
+    }
+    let endpoints = view.slices.iter().flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|endpoint| endpoint.conditions.ready);
+    let mut addresses: Vec<IpAddr> = ready.filter_map(|endpoint| endpoint.address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn port_status(
+    port: &PortView,
+    reachable: Vec<Reachable>,
+    now: portico_core::time::Timestamp,
+) -> PortStatus {
+    use std::sync::atomic::Ordering::Relaxed;
+    let sets: Vec<&EndpointSet> = [&port.cluster, &port.local]
+        .into_iter()
+        .flatten()
+        .map(AsRef::as_ref)
+        .collect();
+    let mut endpoints: BTreeMap<SocketAddr, EndpointStatus> = BTreeMap::new();
+    for endpoint in sets.iter().flat_map(|set| set.endpoints()) {
+        let state = &endpoint.state;
+        endpoints.insert(
+            endpoint.addr,
+            EndpointStatus {
+                address: endpoint.addr,
+                picks: state.picks.load(Relaxed),
+                connected: state.connected.load(Relaxed),
+                failures: state.failures.load(Relaxed),
+                active: state.active.load(Relaxed),
+                ejected: state.ejection.is_ejected(now),
+            },
+        );
+    }
+    PortStatus {
+        name: port.name.port.to_string(),
+        protocol: port.name.protocol.to_string(),
+        port: port.number,
+        node_port: port.node_port,
+        endpoints: endpoints.into_values().collect(),
+        reachable,
+        accepted: port.state.accepted.load(Relaxed),
+        connected: port.state.connected.load(Relaxed),
+        retries: port.state.retries.load(Relaxed),
+        rejected: port.state.rejected.load(Relaxed),
+    }
+}
+
+fn reachable_at(key: &FrontendKey, kind: FrontendKind, listeners: &ListenerReports) -> Reachable {
+    let declared = SocketAddr::new(key.addr, key.port);
+    let own = if key.addr.is_unspecified() {
+        Bind::Any
+    } else {
+        Bind::Address(key.addr)
+    };
+    let of = |bind| {
+        listeners.get(&ListenerKey {
+            scope: Scope::HOST,
+            bind,
+            port: key.port,
+            protocol: key.protocol,
+        })
+    };
+    let report = [own, Bind::Any, Bind::AnyLoopback].into_iter().find_map(of);
+    let kind = match kind {
+        FrontendKind::ClusterIP => "ClusterIP",
+        FrontendKind::NodePort => "NodePort",
+        FrontendKind::ExternalIP => "ExternalIP",
+        FrontendKind::LoadBalancer => "LoadBalancer",
+    };
+    let bound = match report {
+        None => Some(declared),
+        Some(report) => report
+            .bound
+            .map(|bound| SocketAddr::new(declared.ip(), bound.port())),
+    };
+    let problem = report
+        .filter(|report| report.state != "refusing")
+        .and_then(|report| report.reason.clone());
+    Reachable {
+        kind: kind.into(),
+        declared,
+        bound,
+        problem,
+    }
+}
+
+/// Simulated pods, sorted by namespace and name.
+pub fn pods(world: &World) -> Vec<PodStatus> {
+    use portico_core::world::pods::PodPhase;
+    world
+        .pods()
+        .pods
+        .values()
+        .map(|pod| PodStatus {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            ip: pod.ip,
+            phase: match &pod.phase {
+                PodPhase::Starting => "Pending".into(),
+                PodPhase::Running { .. } => "Running".into(),
+                PodPhase::Waiting { reason, .. } => format!("Waiting: {reason}"),
+                PodPhase::Terminating { .. } => "Terminating".into(),
+            },
+            moved_ports: pod
+                .moved_ports
+                .iter()
+                .map(|(port, to)| format!("{}->{to}/{}", port.number, port.protocol))
+                .collect(),
+        })
+        .collect()
+}
+
+/// Simulated pods that were asked to start and have not said anything yet.
+pub fn starting(world: &World) -> usize {
+    use portico_core::world::pods::PodPhase;
+    let pods = world.pods().pods.values();
+    pods.filter(|pod| pod.phase == PodPhase::Starting).count()
+}

@@ -1,0 +1,15 @@
+//! The program portico as a library: Sources, control, instance, DNS, simulation and command line around the pure
+//! core and the data path. To be read from `app`, which wires them, outwards.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod dns;
+pub mod host;
+pub mod instance;
+pub mod settings;
+pub mod simulate;
+pub mod source;
+pub mod telemetry;
