@@ -1,0 +1,25 @@
+//! The program as its users have it: the real binary, real sockets, real clients. One binary for all integration
+//! tests, since each would link the whole program.
+//!
+//! Tests that need fixed addresses (VIPs, node ports, port 53) run in a user and network namespace of their own, made
+//! by `support::namespace`; where the kernel or a container forbids that they say so and pass.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test that cannot go on fails"
+)]
+
+mod addresses;
+mod balance;
+mod cli;
+mod config;
+mod demo;
+mod first_minute;
+mod names;
+mod pods;
+mod reload;
+mod support;
+mod tutorials;

@@ -1,0 +1,246 @@
+//! Names, asked over UDP and TCP as any client asks, decoded by an independent library.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RData, RecordType},
+};
+
+use crate::support::{PATIENCE, addr, namespace::in_namespace, program::Program};
+
+fn question(name: &str, record_type: RecordType) -> Message {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), record_type));
+    message
+}
+
+fn ask_udp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(server).unwrap();
+    socket
+        .send(&question(name, record_type).to_vec().unwrap())
+        .unwrap();
+    let mut answer = [0; 4096];
+    let length = socket.recv(&mut answer).unwrap();
+    Message::from_vec(&answer[..length]).unwrap()
+}
+
+fn ask_tcp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let query = question(name, record_type).to_vec().unwrap();
+    stream
+        .write_all(&u16::try_from(query.len()).unwrap().to_be_bytes())
+        .unwrap();
+    stream.write_all(&query).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+/// Addresses in an answer, sorted.
+fn addresses(message: &Message) -> Vec<Ipv4Addr> {
+    let mut found: Vec<Ipv4Addr> = message
+        .answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(a) => Some(a.0),
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+const MANIFESTS: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {clusterIP: None, ports: [{name: pg, port: 5432}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-1, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{name: pg, port: 5432}]
+endpoints:
+  - {addresses: [127.0.0.21], hostname: db-0}
+  - {addresses: [127.0.0.22], hostname: db-1}
+  - {addresses: [127.0.0.23], conditions: {ready: false}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gihyo}
+spec: {type: ExternalName, externalName: gihyo.jp}
+";
+
+#[test]
+fn services_answer_in_every_form_over_udp_and_tcp() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let status = program.status();
+    let server = status.dns[0].bound.unwrap();
+    assert_eq!(server, addr("127.96.0.10:53"));
+    let echo = status
+        .services
+        .iter()
+        .find(|service| service.name == "echo")
+        .unwrap();
+    let echo: Ipv4Addr = echo.cluster_ip.parse().unwrap();
+    let forms = [
+        "echo",
+        "echo.default",
+        "echo.default.svc",
+        "echo.default.svc.cluster.local",
+        "ECHO.Default.svc.local",
+    ];
+    for name in forms {
+        for answer in [
+            ask_udp(server, name, RecordType::A),
+            ask_tcp(server, name, RecordType::A),
+        ] {
+            assert_eq!(
+                answer.metadata.response_code,
+                ResponseCode::NoError,
+                "{name}"
+            );
+            assert_eq!(addresses(&answer), [echo], "{name}");
+        }
+    }
+    let headless = ask_udp(server, "db.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(
+        addresses(&headless),
+        [Ipv4Addr::new(127, 0, 0, 21), Ipv4Addr::new(127, 0, 0, 22)]
+    );
+    let named = ask_udp(server, "db-1.db.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(addresses(&named), [Ipv4Addr::new(127, 0, 0, 22)]);
+    let service = ask_udp(
+        server,
+        "_http._tcp.echo.default.svc.cluster.local.",
+        RecordType::SRV,
+    );
+    assert!(
+        matches!(&service.answers[0].data, RData::SRV(srv) if srv.port == 80),
+        "{service:?}"
+    );
+    let alias = ask_udp(server, "gihyo.default.svc.cluster.local.", RecordType::A);
+    assert!(
+        matches!(&alias.answers[..], [only] if matches!(&only.data, RData::CNAME(name) if name.0.to_ascii() == "gihyo.jp.")),
+        "{alias:?}"
+    );
+    let reverse = format!(
+        "{}.in-addr.arpa.",
+        Ipv4Addr::from(u32::from(echo).swap_bytes())
+    );
+    let pointer = ask_udp(server, &reverse, RecordType::PTR);
+    assert!(
+        matches!(&pointer.answers[0].data, RData::PTR(name) if name.0.to_ascii() == "echo.default.svc.cluster.local."),
+        "{pointer:?}"
+    );
+}
+
+#[test]
+fn absent_names_are_told_apart_from_absent_records() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let server = program.status().dns[0].bound.unwrap();
+    let soa = |message: &Message| {
+        message
+            .authorities
+            .iter()
+            .any(|record| record.record_type() == RecordType::SOA)
+    };
+    let nodata = ask_udp(server, "echo.default.svc.cluster.local.", RecordType::AAAA);
+    assert!(
+        nodata.metadata.response_code == ResponseCode::NoError
+            && nodata.answers.is_empty()
+            && soa(&nodata)
+    );
+    let nothing = ask_udp(server, "nobody.default.svc.cluster.local.", RecordType::A);
+    assert!(nothing.metadata.response_code == ResponseCode::NXDomain && soa(&nothing));
+    for foreign in ["example.com.", "printer.local."] {
+        let refused = ask_udp(server, foreign, RecordType::A);
+        assert_eq!(
+            refused.metadata.response_code,
+            ResponseCode::Refused,
+            "{foreign}"
+        );
+    }
+}
+
+#[test]
+fn names_follow_the_manifests_with_the_next_query() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let server = program.status().dns[0].bound.unwrap();
+    program.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {clusterIP: 127.96.9.9, ports: [{port: 80}]}\n");
+    program.wait_for("the new Service", |status| status.services.len() == 4);
+    assert_eq!(
+        addresses(&ask_udp(server, "late.", RecordType::A)),
+        [Ipv4Addr::new(127, 96, 9, 9)]
+    );
+}
+
+#[test]
+fn resolve_asks_the_program_and_agrees_with_itself_offline() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let manifests = program.manifests();
+    let name = "db.default.svc.cluster.local";
+    let text = |args: &[&str]| String::from_utf8_lossy(&program.command(args).stdout).into_owned();
+    let live = text(&["resolve", name, "SRV", "-o", "json"]);
+    let offline = text(&[
+        "resolve",
+        name,
+        "SRV",
+        "-o",
+        "json",
+        "-f",
+        manifests.to_str().unwrap(),
+    ]);
+    let parse = |text: &str| -> serde_json::Value {
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    };
+    let sorted = |value: &serde_json::Value| {
+        let mut data: Vec<String> = value["answers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| a["data"].to_string())
+            .collect();
+        data.sort();
+        data
+    };
+    let (live, offline) = (parse(&live), parse(&offline));
+    assert_eq!(live["rcode"], "NOERROR");
+    assert_eq!(live["authoritative"], true);
+    assert_eq!((sorted(&live).len(), sorted(&live)), (2, sorted(&offline)));
+    let missing = program.command(&["resolve", "nobody.default.svc.cluster.local"]);
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn dns_without_privilege_is_on_port_10053() {
+    in_namespace!(Unprivileged);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let status = program.status();
+    let server = status.dns[0].bound.unwrap();
+    assert_eq!(server, addr("127.96.0.10:10053"));
+    assert!(status.dns[0].problem.is_some());
+    let answer = ask_udp(server, "echo", RecordType::A);
+    assert_eq!(addresses(&answer).len(), 1);
+    assert_eq!(server.ip(), IpAddr::from([127, 96, 0, 10]));
+}

@@ -1,0 +1,32 @@
+//! What the tests share: namespaces, the program as a child process, clients. Owns no assertion about the program.
+
+pub(crate) mod namespace;
+pub(crate) mod program;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Patience with anything: a deadline, never a delay.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// One HTTP request on a connection of its own; the first line of the body.
+pub(crate) fn get(addr: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body)
+        .unwrap_or_default();
+    Ok(body.lines().next().unwrap_or_default().to_owned())
+}
+
+/// An address from text.
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}

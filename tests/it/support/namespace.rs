@@ -1,0 +1,79 @@
+//! A fresh user and network namespace for a test, without root (`user_namespaces(7)`): the test binary runs itself
+//! again inside, for that one test.
+
+use std::process::{Command, Stdio};
+
+/// Set inside the namespace.
+const INSIDE: &str = "PORTICO_TEST_INSIDE";
+
+/// Who the test is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// Root of the namespace: may bind ports below 1024 there.
+    Root,
+    /// Nobody in particular: no capability at all.
+    Unprivileged,
+}
+
+/// True inside the namespace: go on with the test. False outside: the test has run inside and passed, or cannot run
+/// here, which is printed.
+pub(crate) fn enter(test: &str, user: User) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let probe = Command::new("unshare")
+        .args(["-Urn", "true"])
+        .stderr(Stdio::piped())
+        .output();
+    match probe {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            eprintln!(
+                "skipped {test}: no namespaces here: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+            return false;
+        }
+        Err(error) => {
+            eprintln!("skipped {test}: unshare(1) is missing: {error}");
+            return false;
+        }
+    }
+    let script = match user {
+        User::Root => r#"ip link set lo up && exec "$0" "$@""#,
+        User::Unprivileged => {
+            r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
+        }
+    };
+    let status = Command::new("unshare")
+        .args(["-Urn", "--", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespace");
+    false
+}
+
+/// Opens a test that needs a namespace: returns from the test unless it is inside.
+macro_rules! in_namespace {
+    ($user:ident) => {
+        let name = $crate::support::namespace::test_name(module_path!(), {
+            fn here() {}
+            std::any::type_name_of_val(&here)
+        });
+        if !$crate::support::namespace::enter(&name, $crate::support::namespace::User::$user) {
+            return;
+        }
+    };
+}
+pub(crate) use in_namespace;
+
+/// `module::test` as the test runner knows it, from the path of a function inside the test.
+pub(crate) fn test_name(_module: &str, inner: &str) -> String {
+    let path = inner.trim_end_matches("::here");
+    path.split_once("::")
+        .map_or(path, |(_, rest)| rest)
+        .to_owned()
+}

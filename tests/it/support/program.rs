@@ -1,0 +1,215 @@
+//! The program as a child process with folders of its own. Waits for events by its admin socket, never by time.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Instant,
+};
+
+use portico::control::status::{ServiceStatus, Status};
+
+use super::PATIENCE;
+
+/// A running program and its folders.
+pub(crate) struct Program {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Program {
+    /// `portico up ARGS FOLDER/manifests` with these files in the folder; returns once it is ready.
+    pub(crate) fn up(args: &[&str], files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("manifests")).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join("manifests").join(name), text).unwrap();
+        }
+        let mut command = portico(folder.path());
+        command
+            .arg("up")
+            .args(args)
+            .arg(folder.path().join("manifests"));
+        Self::start(command, folder)
+    }
+
+    fn start(mut command: Command, folder: tempfile::TempDir) -> Self {
+        let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        // Goes on reading, so that the program never waits for us; ends with it.
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                println!("portico: {line}");
+                if line.contains(" is ready: ") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        let program = Self { child, folder };
+        assert!(
+            is_ready.recv_timeout(PATIENCE).is_ok(),
+            "not ready: {}",
+            program.stderr()
+        );
+        program
+    }
+
+    /// The folder of the manifests.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.folder.path().join("manifests")
+    }
+
+    /// Writes a manifest as careful programs do: beside it, then renamed over it.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let temporary = self.folder.path().join("new");
+        std::fs::write(&temporary, text).unwrap();
+        std::fs::rename(temporary, self.manifests().join(name)).unwrap();
+    }
+
+    /// What it has written to standard error.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// Another command of the same instance.
+    pub(crate) fn command(&self, args: &[&str]) -> Output {
+        portico(self.folder.path()).args(args).output().unwrap()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The whole status.
+    pub(crate) fn status(&self) -> Status {
+        serde_json::from_str(&self.ask("/v1/status")).unwrap()
+    }
+
+    /// The body of a request to the admin socket.
+    pub(crate) fn ask(&self, path: &str) -> String {
+        let mut stream = UnixStream::connect(self.folder.path().join("run/api.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// Waits until the status is as wanted: looks again at each new generation.
+    pub(crate) fn wait_for(&self, what: &str, done: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited for {what}; got {status:#?}\n{}",
+                self.stderr()
+            );
+            self.ask(&format!("/v1/generation?after={}", status.generation));
+        }
+    }
+
+    /// Waits until no connection is open; relays end a moment after their clients.
+    pub(crate) fn wait_for_connections_to_end(&self) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if status.connections == 0 {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} connections are still open",
+                status.connections
+            );
+        }
+    }
+
+    /// Waits until no more descriptors are open than `wanted`: a file that is being read goes by, a leak does not.
+    pub(crate) fn wait_for_descriptors(&self, wanted: usize) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.wait_for_connections_to_end();
+            if status.descriptors <= wanted {
+                return status;
+            }
+            let open = status.descriptors;
+            assert!(
+                Instant::now() < deadline,
+                "{open} descriptors are open, {wanted} were"
+            );
+        }
+    }
+
+    /// Waits until Service `name` has `count` usable endpoints on its first port.
+    pub(crate) fn wait_for_endpoints(&self, name: &str, count: usize) -> ServiceStatus {
+        let has = |status: &Status| {
+            let service = status.services.iter().find(|service| service.name == name);
+            service
+                .and_then(|service| service.ports.first())
+                .is_some_and(|port| port.endpoints.len() == count)
+        };
+        let status = self.wait_for(&format!("{count} endpoints of {name}"), has);
+        status
+            .services
+            .into_iter()
+            .find(|service| service.name == name)
+            .unwrap()
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("standard error of portico:\n{}", self.stderr());
+        }
+    }
+}
+
+/// The binary with lock, socket and state in `folder`, and nothing of the user's environment.
+pub(crate) fn portico(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+    command.env("PORTICO_RUNTIME_DIR", folder.join("run"));
+    command.env("PORTICO_STATE_DIR", folder.join("state"));
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// Where a Service is reachable: the first frontend of this kind.
+pub(crate) fn way(service: &ServiceStatus, kind: &str) -> SocketAddr {
+    let ways = service.ports.iter().flat_map(|port| &port.reachable);
+    let bound = ways
+        .filter(|way| way.kind == kind)
+        .find_map(|way| way.bound)
+        .expect(kind);
+    if bound.ip().is_unspecified() {
+        SocketAddr::new([127, 0, 0, 1].into(), bound.port())
+    } else {
+        bound
+    }
+}
