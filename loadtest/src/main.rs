@@ -1,0 +1,90 @@
+//! Load scenarios for portico: bounded in number and time, only towards this machine, with a verdict and an exit code.
+//! Owns the command line; each scenario is a module.
+
+mod backend;
+mod client;
+mod distribution;
+mod reload;
+mod report;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  loadtest distribution 127.0.0.1:30080                       3000 connections by NodePort, counted by pod
+  loadtest distribution 127.96.12.34:80 -n 10000 -c 64 --pods 3
+  loadtest reload 127.96.0.77:8080 --folder ./k8s --edits 10000 --seconds 60 --pid $(pgrep -ox portico)";
+
+/// Load scenarios for portico: bounded, on loopback, with a verdict.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, before_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    /// How to print the outcome
+    #[arg(short, long, value_enum, default_value = "text", global = true)]
+    output: Format,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table and a verdict line.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Connect many times and count which pod answers: exit 0 if the counts differ by at most one
+    Distribution(distribution::DistributionArgs),
+    /// Edit a manifests folder all the time while connecting: exit 0 if no connection fails
+    Reload(reload::ReloadArgs),
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let (text, json, is_good) = match &cli.scenario {
+        Scenario::Distribution(args) => {
+            let report = runtime.block_on(distribution::run(args))?;
+            (
+                report.to_string(),
+                serde_json::to_string_pretty(&report)?,
+                report.is_even,
+            )
+        }
+        Scenario::Reload(args) => {
+            let report = runtime.block_on(reload::run(args))?;
+            (
+                report.to_string(),
+                serde_json::to_string_pretty(&report)?,
+                report.is_clean,
+            )
+        }
+    };
+    match cli.output {
+        Format::Text => print!("{text}"),
+        Format::Json => println!("{json}"),
+    }
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
