@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{cursor::Cursor, fields, shape::Shape, workload::Version};
+use super::{
+    cursor::Cursor,
+    fields,
+    shape::{self, Shape},
+    workload::Version,
+};
 use crate::object::{meta::Kind, tree::Value};
 
 /// What `apiVersion` and `kind` say.
@@ -159,23 +164,41 @@ pub(super) fn resolve(root: &Cursor<'_>, implied: Option<(&str, &str)>) -> Optio
     if kind == "List" {
         return Some(Resolved::List { implied: None });
     }
+    if let Some(meant) = misspelt(kind, version) {
+        kind_field.error(format!(
+            "no matches for kind \"{kind}\" in version \"{version}\", did you mean \"{meant}\"?"
+        ));
+        return None;
+    }
     Some(Resolved::Inert {
         api_version_kind: format!("{version} {kind}").into(),
     })
 }
 
+/// The kinds that act.
+const KINDS: [Kind; 8] = [
+    Kind::Service,
+    Kind::Endpoints,
+    Kind::EndpointSlice,
+    Kind::Pod,
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::Namespace,
+    Kind::Node,
+];
+
 fn kind_named(name: &str) -> Option<Kind> {
-    let kinds = [
-        Kind::Service,
-        Kind::Endpoints,
-        Kind::EndpointSlice,
-        Kind::Pod,
-        Kind::Deployment,
-        Kind::ReplicaSet,
-        Kind::Namespace,
-        Kind::Node,
-    ];
-    kinds.into_iter().find(|kind| kind.as_str() == name)
+    KINDS.into_iter().find(|kind| kind.as_str() == name)
+}
+
+/// The kind of `api_version` that was meant by one that the version does not have. Only built-in versions have kinds
+/// that act, and none of their other kinds (`Secret`, `StatefulSet`, ...) is spelt nearly like one of those.
+fn misspelt(kind: &str, api_version: &str) -> Option<&'static str> {
+    let names = KINDS
+        .into_iter()
+        .filter(|known| Known::new(*known, api_version).is_some())
+        .map(Kind::as_str);
+    shape::closest(kind, names)
 }
 
 /// Whether Kubernetes itself owns the group: in others, a kind of the same name is something else (Knative has a
@@ -184,5 +207,30 @@ fn is_built_in_group(api_version: &str) -> bool {
     match api_version.split_once('/') {
         None => true,
         Some((group, _)) => !group.contains('.') || group.ends_with(".k8s.io"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_of_a_kind_in_small_letters_or_singular_is_the_meant_one() {
+        assert_eq!(misspelt("service", "v1"), Some("Service"));
+        assert_eq!(misspelt("Endpoint", "v1"), Some("Endpoints"));
+        assert_eq!(misspelt("Deploymnet", "apps/v1"), Some("Deployment"));
+    }
+
+    #[test]
+    fn misspelt_of_the_other_built_in_kinds_is_none() {
+        let core = "Binding ComponentStatus ConfigMap Event LimitRange PersistentVolume PersistentVolumeClaim \
+                    PodTemplate PodList ServiceList NodeList ReplicationController ResourceQuota Secret ServiceAccount";
+        for kind in core.split_whitespace() {
+            assert_eq!(misspelt(kind, "v1"), None, "{kind}");
+        }
+        for kind in ["ControllerRevision", "DaemonSet", "StatefulSet"] {
+            assert_eq!(misspelt(kind, "apps/v1"), None, "{kind}");
+        }
+        assert_eq!(misspelt("service", "serving.knative.dev/v1"), None);
     }
 }
