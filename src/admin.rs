@@ -61,16 +61,11 @@ pub struct AdminState {
     pub generations: watch::Receiver<u64>,
 }
 
-/// Serves until `cancel`.
+/// Binds the socket. What a killed run left at `path` was removed when the instance was claimed.
 ///
 /// # Errors
 /// The socket cannot be bound.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    // The lock of the instance is held, so a socket that is still there belongs to nobody.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     UnixListener::bind(path)
 }
 

@@ -25,14 +25,13 @@ pub fn start(level: &str, format: LogFormat) {
     let _ = match format {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => builder
-            .with_ansi(wants_colour())
+            .with_ansi(wants_colour(&std::io::stderr()))
             .with_target(false)
             .try_init(),
     };
 }
 
-/// Whether standard error should be coloured: a terminal, and `NO_COLOR` (<https://no-color.org>) not set.
-pub fn wants_colour() -> bool {
-    std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether what goes to `stream` should be coloured: a terminal, and `NO_COLOR` (<https://no-color.org>) not set.
+pub fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

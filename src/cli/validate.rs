@@ -3,8 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    io::{self, IsTerminal, Read, Write},
+    fs,
+    io::{self, Read, Write},
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -23,6 +23,7 @@ use crate::{
         render::render,
         walk,
     },
+    telemetry,
 };
 
 /// What standard input is called in findings.
@@ -92,8 +93,7 @@ pub fn run_with(
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => {
-            let colour =
-                out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colour = telemetry::wants_colour(&out);
             report.print_text(&mut out, colour)?;
         }
         Output::Json => report.print_json(&mut out)?,

@@ -102,7 +102,11 @@ impl<'a> Printer<'a> {
             }
             let text = texts.entry(Arc::clone(&finding.file));
             let text = text.or_insert_with(|| std::fs::read_to_string(&*finding.file).ok());
-            say::error_text(render(finding, text.as_deref(), telemetry::wants_colour()));
+            say::error_text(render(
+                finding,
+                text.as_deref(),
+                telemetry::wants_colour(&std::io::stderr()),
+            ));
         }
         let errors = |findings: &BTreeSet<Diagnostic>| {
             findings
