@@ -1,15 +1,24 @@
 //! Choosing an endpoint. Owns immutable sets of endpoints, the tickets drawn over them, and the atomics that outlive
 //! snapshots (counters, in-flight, ejection). Must not look anything up: it gets the set that the snapshot found.
 
+mod cycle;
+mod maglev;
+mod selector;
+
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::{health, time::Timestamp};
+use crate::{
+    health,
+    object::{BalancePolicy, Weight},
+    time::Timestamp,
+};
+use selector::Selector;
 
 /// Counters of one Service port, carried across snapshots by its name.
 #[derive(Debug, Default)]
@@ -25,13 +34,25 @@ pub struct PortState {
     pub active: AtomicU64,
     /// Connections that reached an endpoint.
     pub connected: AtomicU64,
+    /// Of the rejected: there was no usable endpoint anywhere. Where a listener refuses, the kernel answers and
+    /// nothing is counted.
+    pub refused_no_endpoints: AtomicU64,
+    /// Of the rejected: a traffic policy allows no endpoint here, which Kubernetes drops.
+    pub dropped_policy: AtomicU64,
+    /// Of the rejected: the source is outside `loadBalancerSourceRanges`, which Kubernetes drops.
+    pub dropped_source_range: AtomicU64,
 }
 
 /// Live state of one endpoint behind one Service port, carried across snapshots by identity.
+///
+/// How even round robin is reads from `picks - affine`: a pick by session affinity is a pick of its endpoint, but
+/// draws no ticket, so that it neither takes another client's turn nor gives one away.
 #[derive(Debug, Default)]
 pub struct EndpointState {
-    /// Tickets that chose it.
+    /// Times that it was chosen.
     pub picks: AtomicU64,
+    /// Of these, the ones by session affinity.
+    pub affine: AtomicU64,
     /// Attempts that reached it.
     pub connected: AtomicU64,
     /// Attempts that failed.
@@ -40,6 +61,15 @@ pub struct EndpointState {
     pub active: AtomicU64,
     /// Passive ejection.
     pub ejection: health::Ejection,
+}
+
+impl EndpointState {
+    /// Connections in progress and those that are being made.
+    fn load(&self) -> u64 {
+        let settled = self.connected.load(Relaxed) + self.failures.load(Relaxed);
+        let dialling = self.picks.load(Relaxed).saturating_sub(settled);
+        self.active.load(Relaxed).saturating_add(dialling)
+    }
 }
 
 /// One endpoint of a set.
@@ -66,22 +96,45 @@ impl Tickets {
     }
 }
 
+/// How a set is balanced.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Balance {
+    /// The policy.
+    pub policy: BalancePolicy,
+    /// Weights of the endpoints in their order; empty when all have the default.
+    pub weights: Vec<Weight>,
+}
+
 /// An ordered set of usable endpoints and its tickets: one epoch of round robin.
 #[derive(Debug)]
 pub struct EndpointSet {
     endpoints: Box<[Endpoint]>,
     tickets: Tickets,
+    selector: Selector,
+    balance: Balance,
+    /// Some have weight 0 and some have more: the former are passed over.
+    drains: bool,
 }
 
 impl EndpointSet {
-    /// A set whose first ticket follows `previous`' last one.
+    /// A set in plain round robin whose first ticket follows `previous`' last one.
     pub fn new(endpoints: Vec<Endpoint>, previous: Option<&Self>) -> Self {
+        Self::balanced(endpoints, Balance::default(), previous)
+    }
+
+    /// A set balanced in this way. Its first ticket follows `previous`' last one.
+    pub fn balanced(endpoints: Vec<Endpoint>, balance: Balance, previous: Option<&Self>) -> Self {
         let tickets = previous
             .map(|set| Tickets::after(&set.tickets))
             .unwrap_or_default();
+        let is_zero = |weight: &&Weight| weight.get() == 0;
+        let zeroes = balance.weights.iter().filter(is_zero).count();
         Self {
+            selector: Selector::new(&endpoints, &balance),
             endpoints: endpoints.into_boxed_slice(),
             tickets,
+            drains: zeroes > 0 && zeroes < balance.weights.len(),
+            balance,
         }
     }
 
@@ -100,35 +153,109 @@ impl EndpointSet {
         self.endpoints.len()
     }
 
-    /// Strict round robin: the endpoint of the next ticket. One that is ejected or in `tried` costs its ticket, and
-    /// another is drawn: its neighbour never gets its share. `None` when every endpoint is in `tried`; when all that
-    /// remain are ejected, ejection is ignored, for a guess is better than a refusal.
+    /// How it is balanced.
+    pub fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
+    /// The weight of the endpoint at `index`.
+    pub fn weight(&self, index: usize) -> Weight {
+        self.balance.weights.get(index).copied().unwrap_or_default()
+    }
+
+    /// The length of the weighted cycle if the weights had to be scaled to fit one: shares are approximate then.
+    pub fn scaled_to(&self) -> Option<usize> {
+        self.selector.scaled_to()
+    }
+
+    /// [`Self::pick_for`] a client that is not known.
     pub fn pick(&self, tried: &[SocketAddr], now: Timestamp) -> Option<&Endpoint> {
-        self.draw(|endpoint| {
+        self.pick_for(None, tried, now)
+    }
+
+    /// The endpoint of the next draw. What a draw is, the policy says: round robin takes the next ticket's place in
+    /// the order (or in the weighted cycle), random and least request hash the ticket, and maglev hashes `client`.
+    /// An endpoint that is ejected or in `tried` costs its draw, and another is made: its neighbour never gets its
+    /// share. `None` when every endpoint is in `tried`; when all that remain are ejected, ejection is ignored, for a
+    /// guess is better than a refusal. An endpoint of weight 0 is never chosen while the set has one with more.
+    pub fn pick_for(
+        &self,
+        client: Option<IpAddr>,
+        tried: &[SocketAddr],
+        now: Timestamp,
+    ) -> Option<&Endpoint> {
+        self.draw(client, |endpoint| {
             !tried.contains(&endpoint.addr) && !endpoint.state.ejection.is_ejected(now)
         })
-        .or_else(|| self.draw(|endpoint| !tried.contains(&endpoint.addr)))
+        .or_else(|| self.draw(client, |endpoint| !tried.contains(&endpoint.addr)))
         .inspect(|endpoint| {
             endpoint.state.picks.fetch_add(1, Relaxed);
         })
     }
 
-    fn draw(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<&Endpoint> {
+    /// The endpoint at `addr` for a client that session affinity sends there, if it may still be used: it is in the
+    /// set, not drained, not in `tried`, not ejected. Counts as a pick, but draws no ticket.
+    pub fn pick_affine(
+        &self,
+        addr: SocketAddr,
+        tried: &[SocketAddr],
+        now: Timestamp,
+    ) -> Option<&Endpoint> {
+        let is_it = |endpoint: &Endpoint| {
+            endpoint.addr == addr
+                && !tried.contains(&addr)
+                && !endpoint.state.ejection.is_ejected(now)
+        };
+        let slot = self.endpoints.iter().position(is_it)?;
+        let endpoint = self.endpoints.get(slot).filter(|_| self.is_open(slot))?;
+        endpoint.state.picks.fetch_add(1, Relaxed);
+        endpoint.state.affine.fetch_add(1, Relaxed);
+        Some(endpoint)
+    }
+
+    fn is_open(&self, slot: usize) -> bool {
+        !self.drains || self.weight(slot).get() > 0
+    }
+
+    fn draw(
+        &self,
+        client: Option<IpAddr>,
+        usable: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Endpoint> {
+        match &self.selector {
+            Selector::RoundRobin => self.turn(usable),
+            selector => {
+                let at = |slot: usize| {
+                    let endpoint = self.endpoints.get(slot)?;
+                    (self.is_open(slot) && usable(endpoint)).then_some(endpoint)
+                };
+                let last = (0..self.endpoints.len()).find_map(at)?;
+                let mut attempts = 0..selector.bound(self.endpoints.len());
+                let found =
+                    attempts.find_map(|n| selector.draw(client, (&self.tickets, n), at, self));
+                Some(found.unwrap_or(last))
+            }
+        }
+    }
+
+    /// Plain round robin, on its own because it is what nearly every connection takes.
+    fn turn(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<&Endpoint> {
         if !self.endpoints.iter().any(&usable) {
             return None;
         }
         // A draw fails only on unusable endpoints or when other workers take the tickets between; the bound is for
         // the case that the last usable endpoint was ejected after the check above.
         for _ in 0..(self.endpoints.len() * 8 + 64) {
-            let slot = usize::try_from(self.tickets.draw() % self.endpoints.len() as u64)
-                .unwrap_or_default();
+            let slot = self.nth(self.tickets.draw());
             if let Some(endpoint) = self.endpoints.get(slot).filter(|endpoint| usable(endpoint)) {
                 return Some(endpoint);
             }
         }
-        let last = self.endpoints.iter().find(|endpoint| usable(endpoint))?;
-        last.state.picks.fetch_add(1, Relaxed);
-        Some(last)
+        self.endpoints.iter().find(|endpoint| usable(endpoint))
+    }
+
+    fn nth(&self, ticket: u64) -> usize {
+        usize::try_from(ticket % self.endpoints.len() as u64).unwrap_or_default()
     }
 }
 

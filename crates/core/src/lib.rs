@@ -8,11 +8,15 @@
 //! controllers) → [`snapshot`] (the compiled view, frontends, selection, plan) → [`balance`] and [`dns`], which
 //! only read the snapshot.
 
+pub mod affinity;
 pub mod backoff;
 pub mod balance;
+pub mod calendar;
 pub mod dns;
+pub mod flow;
 pub mod health;
 pub mod object;
+pub mod probe;
 pub mod snapshot;
 pub mod time;
 pub mod world;

@@ -2,8 +2,11 @@
 //! validated, so nothing behind this module checks them again. Must not know where objects come from (files, a
 //! cluster) nor what is derived from them (addresses, endpoints).
 
+pub mod annotations;
+pub mod balancing;
 pub mod decode;
 pub mod diagnostic;
+pub mod endpoint_probe;
 pub mod endpoints;
 pub mod meta;
 pub mod pod;
@@ -14,11 +17,13 @@ pub mod workload;
 
 use std::sync::Arc;
 
+pub use balancing::{BalancePolicy, Weight};
+pub use endpoint_probe::EndpointProbe;
 pub use endpoints::{
     AddressType, Conditions, EndpointSlice, Endpoints, Hints, SliceEndpoint, SlicePort,
 };
 pub use meta::{Kind, Labels, Meta, ObjectKey, Origin, Position};
-pub use pod::{Container, ContainerPort, Pod, PodSpec};
+pub use pod::{Container, ContainerPort, Pod, PodSpec, Probe, ProbeCheck};
 pub use service::{
     ClusterIpRequest, Protocol, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };
@@ -36,6 +41,8 @@ pub struct Object {
     pub meta: Meta,
     /// Where it was declared.
     pub origin: Origin,
+    /// The document as it was written, as JSON with sorted keys: what `get -o yaml` shows and overrides start from.
+    pub manifest: Arc<str>,
     /// The part that depends on the kind.
     pub spec: Spec,
 }
@@ -51,7 +58,7 @@ pub enum Spec {
     EndpointSlice(Arc<EndpointSlice>),
     /// `v1` Pod.
     Pod(Arc<Pod>),
-    /// `apps/v1` Deployment or ReplicaSet (the key tells which).
+    /// `apps/v1` Deployment, ReplicaSet, DaemonSet or StatefulSet (the key tells which).
     Workload(Arc<Workload>),
     /// `v1` Namespace.
     Namespace,

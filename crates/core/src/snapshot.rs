@@ -2,8 +2,10 @@
 //! lookups; building one belongs to [`compile`], what sockets it needs to [`plan`]. Must not change after
 //! publication: the only things that move are the atomics behind [`crate::balance`], which outlive snapshots.
 
+pub mod access;
 pub mod assemble;
 pub mod compile;
+pub mod health_check;
 pub mod plan;
 pub mod selection;
 pub mod sharded;
@@ -18,12 +20,15 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
     object::{
-        EndpointSlice, Origin, Protocol, Service,
+        BalancePolicy, EndpointSlice, Origin, Protocol, Service,
         service::{IpFamily, TrafficPolicy},
     },
 };
+pub use access::SourceRangeReach;
+pub use health_check::HealthCheck;
 use sharded::Sharded;
 
 /// The number of a Snapshot: grows by one with every publication.
@@ -72,6 +77,10 @@ pub struct Cluster {
     pub node_name: Arc<str>,
     /// Zone of this node.
     pub zone: Option<Arc<str>>,
+    /// Addresses that the host owns: a client with one of them is on this node.
+    pub host_addresses: Vec<IpAddr>,
+    /// Which frontends `loadBalancerSourceRanges` guards.
+    pub source_range_reach: SourceRangeReach,
 }
 
 impl Cluster {
@@ -80,6 +89,23 @@ impl Cluster {
         [self.service_cidr, self.load_balancer_cidr, self.pod_cidr]
             .iter()
             .any(|range| range.contains(&addr))
+    }
+
+    /// Where a client is that connects from `source` to our address `local`. Processes of this host and pods are on
+    /// the node, as far as their source tells; an unknown source is taken for a stranger's.
+    pub fn place_of(&self, source: Option<IpAddr>, local: IpAddr) -> ClientPlace {
+        let Some(source) = source.map(|source| source.to_canonical()) else {
+            return ClientPlace::Elsewhere;
+        };
+        let is_own = source.is_loopback()
+            || source == local.to_canonical()
+            || self.owns(source)
+            || self.host_addresses.contains(&source);
+        if is_own {
+            ClientPlace::OnNode
+        } else {
+            ClientPlace::Elsewhere
+        }
     }
 }
 
@@ -125,12 +151,19 @@ pub enum FrontendKind {
     ExternalIP,
     /// Load-balancer address.
     LoadBalancer,
+    /// `healthCheckNodePort`: answered by ourselves, for load balancers that ask which node has endpoints.
+    HealthCheck,
 }
 
 impl FrontendKind {
     /// Whether `externalTrafficPolicy` (else `internalTrafficPolicy`) applies.
     pub const fn is_external(self) -> bool {
-        !matches!(self, Self::ClusterIP)
+        !matches!(self, Self::ClusterIP | Self::HealthCheck)
+    }
+
+    /// Whether it is declared for the host's own addresses, whichever these are.
+    pub const fn is_on_node_port(self) -> bool {
+        matches!(self, Self::NodePort | Self::HealthCheck)
     }
 }
 
@@ -139,8 +172,12 @@ impl FrontendKind {
 pub struct Frontend {
     /// Which kind of address.
     pub kind: FrontendKind,
-    /// The Service port behind it.
+    /// The Service port behind it; of a health check the first one, which it says nothing about.
     pub port: Arc<PortView>,
+    /// Sources that may connect, of its family; `None` admits everybody.
+    pub sources: Option<Arc<[IpNet]>>,
+    /// What a health check answers; set exactly for [`FrontendKind::HealthCheck`].
+    pub health: Option<Arc<HealthCheck>>,
 }
 
 /// `namespace/name:port` of a Service port, the identity under which counters live.
@@ -188,6 +225,8 @@ pub struct PortView {
     pub internal_policy: TrafficPolicy,
     /// `externalTrafficPolicy`.
     pub external_policy: TrafficPolicy,
+    /// `sessionAffinity: ClientIP`.
+    pub affinity: Option<ClientAffinity>,
     /// Counters of the port, carried across snapshots.
     pub state: Arc<PortState>,
 }
@@ -204,6 +243,13 @@ pub enum Verdict<'a> {
 }
 
 impl PortView {
+    /// How its endpoints are chosen.
+    pub fn policy(&self) -> BalancePolicy {
+        let mut sets = [&self.cluster, &self.local].into_iter().flatten();
+        sets.next()
+            .map_or_else(BalancePolicy::default, |set| set.balance().policy)
+    }
+
     /// The set that a client of `kind` may reach. `client_on_node` is the short-circuit for external frontends with
     /// policy Local: clients on this node get Cluster semantics (KEP-2086 and `kube-proxy`'s rules).
     pub fn verdict(&self, kind: FrontendKind, client_on_node: ClientPlace) -> Verdict<'_> {

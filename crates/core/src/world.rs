@@ -5,8 +5,12 @@
 pub mod addresses;
 pub mod allocate;
 pub mod claims;
+pub mod events;
+mod hints;
 pub mod merge;
+mod nodes;
 pub mod pods;
+pub mod probes;
 pub mod report;
 pub mod services;
 mod step;
@@ -20,7 +24,8 @@ use std::{
 
 pub use addresses::{Addresses, Deviations};
 pub use allocate::AddressPool;
-pub use report::{Shard, SourceReport, SourceView};
+pub use events::{Event, EventKind, EventLog, NewEvent};
+pub use report::{Layer, Shard, SourceReport, SourceView};
 pub use services::ServiceRecord;
 pub use step::{Input, Step, compile_once, step};
 
@@ -28,6 +33,7 @@ use crate::{
     object::{
         EndpointSlice, Kind, Object, ObjectKey,
         diagnostic::{Diagnostic, Severity},
+        service::IpFamily,
     },
     snapshot::{Cluster, service_path},
 };
@@ -80,6 +86,9 @@ pub struct World {
     allocation_findings: Vec<Diagnostic>,
     /// Notes about edits that a cluster would refuse, by object, until its next edit.
     edit_notes: BTreeMap<ObjectKey, Diagnostic>,
+    events: EventLog,
+    probe_targets: Arc<probes::ProbeTargets>,
+    probes: probes::ProbeTable,
     synced: bool,
 }
 
@@ -115,8 +124,16 @@ impl World {
             namespaces: Arc::default(),
             allocation_findings: Vec::new(),
             edit_notes: BTreeMap::new(),
+            events: EventLog::default(),
+            probe_targets: Arc::default(),
+            probes: probes::ProbeTable::default(),
             synced: false,
         }
+    }
+
+    /// What it depends on beside reports and observations.
+    pub fn settings(&self) -> &WorldSettings {
+        &self.settings
     }
 
     /// Services in force, by `namespace/name`.
@@ -144,6 +161,26 @@ impl World {
         pods::host_lost(&mut self.pods);
     }
 
+    /// What happened, the newest last.
+    pub const fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Writes down what happened outside the world: a listener that failed, a change that was rejected.
+    pub fn record(&mut self, event: NewEvent, now: crate::time::Timestamp) {
+        self.events.record(event, now);
+    }
+
+    /// The probes that are to run now; the same `Arc` as before when nothing changed.
+    pub const fn probe_targets(&self) -> &Arc<probes::ProbeTargets> {
+        &self.probe_targets
+    }
+
+    /// The object that sources declare beneath what overrides made of it; the same as [`Self::object`] without one.
+    pub fn declared(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.merge.declared(key)
+    }
+
     /// Namespaces with the number of their objects.
     pub fn namespaces(&self) -> &Arc<BTreeMap<Arc<str>, usize>> {
         &self.namespaces
@@ -152,6 +189,11 @@ impl World {
     /// Ranges and domains.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.settings.cluster
+    }
+
+    /// Whether pods without an address are simulated.
+    pub fn simulation(&self) -> Simulation {
+        self.settings.simulation
     }
 
     /// Whether every required source has reported once.
@@ -177,6 +219,7 @@ impl World {
                 .values()
                 .flat_map(|record| own_externals(record, cluster)),
         );
+        all.extend(self.records.values().flat_map(|record| unranged(record)));
         all.sort();
         all.dedup();
         all
@@ -187,7 +230,7 @@ impl World {
         let owners = self
             .merge
             .iter()
-            .filter(|(key, _)| matches!(key.kind, Kind::Deployment | Kind::ReplicaSet | Kind::Pod));
+            .filter(|(key, _)| step::OWNERS.contains(&key.kind));
         match self.settings.simulation {
             Simulation::On => 0,
             Simulation::Off => owners
@@ -248,6 +291,28 @@ fn own_externals<'a>(
         let message = format!("{addr} is in a range that portico gives addresses from: it is not served as an external address");
         let path = format!("spec.externalIPs[{index}]");
         Diagnostic::about(Severity::Warning, &record.object.key, &record.object.origin, (&path, message))
+    })
+}
+
+/// A finding for every load-balancer address that `loadBalancerSourceRanges` closes to everybody, since all ranges are
+/// of the other family.
+fn unranged(record: &ServiceRecord) -> impl Iterator<Item = Diagnostic> + '_ {
+    let ranges = &record.spec.load_balancer_source_ranges;
+    let has = move |family| {
+        ranges
+            .iter()
+            .any(|range| IpFamily::of(range.addr()) == family)
+    };
+    let addrs = record.addresses.load_balancer_ips.iter();
+    let closed = addrs.filter(move |addr| !ranges.is_empty() && !has(IpFamily::of(**addr)));
+    closed.map(|addr| {
+        let message = format!("no range is of the family of {addr}: nobody may connect there");
+        Diagnostic::about(
+            Severity::Warning,
+            &record.object.key,
+            &record.object.origin,
+            ("spec.loadBalancerSourceRanges", message),
+        )
     })
 }
 

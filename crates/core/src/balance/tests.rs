@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn set(count: u16) -> EndpointSet {
@@ -103,4 +105,217 @@ fn new_after_a_predecessor_goes_on_with_its_ticket() {
         .map(|e| (e.addr.port(), e.state.picks.load(Relaxed)))
         .collect();
     assert_eq!(shares, BTreeMap::from([(8000, 1), (8001, 1), (8002, 0)]));
+}
+
+fn balanced(policy: BalancePolicy, weights: &[u16]) -> EndpointSet {
+    let endpoints = set(u16::try_from(weights.len()).unwrap())
+        .endpoints()
+        .to_vec();
+    let weights = weights.iter().map(|n| Weight::new(*n).unwrap()).collect();
+    EndpointSet::balanced(endpoints, Balance { policy, weights }, None)
+}
+
+fn client(n: u32) -> IpAddr {
+    std::net::Ipv4Addr::from(0x7f00_0000 + n).into()
+}
+
+fn pick_times(set: &EndpointSet, times: u32) {
+    (0..times).for_each(|n| {
+        set.pick_for(Some(client(n)), &[], Timestamp::default())
+            .unwrap();
+    });
+}
+
+#[test]
+fn pick_three_to_one_is_exact_over_a_cycle_and_smooth() {
+    let set = balanced(BalancePolicy::RoundRobin, &[3, 1]);
+    let order: Vec<u16> = (0..8)
+        .map(|_| set.pick(&[], Timestamp::default()).unwrap().addr.port())
+        .collect();
+    assert_eq!(order, [8000, 8000, 8001, 8000, 8000, 8000, 8001, 8000]);
+}
+
+#[test]
+fn pick_weighted_from_many_threads_stays_exact() {
+    let set = balanced(BalancePolicy::RoundRobin, &[5, 3, 2]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| pick_times(&set, 1_000));
+        }
+    });
+    assert_eq!(picks(&set), [4_000, 2_400, 1_600]);
+}
+
+#[test]
+fn pick_weighted_with_the_heavy_one_ejected_keeps_the_others_shares() {
+    let set = balanced(BalancePolicy::RoundRobin, &[256, 2, 1]);
+    let ejection = &set.endpoints()[0].state.ejection;
+    ejection.eject_until(Timestamp::from_millis(10));
+    pick_times(&set, 300);
+    assert_eq!(picks(&set), [0, 200, 100]);
+}
+
+#[test]
+fn pick_weight_zero_is_drained_while_another_has_more_under_every_policy() {
+    for policy in BalancePolicy::ALL {
+        let set = balanced(policy, &[0, 1, 0, 1]);
+        pick_times(&set, 400);
+        let picks = picks(&set);
+        assert_eq!((picks[0], picks[2]), (0, 0), "{policy:?}");
+        assert!(picks[1] > 100 && picks[3] > 100, "{policy:?}: {picks:?}");
+        let tried = [set.endpoints()[1].addr, set.endpoints()[3].addr];
+        assert!(
+            set.pick(&tried, Timestamp::default()).is_none(),
+            "{policy:?}"
+        );
+        let drained = set.endpoints()[0].addr;
+        assert!(
+            set.pick_affine(drained, &[], Timestamp::default())
+                .is_none()
+        );
+    }
+}
+
+#[test]
+fn pick_all_of_weight_zero_is_as_if_none_had_weights() {
+    for policy in BalancePolicy::ALL {
+        let set = balanced(policy, &[0, 0]);
+        pick_times(&set, 100);
+        assert!(picks(&set).iter().all(|picks| *picks > 20), "{policy:?}");
+    }
+}
+
+#[test]
+fn pick_ejected_or_tried_goes_elsewhere_under_every_policy() {
+    for policy in BalancePolicy::ALL {
+        let set = balanced(policy, &[3, 2, 1]);
+        let ejection = &set.endpoints()[0].state.ejection;
+        ejection.eject_until(Timestamp::from_millis(10));
+        let tried = [set.endpoints()[1].addr];
+        for n in 0..50 {
+            let picked = set.pick_for(Some(client(n)), &tried, Timestamp::default());
+            assert_eq!(picked.unwrap().addr.port(), 8002, "{policy:?}");
+        }
+        let both = [tried[0], set.endpoints()[2].addr];
+        let picked = set.pick_for(Some(client(1)), &both, Timestamp::default());
+        assert_eq!(picked.unwrap().addr.port(), 8000, "{policy:?}: a guess");
+    }
+}
+
+#[test]
+fn pick_random_follows_the_weights_roughly_and_has_no_pattern() {
+    let set = balanced(BalancePolicy::Random, &[3, 1]);
+    pick_times(&set, 10_000);
+    let picks = picks(&set);
+    assert!((7_300..7_700).contains(&picks[0]), "{picks:?}");
+    let plain = balanced(BalancePolicy::Random, &[1, 1]);
+    let order: Vec<u16> = (0..64)
+        .map(|_| plain.pick(&[], Timestamp::default()).unwrap().addr.port())
+        .collect();
+    assert!(order.windows(2).any(|two| two[0] == two[1]));
+}
+
+#[test]
+fn pick_least_request_prefers_the_less_loaded_for_its_weight() {
+    let set = balanced(BalancePolicy::LeastRequest, &[1, 1]);
+    set.endpoints()[0].state.active.store(5, Relaxed);
+    for _ in 0..5 {
+        assert_eq!(
+            set.pick(&[], Timestamp::default()).unwrap().addr.port(),
+            8001
+        );
+    }
+    // Both are as loaded now: those five are being connected.
+    let weighted = balanced(BalancePolicy::LeastRequest, &[4, 1]);
+    weighted.endpoints()[0].state.active.store(2, Relaxed);
+    assert_eq!(
+        weighted
+            .pick(&[], Timestamp::default())
+            .unwrap()
+            .addr
+            .port(),
+        8000
+    );
+}
+
+#[test]
+fn pick_maglev_gives_a_client_the_same_endpoint_until_that_is_ejected() {
+    let set = balanced(BalancePolicy::Maglev, &[1, 1, 1]);
+    let pick = |n, now| set.pick_for(Some(client(n)), &[], now).unwrap().addr;
+    let first: Vec<SocketAddr> = (0..300).map(|n| pick(n, Timestamp::default())).collect();
+    for (n, was) in (0..).zip(&first) {
+        assert_eq!(pick(n, Timestamp::default()), *was);
+    }
+    assert!(
+        picks(&set).iter().all(|picks| *picks > 100),
+        "{:?}",
+        picks(&set)
+    );
+    set.endpoints()[0]
+        .state
+        .ejection
+        .eject_until(Timestamp::from_millis(10));
+    for (n, was) in (0..).zip(&first) {
+        let is = pick(n, Timestamp::default());
+        assert_ne!(is.port(), 8000);
+        assert!(is == *was || was.port() == 8000, "only its clients move");
+        assert_eq!(pick(n, Timestamp::from_millis(10)), *was, "and come back");
+    }
+}
+
+#[test]
+fn pick_affine_counts_beside_the_tickets() {
+    let set = set(2);
+    let second = set.endpoints()[1].addr;
+    let now = Timestamp::default();
+    for _ in 0..3 {
+        assert_eq!(set.pick_affine(second, &[], now).unwrap().addr, second);
+    }
+    assert!(set.pick_affine(second, &[second], now).is_none());
+    pick_times(&set, 4);
+    let state = &set.endpoints()[1].state;
+    let (picks, affine) = (state.picks.load(Relaxed), state.affine.load(Relaxed));
+    assert_eq!((picks, affine), (5, 3));
+    assert_eq!(set.endpoints()[0].state.picks.load(Relaxed), picks - affine);
+}
+
+fn any_policy() -> impl Strategy<Value = BalancePolicy> {
+    prop::sample::select(BalancePolicy::ALL.to_vec())
+}
+
+proptest! {
+    /// Nothing is chosen that may not be, and something is whenever something may.
+    #[test]
+    fn pick_is_usable_whenever_anything_is(
+        policy in any_policy(),
+        endpoints in prop::collection::vec((0_u16..=256, any::<bool>(), any::<bool>()), 1..12),
+        from in any::<u32>(),
+    ) {
+        let weights: Vec<u16> = endpoints.iter().map(|(weight, ..)| *weight).collect();
+        let set = balanced(policy, &weights);
+        let mut tried = Vec::new();
+        for (endpoint, (_, is_ejected, is_tried)) in set.endpoints().iter().zip(&endpoints) {
+            if *is_ejected {
+                endpoint.state.ejection.eject_until(Timestamp::from_millis(10));
+            }
+            if *is_tried {
+                tried.push(endpoint.addr);
+            }
+        }
+        let drains = weights.iter().any(|weight| *weight > 0);
+        let open = |n: usize| (!drains || weights[n] > 0) && !endpoints[n].2;
+        let best: Vec<usize> = (0..weights.len()).filter(|n| open(*n) && !endpoints[*n].1).collect();
+        let any: Vec<usize> = (0..weights.len()).filter(|n| open(*n)).collect();
+        let allowed = if best.is_empty() { any } else { best };
+        for n in 0..16 {
+            let picked = set.pick_for(Some(client(from.wrapping_add(n) >> 8)), &tried, Timestamp::default());
+            let picked = picked.map(|endpoint| usize::from(endpoint.addr.port() - 8000));
+            match picked {
+                Some(picked) => prop_assert!(allowed.contains(&picked)),
+                None => prop_assert!(allowed.is_empty()),
+            }
+        }
+        let counted: u64 = picks(&set).iter().sum();
+        prop_assert_eq!(counted, if allowed.is_empty() { 0 } else { 16 });
+    }
 }

@@ -26,6 +26,7 @@ use cursor::Cursor;
 use findings::{Findings, Path};
 use kinds::{Known, Resolved};
 use marks::Marks;
+pub use shape::closest;
 
 /// What decoding depends on beside the document.
 #[derive(Debug, Clone)]
@@ -142,6 +143,12 @@ impl Decoding<'_> {
 
     fn object(&self, root: &Cursor<'_>, known: Known, findings: &Findings) -> Decoded {
         if findings.errors() > 0 {
+            // What else is wrong is worth knowing at once, as far as it does not follow from this.
+            let before = findings.len();
+            let meta = root.field("metadata");
+            validate::meta::check(&meta, known.kind);
+            read_spec(root, known, &mut Marks::default());
+            findings.forget_consequences(before);
             return Decoded::Undecodable;
         }
         if let Some(warning) = known.deprecation() {
@@ -173,6 +180,7 @@ impl Decoding<'_> {
             key,
             meta,
             origin,
+            manifest: root.node().map(canonical::json).unwrap_or_default().into(),
             spec,
         }))
     }
@@ -184,11 +192,13 @@ fn read_spec(root: &Cursor<'_>, known: Known, marks: &mut Marks) -> Spec {
         Kind::Endpoints => Spec::Endpoints(Arc::new(endpoints::read_endpoints(root))),
         Kind::EndpointSlice => Spec::EndpointSlice(Arc::new(endpoints::read_slice(root, marks))),
         Kind::Pod => Spec::Pod(Arc::new(pod::read(root))),
-        Kind::Deployment | Kind::ReplicaSet => Spec::Workload(Arc::new(workload::read(
-            root,
-            known.kind,
-            known.workload_version,
-        ))),
+        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet => {
+            Spec::Workload(Arc::new(workload::read(
+                root,
+                known.kind,
+                known.workload_version,
+            )))
+        }
         Kind::Namespace => Spec::Namespace,
         Kind::Node => Spec::Node,
     }

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::service::Protocol;
+use super::{balancing::Weight, service::Protocol};
 
 /// The label by which a slice names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -62,6 +62,8 @@ pub struct SliceEndpoint {
     pub pod_name: Option<Arc<str>>,
     /// `hints`.
     pub hints: Hints,
+    /// `portico.dev/weight` and `portico.dev/weights`.
+    pub weight: Weight,
 }
 
 /// Endpoint conditions with Kubernetes' reading of absent values: ready, serving, not terminating.

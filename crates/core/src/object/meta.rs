@@ -24,6 +24,10 @@ pub enum Kind {
     ReplicaSet,
     /// `apps/v1` Deployment.
     Deployment,
+    /// `apps/v1` DaemonSet.
+    DaemonSet,
+    /// `apps/v1` StatefulSet.
+    StatefulSet,
 }
 
 impl Kind {
@@ -38,6 +42,8 @@ impl Kind {
             Self::Pod => "Pod",
             Self::ReplicaSet => "ReplicaSet",
             Self::Deployment => "Deployment",
+            Self::DaemonSet => "DaemonSet",
+            Self::StatefulSet => "StatefulSet",
         }
     }
 
@@ -52,6 +58,8 @@ impl Kind {
             Self::Pod => "pods",
             Self::ReplicaSet => "replicasets",
             Self::Deployment => "deployments",
+            Self::DaemonSet => "daemonsets",
+            Self::StatefulSet => "statefulsets",
         }
     }
 

@@ -95,6 +95,14 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Whether a health check for load balancers belongs to it: type LoadBalancer with `externalTrafficPolicy: Local`.
+    pub fn takes_health_check(&self) -> bool {
+        self.service_type == ServiceType::LoadBalancer
+            && self.external_traffic_policy == TrafficPolicy::Local
+    }
+}
+
 /// `spec.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum ServiceType {
@@ -197,6 +205,11 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether ports of this protocol are forwarded; others have names and addresses only.
+    pub const fn is_forwarded(self) -> bool {
+        !matches!(self, Self::Sctp)
+    }
+
     /// As manifests spell it.
     pub const fn as_str(self) -> &'static str {
         match self {

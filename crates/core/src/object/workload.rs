@@ -1,13 +1,16 @@
-//! `apps/v1` Deployment and ReplicaSet. Owns the desired state; the controllers that act on it are in the world.
+//! `apps/v1` Deployment, ReplicaSet, DaemonSet and StatefulSet. Owns the desired state; the controllers that act on it are in the world.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{meta::Labels, pod::PodSpec};
 
-/// `spec` of a Deployment or ReplicaSet.
+/// The label that tells the pods of a Deployment's revisions apart.
+pub const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+
+/// `spec` of a Deployment, ReplicaSet, DaemonSet or StatefulSet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
-    /// `replicas`; default 1.
+    /// `replicas`; default 1; unused in a DaemonSet.
     pub replicas: u32,
     /// `selector`.
     pub selector: LabelSelector,
@@ -23,6 +26,10 @@ pub struct Workload {
     pub revision_history_limit: u32,
     /// `paused`; default false.
     pub paused: bool,
+    /// `serviceName` of a StatefulSet.
+    pub service_name: Option<Arc<str>>,
+    /// `podManagementPolicy: Parallel` of a StatefulSet; default OrderedReady.
+    pub parallel: bool,
 }
 
 /// `template`.
@@ -37,9 +44,11 @@ pub struct PodTemplate {
     /// FNV-1a (32 bits) of the canonical JSON text of the whole template, unknown fields included: what makes two
     /// templates different for a rollout. Names made from it use Kubernetes' safe alphabet.
     pub hash: u32,
+    /// The template as it was written, as JSON with sorted keys.
+    pub manifest: Arc<str>,
 }
 
-/// `strategy` of a Deployment.
+/// `strategy` of a Deployment, `updateStrategy` of a DaemonSet or StatefulSet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
     /// All old pods end before new ones start.
@@ -48,9 +57,13 @@ pub enum Strategy {
     RollingUpdate {
         /// Pods above `replicas`; default 25 %.
         max_surge: IntOrPercent,
-        /// Pods that may be missing; default 25 %.
+        /// Pods that may be missing; default 25 % (of a DaemonSet: 1, and no surge).
         max_unavailable: IntOrPercent,
     },
+    /// `RollingUpdate` of a StatefulSet: from the last ordinal down to this one, one at a time.
+    Partition(u32),
+    /// A pod is replaced when somebody deletes it.
+    OnDelete,
 }
 
 /// A number of pods, or a share of `replicas`.

@@ -6,7 +6,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{AddressOwners, Cluster, Frontend, Generation, ServiceView, Snapshot, service_path};
+use super::{
+    AddressOwners, Cluster, Frontend, FrontendKind, Generation, HealthCheck, ServiceView, Snapshot,
+    access::sources_of, service_path,
+};
 
 /// A synced snapshot, number 1, of these Services and of these further namespaces.
 pub fn assemble(
@@ -34,17 +37,7 @@ pub fn index_service(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
     snapshot
         .services
         .insert(Arc::from(service.path()), Arc::clone(service));
-    for (key, kind, port) in &service.frontends {
-        if let Some(port) = service.ports.get(*port) {
-            snapshot.frontends.insert(
-                *key,
-                Frontend {
-                    kind: *kind,
-                    port: Arc::clone(port),
-                },
-            );
-        }
-    }
+    index_frontends(snapshot, service);
     for addr in &service.cluster_ips {
         change_owners(snapshot, *addr, |owners| {
             owners.cluster_ip_of = Some(Arc::clone(service));
@@ -58,6 +51,24 @@ pub fn index_service(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
             }
             Err(at) => owners.endpoint_of.insert(at, Arc::clone(service)),
         });
+    }
+}
+
+fn index_frontends(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
+    let reach = snapshot.cluster.source_range_reach;
+    for (key, kind, port) in &service.frontends {
+        let Some(port) = service.ports.get(*port) else {
+            continue;
+        };
+        let health = (*kind == FrontendKind::HealthCheck)
+            .then(|| Arc::new(HealthCheck::of(service, &snapshot.cluster)));
+        let frontend = Frontend {
+            kind: *kind,
+            port: Arc::clone(port),
+            sources: sources_of(&service.spec, (key, *kind), reach),
+            health,
+        };
+        snapshot.frontends.insert(*key, frontend);
     }
 }
 

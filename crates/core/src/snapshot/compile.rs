@@ -14,8 +14,11 @@ use super::{
     selection::{Candidate, Here, Needs, Place, Selected, select},
 };
 use crate::{
-    balance::{Endpoint, EndpointSet, EndpointState},
-    object::{AddressType, EndpointSlice, ServicePort, TrafficPolicy, service::IpFamily},
+    affinity::{AffinePort, ClientAffinity},
+    balance::{Balance, Endpoint, EndpointSet, EndpointState},
+    object::{
+        AddressType, BalancePolicy, EndpointSlice, Protocol, ServicePort, Weight, service::IpFamily,
+    },
     world::{ServiceRecord, World},
 };
 
@@ -38,6 +41,12 @@ pub fn compile(
     next.generation = Generation(previous.generation.0 + 1);
     next.synced = world.is_synced();
     next.namespaces = Arc::clone(world.namespaces());
+    let zone = world.zone();
+    if zone != next.cluster.zone {
+        let cluster = Cluster::clone(&next.cluster);
+        next.cluster = Arc::new(Cluster { zone, ..cluster });
+    }
+    let cluster = Arc::clone(&next.cluster);
     let mut transitions = Vec::with_capacity(changed.len());
     for path in changed {
         let before = next.services.get(&**path).cloned();
@@ -51,8 +60,11 @@ pub fn compile(
         .into_iter()
         .map(|(before, path)| {
             let record = world.services().get(path);
-            let after =
-                record.map(|record| Arc::new(view(record, before.as_deref(), &previous.cluster)));
+            let setting = Setting {
+                cluster: &cluster,
+                generation: next.generation,
+            };
+            let after = record.map(|record| Arc::new(view(record, before.as_deref(), setting)));
             if let Some(after) = &after {
                 index_service(&mut next, after);
             }
@@ -62,8 +74,16 @@ pub fn compile(
     (next, transitions)
 }
 
+/// What views are built in.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    cluster: &'a Cluster,
+    /// The number of the Snapshot that is being built.
+    generation: Generation,
+}
+
 /// Builds the view of one Service.
-fn view(record: &ServiceRecord, before: Option<&ServiceView>, cluster: &Cluster) -> ServiceView {
+fn view(record: &ServiceRecord, before: Option<&ServiceView>, setting: Setting<'_>) -> ServiceView {
     let key = &record.object.key;
     let mut view = ServiceView {
         namespace: Arc::clone(&key.namespace),
@@ -81,7 +101,7 @@ fn view(record: &ServiceRecord, before: Option<&ServiceView>, cluster: &Cluster)
     }
     for (index, port) in record.spec.ports.iter().enumerate() {
         let node_port = record.addresses.node_ports.get(index).copied().flatten();
-        let frontends = frontends(record, port, node_port, cluster);
+        let frontends = frontends(record, port, node_port, setting.cluster);
         for family in [IpFamily::IPv4, IpFamily::IPv6] {
             let of_family: Vec<_> = frontends
                 .iter()
@@ -100,12 +120,34 @@ fn view(record: &ServiceRecord, before: Option<&ServiceView>, cluster: &Cluster)
                 external,
             };
             view.ports
-                .push(Arc::new(port_view(record, before, &draft, cluster)));
+                .push(Arc::new(port_view(record, before, &draft, setting)));
             view.frontends
                 .extend(of_family.into_iter().map(|(key, kind)| (key, kind, place)));
         }
     }
+    if let Some(number) = record.addresses.health_check_node_port
+        && !view.ports.is_empty()
+    {
+        let keys = node_port_addresses(setting.cluster)
+            .into_iter()
+            .map(|addr| FrontendKey {
+                scope: Scope::HOST,
+                addr,
+                port: number,
+                protocol: Protocol::Tcp,
+            });
+        // It belongs to the Service as a whole, and to its first port as far as a frontend needs one.
+        view.frontends
+            .extend(keys.map(|key| (key, FrontendKind::HealthCheck, 0)));
+    }
     view
+}
+
+fn node_port_addresses(cluster: &Cluster) -> Vec<IpAddr> {
+    match &cluster.node_port_addresses {
+        NodePortAddresses::All => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+        NodePortAddresses::Listed(addrs) => addrs.clone(),
+    }
 }
 
 fn frontends(
@@ -135,12 +177,8 @@ fn frontends(
         .filter(|addr| **addr != cluster.dns_address);
     all.extend(cluster_ips.map(|addr| (key(*addr, port.port), FrontendKind::ClusterIP)));
     if let Some(number) = node_port {
-        let addrs = match &cluster.node_port_addresses {
-            NodePortAddresses::All => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
-            NodePortAddresses::Listed(addrs) => addrs.clone(),
-        };
         all.extend(
-            addrs
+            node_port_addresses(cluster)
                 .into_iter()
                 .filter(|addr| !lost_at(*addr, number))
                 .map(|addr| (key(addr, number), FrontendKind::NodePort)),
@@ -172,9 +210,9 @@ fn port_view(
     record: &ServiceRecord,
     before: Option<&ServiceView>,
     draft: &PortDraft<'_>,
-    cluster: &Cluster,
+    setting: Setting<'_>,
 ) -> PortView {
-    let spec = &record.spec;
+    let (spec, cluster) = (&record.spec, setting.cluster);
     let before = before.and_then(|view| {
         view.ports.iter().find(|old| {
             old.name.port == draft.port.name
@@ -182,26 +220,40 @@ fn port_view(
                 && old.family == draft.family
         })
     });
-    let local_inside = spec.internal_traffic_policy == TrafficPolicy::Local;
-    let needs = Needs {
-        cluster: !local_inside || draft.external,
-        local: local_inside
-            || (draft.external && spec.external_traffic_policy == TrafficPolicy::Local),
-    };
-    let candidates = candidates(&record.slices, draft, cluster);
+    let policies = (spec.internal_traffic_policy, spec.external_traffic_policy);
+    let needs = Needs::of(policies.0, policies.1, draft.external);
+    let (candidates, weights) = candidates(&record.slices, draft, cluster);
     let here = Here {
         node: &cluster.node_name,
         zone: cluster.zone.as_deref(),
     };
-    let (cluster_set, local_set, any) = keep_sets(select(&candidates, needs, here), before);
+    let style = Style {
+        policy: BalancePolicy::of(&record.object.meta.annotations),
+        weights: &weights,
+    };
+    let selected = select(&candidates, needs, here);
+    let (cluster_set, local_set, any) = keep_sets(selected, before, style);
     let key = &record.object.key;
+    let name = ServicePortName {
+        namespace: Arc::clone(&key.namespace),
+        service: Arc::clone(&key.name),
+        port: Arc::clone(&draft.port.name),
+        protocol: draft.port.protocol,
+    };
+    let kept = before.and_then(|before| before.affinity);
+    // A UDP flow stays on its endpoint by itself; its client's next one is a client like any other.
+    let timeout = spec
+        .client_ip_affinity
+        .filter(|_| draft.port.protocol == Protocol::Tcp);
+    let affinity = timeout.map(|timeout| ClientAffinity {
+        port: kept.map_or_else(
+            || AffinePort::new(&name, setting.generation),
+            |kept| kept.port,
+        ),
+        timeout,
+    });
     PortView {
-        name: ServicePortName {
-            namespace: Arc::clone(&key.namespace),
-            service: Arc::clone(&key.name),
-            port: Arc::clone(&draft.port.name),
-            protocol: draft.port.protocol,
-        },
+        name,
         family: draft.family,
         number: draft.port.port,
         node_port: draft.node_port,
@@ -210,6 +262,7 @@ fn port_view(
         any,
         internal_policy: spec.internal_traffic_policy,
         external_policy: spec.external_traffic_policy,
+        affinity,
         state: before
             .map(|before| Arc::clone(&before.state))
             .unwrap_or_default(),
@@ -217,17 +270,18 @@ fn port_view(
 }
 
 /// Endpoints of one Service port and family over all slices, sorted by address. Of an address that is in several
-/// slices (it is moving between them) the one that is here, ready and serving counts.
+/// slices (it is moving between them) the one that is here, ready and serving counts. Beside them, the weights that
+/// are not the default.
 fn candidates(
     slices: &[Arc<EndpointSlice>],
     draft: &PortDraft<'_>,
     cluster: &Cluster,
-) -> Vec<Candidate> {
+) -> (Vec<Candidate>, Weights) {
     let wanted = match draft.family {
         IpFamily::IPv4 => AddressType::IPv4,
         IpFamily::IPv6 => AddressType::IPv6,
     };
-    let mut found: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    let mut found: BTreeMap<SocketAddr, (Candidate, Weight)> = BTreeMap::new();
     for slice in slices.iter().filter(|slice| slice.address_type == wanted) {
         let joins = |port: &&crate::object::SlicePort| {
             port.name == draft.port.name && port.protocol == draft.port.protocol
@@ -258,41 +312,75 @@ fn candidates(
                 };
                 let rank = |c: &Candidate| (c.place, c.conditions.ready, c.conditions.serving);
                 match found.get(&candidate.addr) {
-                    Some(kept) if rank(kept) >= rank(&candidate) => {}
+                    Some((kept, _)) if rank(kept) >= rank(&candidate) => {}
                     _ => {
-                        found.insert(candidate.addr, candidate);
+                        found.insert(candidate.addr, (candidate, endpoint.weight));
                     }
                 }
             }
         }
     }
-    found.into_values().collect()
+    let mut weights = Weights::new();
+    let candidates = found.into_values().map(|(candidate, weight)| {
+        if weight != Weight::default() {
+            weights.insert(candidate.addr, weight);
+        }
+        candidate
+    });
+    (candidates.collect(), weights)
+}
+
+/// Weights that are not the default.
+type Weights = HashMap<SocketAddr, Weight>;
+
+/// How the sets of a Service port are balanced.
+#[derive(Clone, Copy)]
+struct Style<'a> {
+    policy: BalancePolicy,
+    weights: &'a Weights,
+}
+
+impl Style<'_> {
+    fn balance(self, addrs: &[SocketAddr]) -> Balance {
+        let mut weights = Vec::new();
+        if addrs.iter().any(|addr| self.weights.contains_key(addr)) {
+            let weight = |addr| self.weights.get(addr).copied().unwrap_or_default();
+            weights = addrs.iter().map(weight).collect();
+        }
+        Balance {
+            policy: self.policy,
+            weights,
+        }
+    }
 }
 
 type Sets = (Option<Arc<EndpointSet>>, Option<Arc<EndpointSet>>, bool);
 
 /// Turns addresses into sets: an equal one is kept with its tickets, a changed one goes on after its predecessor,
 /// and two equal ones are one.
-fn keep_sets(selected: Selected, before: Option<&Arc<PortView>>) -> Sets {
+fn keep_sets(selected: Selected, before: Option<&Arc<PortView>>, style: Style<'_>) -> Sets {
     let old_cluster = before.and_then(|before| before.cluster.as_ref());
     let old_local = before.and_then(|before| before.local.as_ref());
     let cluster = selected
         .cluster
-        .map(|addrs| keep_set(&addrs, old_cluster, &[old_local]));
+        .map(|addrs| keep_set(&addrs, style, old_cluster, &[old_local]));
     let local = selected.local.map(|addrs| match &cluster {
         Some(cluster) if has_addrs(cluster, &addrs) => Arc::clone(cluster),
         // An endpoint in both sets has one live state: what is new in both was made for the first.
-        _ => keep_set(&addrs, old_local, &[old_cluster, cluster.as_ref()]),
+        _ => keep_set(&addrs, style, old_local, &[old_cluster, cluster.as_ref()]),
     });
     (cluster, local, selected.any)
 }
 
 fn keep_set(
     addrs: &[SocketAddr],
+    style: Style<'_>,
     old: Option<&Arc<EndpointSet>>,
     others: &[Option<&Arc<EndpointSet>>],
 ) -> Arc<EndpointSet> {
-    if let Some(old) = old.filter(|old| has_addrs(old, addrs)) {
+    let balance = style.balance(addrs);
+    let is_equal = |old: &&Arc<EndpointSet>| has_addrs(old, addrs) && *old.balance() == balance;
+    if let Some(old) = old.filter(is_equal) {
         return Arc::clone(old);
     }
     let states: HashMap<SocketAddr, &Arc<EndpointState>> = [old]
@@ -315,7 +403,11 @@ fn keep_set(
             state: state(addr),
         })
         .collect();
-    Arc::new(EndpointSet::new(endpoints, old.map(|old| &**old)))
+    Arc::new(EndpointSet::balanced(
+        endpoints,
+        balance,
+        old.map(|old| &**old),
+    ))
 }
 
 fn has_addrs(set: &EndpointSet, addrs: &[SocketAddr]) -> bool {

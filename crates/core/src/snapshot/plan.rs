@@ -100,6 +100,8 @@ pub struct ListenerTable {
     /// Most listeners that may run; above it the numbers with most VIPs collapse to one socket each.
     budget: usize,
     collapsed: BTreeSet<Group>,
+    /// Ports of the host that a wildcard socket has in any case.
+    shared: BTreeSet<u16>,
 }
 
 impl ListenerTable {
@@ -110,7 +112,15 @@ impl ListenerTable {
             running: BTreeMap::new(),
             budget,
             collapsed: BTreeSet::new(),
+            shared: BTreeSet::new(),
         }
+    }
+
+    /// With these ports of the host, a wildcard socket serves every IPv4 address there: one that the process was
+    /// started with, beside which no other can be bound.
+    pub fn sharing(mut self, ports: BTreeSet<u16>) -> Self {
+        self.shared = ports;
+        self
     }
 
     /// Number of listeners that run.
@@ -123,11 +133,13 @@ impl ListenerTable {
         self.running.is_empty()
     }
 
-    /// Whether some frontend is declared for this address and port: a fallback port must not be one.
+    /// Whether some frontend is declared for this address and port, of whatever protocol: a fallback port must not be
+    /// one.
     pub fn is_declared(&self, addr: IpAddr, port: u16) -> bool {
         let wildcard = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let group = self.groups.get(&(Scope::HOST, port, Protocol::Tcp));
-        group.is_some_and(|members| {
+        let group = |protocol| self.groups.get(&(Scope::HOST, port, protocol));
+        let mut groups = [Protocol::Tcp, Protocol::Udp].into_iter().filter_map(group);
+        groups.any(|members| {
             addr.is_unspecified() || members.contains_key(&addr) || members.contains_key(&wildcard)
         })
     }
@@ -158,7 +170,7 @@ impl ListenerTable {
         for (key, _, _) in view
             .frontends
             .iter()
-            .filter(|(key, _, _)| key.protocol == Protocol::Tcp)
+            .filter(|(key, _, _)| key.protocol.is_forwarded())
         {
             if let Some(members) = self.groups.get_mut(&group_of(key))
                 && members
@@ -176,7 +188,7 @@ impl ListenerTable {
         for (key, kind, index) in view
             .frontends
             .iter()
-            .filter(|(key, _, _)| key.protocol == Protocol::Tcp)
+            .filter(|(key, _, _)| key.protocol.is_forwarded())
         {
             let mode = view
                 .ports
@@ -203,7 +215,7 @@ impl ListenerTable {
         let mut wishes: Vec<(ListenerKey, Option<Wish>)> = Vec::new();
         // One wildcard socket hears every IPv4 address: VIPs with its number need none of their own. One on the
         // loopback device hears nothing from the network.
-        let one_for_all = if members.contains_key(&ANY) {
+        let one_for_all = if members.contains_key(&ANY) || self.shares(group, members) {
             Some(any)
         } else {
             let is_collapsed = self.collapsed.contains(&group) && may_collapse(members);
@@ -241,6 +253,10 @@ impl ListenerTable {
         for (key, wish) in wishes {
             self.wish(key, wish, drafts);
         }
+    }
+
+    fn shares(&self, (scope, port, _): Group, members: &Members) -> bool {
+        scope == Scope::HOST && self.shared.contains(&port) && members.keys().any(IpAddr::is_ipv4)
     }
 
     fn wish(&mut self, key: ListenerKey, wish: Option<Wish>, drafts: &mut Drafts) {
@@ -346,6 +362,9 @@ fn names(members: &Members) -> Arc<str> {
 }
 
 fn mode_of(port: &PortView, kind: FrontendKind) -> Mode {
+    if kind == FrontendKind::HealthCheck {
+        return Mode::Listening;
+    }
     match port.verdict(kind, ClientPlace::OnNode) {
         Verdict::Refuse => Mode::Refusing,
         Verdict::Forward(_) | Verdict::Drop => Mode::Listening,

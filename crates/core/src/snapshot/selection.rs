@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::object::{Conditions, Hints};
+use crate::object::{Conditions, Hints, TrafficPolicy};
 
 /// One endpoint as selection sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,18 @@ pub struct Needs {
     pub cluster: bool,
     /// Some frontend has policy Local.
     pub local: bool,
+}
+
+impl Needs {
+    /// What the policies of a Service port ask for. An external frontend needs the Cluster set whatever its policy,
+    /// for clients on the node; without one, `externalTrafficPolicy` says nothing.
+    pub fn of(internal: TrafficPolicy, external: TrafficPolicy, has_external: bool) -> Self {
+        let is_local = |policy| policy == TrafficPolicy::Local;
+        Self {
+            cluster: !is_local(internal) || has_external,
+            local: is_local(internal) || (is_local(external) && has_external),
+        }
+    }
 }
 
 /// This node.

@@ -32,6 +32,8 @@ pub struct Addresses {
     pub node_ports: Vec<Option<u16>>,
     /// Load-balancer addresses.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `healthCheckNodePort`.
+    pub health_check_node_port: Option<u16>,
 }
 
 /// Allocations that the hash alone would not give: what the state file keeps.
@@ -40,7 +42,8 @@ pub struct Addresses {
 pub struct Deviations {
     /// `namespace/name` to cluster IP.
     pub cluster_ips: BTreeMap<String, IpAddr>,
-    /// `namespace/name:port` to node port; `namespace/name:port/PROTOCOL` for further protocols of that port.
+    /// `namespace/name:port` to node port; `namespace/name:port/PROTOCOL` for further protocols of that port,
+    /// `namespace/name:healthCheck` for the health check.
     pub node_ports: BTreeMap<String, u16>,
     /// `namespace/name` to load-balancer address.
     pub load_balancer_ips: BTreeMap<String, IpAddr>,
@@ -151,6 +154,8 @@ pub(super) fn asks_the_same(a: &Service, b: &Service) -> bool {
             class,
             service.allocate_load_balancer_node_ports,
             service.load_balancer_ip,
+            service.takes_health_check(),
+            service.health_check_node_port,
         )
     };
     rest(a) == rest(b)

@@ -1,9 +1,12 @@
 //! One set of objects out of all Sources. Owns who wins when two declare the same object, and what changed since the
 //! last round. Must not know what the objects mean.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::report::{Shard, SourceReport};
+use super::report::{Layer, Shard, SourceReport};
 use crate::object::{
     Kind, Object, ObjectKey,
     diagnostic::{Diagnostic, Severity},
@@ -26,6 +29,8 @@ type Touched = BTreeMap<ObjectKey, Option<(Rank, Arc<Object>)>>;
 #[derive(Debug, Clone, Default)]
 pub struct Merge {
     seen: Vec<Shards>,
+    /// Sources whose objects are changed versions of others.
+    overriding: BTreeSet<usize>,
     declared: BTreeMap<ObjectKey, BTreeMap<Rank, Arc<Object>>>,
 }
 
@@ -52,6 +57,9 @@ impl Merge {
             let Some(seen) = self.seen.get_mut(source) else {
                 continue;
             };
+            if view.layer == Layer::Override {
+                self.overriding.insert(source);
+            }
             let replaced = replaced_shards(seen, &view.shards);
             if replaced.is_empty() {
                 continue;
@@ -129,6 +137,21 @@ impl Merge {
         self.declared.get(key)?.values().next()
     }
 
+    /// The first declaration of an object, without overrides.
+    pub fn declared(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.declarations(self.declared.get(key)?).next()
+    }
+
+    fn declarations<'m>(
+        &'m self,
+        declared: &'m BTreeMap<Rank, Arc<Object>>,
+    ) -> impl Iterator<Item = &'m Arc<Object>> {
+        declared
+            .iter()
+            .filter(|(rank, _)| !self.overriding.contains(&rank.source))
+            .map(|(_, object)| object)
+    }
+
     /// The rank of the object in force.
     pub fn rank(&self, key: &ObjectKey) -> Option<&Rank> {
         self.declared.get(key)?.keys().next()
@@ -161,9 +184,8 @@ impl Merge {
             .values()
             .filter(|declared| declared.len() > 1)
             .flat_map(|declared| {
-                let first = declared.values().next();
-                declared
-                    .values()
+                let first = self.declarations(declared).next();
+                self.declarations(declared)
                     .skip(1)
                     .zip(std::iter::repeat(first))
                     .filter_map(|(second, first)| {

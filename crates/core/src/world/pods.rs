@@ -1,34 +1,143 @@
-//! Simulated pods and the controllers that keep their number: Deployments make ReplicaSets, ReplicaSets make pods,
-//! bare Pods are themselves. Owns names, rollouts and pod states; must not start anything: it returns actions, and
+//! Simulated pods and the controllers that keep their number: Deployments make ReplicaSets; ReplicaSets, DaemonSets
+//! and StatefulSets make pods; bare Pods are themselves. Owns names, rollouts and pod states; must not start anything: it returns actions, and
 //! what became of them comes back as observations.
 //!
 //! The way through: [`reconcile`] takes observations and timers in, finds the owners they concern, and lets
-//! each of those compare what it wants with what the table has (`deployment`, `replica_set`). Nothing is
+//! each of those compare what it wants with what the table has (`deployment`, `replica_set`, `daemon_set`,
+//! `stateful_set`). Nothing is
 //! remembered as "to do": a lost or repeated observation is put right by the next comparison.
 
+mod behaviour;
 mod control;
+mod daemon_set;
 mod deployment;
+mod life;
 mod names;
+mod nodes;
+mod ownership;
+mod plan;
+mod progress;
 mod replica_set;
+mod revisions;
+mod stateful_set;
+mod status;
+mod targets;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
-
-use crate::{
-    object::{ContainerPort, Labels, Object, ObjectKey, PodSpec, PodTemplate},
-    time::Timestamp,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
 };
 
-pub use control::{Round, host_lost, reconcile};
-pub use names::{pod_name, template_hash_text};
-pub use replica_set::{RunningReplicaSet, replica_sets};
+use crate::{
+    object::{ContainerPort, LabelSelector, Labels, Object, ObjectKey, PodSpec, PodTemplate},
+    time::Timestamp,
+    world::services::LabelIndex,
+};
 
-/// The label that tells the pods of a Deployment's revisions apart (`pod-template-hash`).
-pub const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+pub use crate::object::workload::TEMPLATE_HASH_LABEL;
+pub use behaviour::Behaviour;
+pub use control::{CommandError, Round, ServicePorts, check_command, host_lost, reconcile};
+pub use names::{pod_name, template_hash_text};
+pub use nodes::PodNode;
+pub use plan::{ContainerPlan, PROBE_HEADER, Served, ServedProbe};
+pub use progress::{Condition, ConditionKind, ConditionStatus};
+pub use replica_set::{RunningReplicaSet, replica_sets};
+pub use revisions::{CHANGE_CAUSE, REVISION_HASH_LABEL, Revision, revisions};
+pub use status::{
+    DaemonSetStatus, DeploymentStatus, StatefulSetStatus, daemon_set_status, deployment_status,
+    generation, stateful_set_status,
+};
+pub(crate) use targets::simulated_targets;
 
 /// Namespace and name.
 pub type PodKey = (Arc<str>, Arc<str>);
+
+/// Who owns a pod: its controller.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodOwner {
+    /// ReplicaSet, DaemonSet or StatefulSet.
+    pub kind: crate::object::Kind,
+    /// Its name, in the pod's namespace.
+    pub name: Arc<str>,
+}
+
+/// What people ask of simulated pods at run time. It lasts as long as the pod does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodCommand {
+    /// End it. Its controller makes another one; a bare Pod stays away until its document is edited or until
+    /// [`PodCommand::Reset`].
+    Delete {
+        /// Which one.
+        pod: PodKey,
+        /// Instead of the pod's grace.
+        grace: Option<Duration>,
+    },
+    /// Change its labels.
+    Label {
+        /// Which one.
+        pod: PodKey,
+        /// `Some` sets a label, `None` takes it away.
+        changes: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    },
+    /// Change its annotations.
+    Annotate {
+        /// Which one.
+        pod: PodKey,
+        /// As for labels.
+        changes: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    },
+    /// Make it fail, or heal it.
+    Fault {
+        /// Which one.
+        pod: PodKey,
+        /// In what.
+        fault: Fault,
+        /// Fail, or heal.
+        failing: bool,
+    },
+    /// Take back labels, annotations, faults and deletions of all pods, or of one.
+    Reset {
+        /// `None` means all.
+        pod: Option<PodKey>,
+    },
+}
+
+/// What fails in a simulated pod.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    /// Its readiness probes answer 503; without such a probe it is not ready at once.
+    Ready,
+    /// Its liveness probes answer 503; without such a probe its containers are restarted at once.
+    Live,
+    /// It closes its ports.
+    Port,
+}
+
+/// One container of a simulated pod, as `status.containerStatuses` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// It runs since this time.
+    pub running_since: Option<Timestamp>,
+    /// Why it waits when it does not run: `ContainerCreating`, `CrashLoopBackOff`.
+    pub waiting: Option<Arc<str>>,
+    /// Its startup probe has succeeded, or it has none.
+    pub started: bool,
+    /// Its readiness probe succeeds, or it has none.
+    pub ready: bool,
+    /// Times that it was restarted.
+    pub restarts: u32,
+    /// When it ended last, and why.
+    pub last_end: Option<(Timestamp, Arc<str>)>,
+}
 
 /// Identity of one incarnation of a simulated pod; never used twice in a run.
 #[derive(
@@ -42,7 +151,7 @@ pub struct PodUid(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PodAction {
-    /// Serve these ports at this address.
+    /// Serve these containers' ports at this address. Said of a pod that runs, it is to say again how it is.
     Start {
         /// Identity.
         uid: PodUid,
@@ -50,8 +159,44 @@ pub enum PodAction {
         name: Arc<str>,
         /// Its address.
         ip: IpAddr,
-        /// Container ports to serve, without duplicates.
-        ports: Vec<WantedPort>,
+        /// Its containers in the order of the spec; no port belongs to two of them.
+        containers: Vec<ContainerPlan>,
+        /// How it behaves.
+        behaviour: Behaviour,
+        /// What fails in it.
+        faults: BTreeSet<Fault>,
+    },
+    /// Open and close ports of a running pod until they are these.
+    Ports {
+        /// Identity.
+        uid: PodUid,
+        /// Every container's ports, in the order of the spec.
+        ports: Vec<Vec<WantedPort>>,
+    },
+    /// Behave and fail like this from now on.
+    Adjust {
+        /// Identity.
+        uid: PodUid,
+        /// How it behaves.
+        behaviour: Behaviour,
+        /// What fails in it.
+        faults: BTreeSet<Fault>,
+    },
+    /// Close one container's ports as at the pod's end; the others go on.
+    EndContainer {
+        /// Identity.
+        uid: PodUid,
+        /// Which container.
+        container: Arc<str>,
+        /// Time to finish, in milliseconds.
+        grace_ms: u64,
+    },
+    /// Open the ports of a container that has ended.
+    StartContainer {
+        /// Identity.
+        uid: PodUid,
+        /// Which container.
+        container: Arc<str>,
     },
     /// Stop accepting at once, finish what is being served, end after `grace`.
     Stop {
@@ -97,16 +242,57 @@ pub enum PodObservation {
         /// Identity.
         uid: PodUid,
     },
+    /// One of its containers ended or came back.
+    Container {
+        /// Identity.
+        uid: PodUid,
+        /// Which container.
+        container: Arc<str>,
+        /// What became of it.
+        became: ContainerChange,
+    },
+}
+
+impl PodObservation {
+    /// Which pod it is about.
+    pub const fn uid(&self) -> PodUid {
+        let (Self::Running { uid, .. }
+        | Self::Failed { uid, .. }
+        | Self::Ended { uid }
+        | Self::Container { uid, .. }) = self;
+        *uid
+    }
+}
+
+/// What became of one container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ContainerChange {
+    /// Its last connection is done or was cut.
+    Ended,
+    /// It serves again: for every wanted port of it the number really bound.
+    Running {
+        /// Wanted port and the number bound for it.
+        bound: Vec<(WantedPort, u16)>,
+    },
+    /// It could not start; it is tried again.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// State of a simulated pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodPhase {
-    /// Its start was asked for.
+    /// It was made and nothing else: not scheduled (`SimulatedPod::node` is where it will go), no start. Status
+    /// `Pending`; ends in the next round.
+    Pending,
+    /// Its start was asked for. Status `ContainerCreating`.
     Starting,
-    /// It serves since this time.
+    /// Its containers run, as far as they do not wait for a restart.
     Running {
-        /// When it became ready.
+        /// When they started.
         since: Timestamp,
     },
     /// It could not start; another attempt at this time.
@@ -134,12 +320,29 @@ pub struct SimulatedPod {
     pub name: Arc<str>,
     /// Labels, with `pod-template-hash` for pods of a Deployment.
     pub labels: Labels,
-    /// The ReplicaSet that owns it; `None` for a bare Pod.
-    pub replica_set: Option<Arc<str>>,
+    /// Annotations.
+    pub annotations: Labels,
+    /// Its controller; `None` for a bare Pod and for one that was released.
+    pub owner: Option<PodOwner>,
     /// Containers, host name.
     pub spec: Arc<PodSpec>,
+    /// What it was made from: the template, or the bare Pod's document, as JSON with sorted keys.
+    pub manifest: Arc<str>,
+    /// The node that it counts as running on; while it is `Pending`, the one that it will get; empty while there is
+    /// none for it.
+    pub node: Arc<str>,
+    /// Why there is no node for it, in the scheduler's words: it stays `Pending` and has no address to show.
+    pub unschedulable: Option<Arc<str>>,
     /// Its address.
     pub ip: IpAddr,
+    /// Its containers in the order of the spec.
+    pub containers: Vec<ContainerState>,
+    /// Since when it is ready, if it is.
+    pub ready_since: Option<Timestamp>,
+    /// What is made to fail in it.
+    pub faults: BTreeSet<Fault>,
+    /// It was given these labels or annotations at run time: what it had before.
+    pub original: Option<(Labels, Labels)>,
     /// State.
     pub phase: PodPhase,
     /// Container ports whose number had to be another one: what the endpoints say.
@@ -149,9 +352,19 @@ pub struct SimulatedPod {
 }
 
 impl SimulatedPod {
-    /// Whether it may get new connections.
+    /// Whether it may get new connections: condition `Ready`.
     pub const fn is_ready(&self) -> bool {
+        matches!(self.phase, PodPhase::Running { .. }) && self.ready_since.is_some()
+    }
+
+    /// Whether its containers run, as far as they do not wait for a restart.
+    pub const fn is_running(&self) -> bool {
         matches!(self.phase, PodPhase::Running { .. })
+    }
+
+    /// Whether the pod host has it and it is not being shut down.
+    const fn is_served(&self) -> bool {
+        matches!(self.phase, PodPhase::Starting | PodPhase::Running { .. })
     }
 
     /// Whether it is being shut down.
@@ -192,16 +405,24 @@ impl From<&ContainerPort> for WantedPort {
 struct ReplicaSet {
     namespace: Arc<str>,
     name: Arc<str>,
-    /// What its pods' names begin with.
-    pod_base: Arc<str>,
     deployment: Option<Arc<str>>,
     revision: u64,
+    /// Revisions that it had before (`deployment.kubernetes.io/revision-history`).
+    former_revisions: Vec<u64>,
+    /// Annotations copied from its Deployment.
+    annotations: Labels,
     replicas: u32,
+    /// `deployment.kubernetes.io/desired-replicas`: of the Deployment when this set was scaled last.
+    desired: u32,
+    /// `deployment.kubernetes.io/max-replicas`: that and `maxSurge`.
+    most: u32,
     min_ready: Duration,
+    selector: LabelSelector,
     template: Arc<PodTemplate>,
     /// Labels of its pods: the template's, with the hash label for those of a Deployment.
     labels: Labels,
     created: Timestamp,
+    generation: u64,
 }
 
 /// Everything the controllers keep: pods by namespace and name, ReplicaSets, identities handed out.
@@ -210,6 +431,14 @@ pub struct PodTable {
     /// Pods by (namespace, name).
     pub pods: BTreeMap<PodKey, Arc<SimulatedPod>>,
     sets: BTreeMap<PodKey, Arc<ReplicaSet>>,
+    /// Names of pods by namespace and owner.
+    owned: ownership::OwnerIndex,
+    /// Pods of nobody by label.
+    orphans: LabelIndex,
+    /// What is remembered of declared workloads.
+    workloads: BTreeMap<ObjectKey, Arc<revisions::WorkloadState>>,
+    /// Nodes as the last round saw them.
+    nodes: Vec<PodNode>,
     /// Owners as the last round saw them.
     seen: Owners,
     uids: BTreeMap<PodUid, PodKey>,
@@ -219,7 +448,11 @@ pub struct PodTable {
     wakes: BTreeMap<ObjectKey, Timestamp>,
     /// Pods that found no address or whose name is taken, by owner.
     unplaced: BTreeMap<ObjectKey, u32>,
-    /// Not after the earliest time at which a pod is started again or given up.
+    /// What is kept of each pod beside what is shown: its containers' steps, the ports asked for.
+    lives: BTreeMap<PodUid, life::Life>,
+    /// Bare Pods that were deleted by command, with their document at that time.
+    absent: BTreeMap<PodKey, Arc<str>>,
+    /// Not after the earliest time at which something has to happen to a pod.
     pod_timer: Option<Timestamp>,
     last_uid: u64,
     host_lost: bool,
@@ -230,6 +463,21 @@ impl PodTable {
     /// how many are missing. They are tried again.
     pub fn unplaced(&self) -> impl Iterator<Item = (&ObjectKey, u32)> {
         self.unplaced.iter().map(|(key, missing)| (key, *missing))
+    }
+
+    /// The nodes that pods may run on.
+    pub fn nodes(&self) -> &[PodNode] {
+        &self.nodes
+    }
+
+    /// Bare Pods that stay away because they were deleted by command.
+    pub fn deleted(&self) -> impl Iterator<Item = &PodKey> {
+        self.absent.keys()
+    }
+
+    /// The pod with this identity.
+    pub fn by_uid(&self, uid: PodUid) -> Option<&Arc<SimulatedPod>> {
+        self.pods.get(self.uids.get(&uid)?)
     }
 
     /// Starts of this pod that failed in a row.
@@ -250,8 +498,5 @@ pub struct Reconciled {
     pub deadline: Option<Timestamp>,
 }
 
-/// Declared objects that own pods, by key: Deployments, ReplicaSets and Pods without an address of their own.
+/// Declared objects that own pods, by key: workloads, and Pods without an address of their own.
 pub type Owners = BTreeMap<ObjectKey, Arc<Object>>;
-
-/// The default of `terminationGracePeriodSeconds`.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);

@@ -37,6 +37,18 @@ impl SourceReport {
 pub struct SourceView {
     /// Shards. An unchanged shard is the same `Arc` as in the view before.
     pub shards: BTreeMap<Arc<str>, Arc<Shard>>,
+    /// What its objects are to those of other sources.
+    pub layer: Layer,
+}
+
+/// What a source's objects are to those of other sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layer {
+    /// Declarations: the same object twice is a mistake.
+    #[default]
+    Declared,
+    /// Changed versions of what others declare: they are in force, and nobody is told of two.
+    Override,
 }
 
 /// The objects of one file in document order, with what was found wrong there.

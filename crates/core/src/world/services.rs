@@ -12,11 +12,15 @@ use super::{
     addresses::Addresses,
     pods::{SimulatedPod, WantedPort},
 };
-use crate::object::{
-    AddressType, Conditions, EndpointSlice, Hints, Labels, Object, Pod, PodSpec, Protocol, Service,
-    ServicePort, SliceEndpoint, SlicePort, TargetPort,
-    endpoints::{EndpointSubset, Endpoints},
-    service::{HEADLESS_LABEL, IpFamily, SERVICE_PROXY_NAME_LABEL},
+use crate::{
+    object::{
+        AddressType, Conditions, EndpointSlice, Hints, Labels, Object, Pod, PodSpec, Protocol,
+        Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Weight,
+        endpoints::{EndpointSubset, Endpoints},
+        service::{HEADLESS_LABEL, IpFamily, SERVICE_PROXY_NAME_LABEL},
+        workload::selects,
+    },
+    snapshot::service_path,
 };
 
 /// A Service with all that belongs to it.
@@ -49,16 +53,18 @@ pub struct PodEndpoint<'a> {
     addresses: Vec<IpAddr>,
     conditions: Conditions,
     node: Option<Arc<str>>,
+    weight: Weight,
     simulated: Option<&'a SimulatedPod>,
 }
 
 impl<'a> PodEndpoint<'a> {
-    /// A pod of a manifest that has an address; `None` for one without, or one that has finished.
-    pub fn declared(name: &'a Arc<str>, pod: &'a Pod) -> Option<Self> {
+    /// A pod of a manifest that has an address; `None` for one without, or one that has finished. `probed` is what its
+    /// probes say, if any are run; else its condition `Ready` counts.
+    pub fn declared(name: &'a Arc<str>, pod: &'a Pod, probed: Option<bool>) -> Option<Self> {
         if pod.pod_ips.is_empty() || pod.finished {
             return None;
         }
-        let serving = pod.ready.unwrap_or(true);
+        let serving = probed.or(pod.ready).unwrap_or(true);
         Some(Self {
             name,
             spec: &pod.spec,
@@ -69,12 +75,21 @@ impl<'a> PodEndpoint<'a> {
                 terminating: pod.terminating,
             },
             node: pod.spec.node_name.clone(),
+            weight: Weight::default(),
             simulated: None,
         })
     }
 
+    /// The same pod with the weight that its annotations give it.
+    pub fn weighed_by(self, annotations: &Labels) -> Self {
+        Self {
+            weight: Weight::of(annotations).unwrap_or_default(),
+            ..self
+        }
+    }
+
     /// A simulated pod. It stops accepting when its end begins, so it does not serve while terminating.
-    pub fn simulated(pod: &'a SimulatedPod, node: &Arc<str>) -> Self {
+    pub fn simulated(pod: &'a SimulatedPod) -> Self {
         let ready = pod.is_ready();
         Self {
             name: &pod.name,
@@ -85,7 +100,8 @@ impl<'a> PodEndpoint<'a> {
                 serving: ready,
                 terminating: pod.is_terminating(),
             },
-            node: Some(Arc::clone(node)),
+            node: Some(Arc::clone(&pod.node)),
+            weight: Weight::of(&pod.annotations).unwrap_or_default(),
             simulated: Some(pod),
         }
     }
@@ -130,6 +146,7 @@ impl<'a> PodEndpoint<'a> {
             zone: None,
             pod_name: Some(Arc::clone(self.name)),
             hints: Hints::default(),
+            weight: self.weight,
         }
     }
 }
@@ -247,6 +264,30 @@ impl LabelIndex {
         let key = (Arc::clone(namespace), Arc::clone(label), Arc::clone(value));
         self.by_label.get(&key).into_iter().flatten()
     }
+}
+
+/// The numbers that the Services which select a pod with `labels` send to.
+pub fn target_ports(
+    services: &LabelIndex,
+    records: &BTreeMap<Arc<str>, Arc<ServiceRecord>>,
+    namespace: &Arc<str>,
+    labels: &Labels,
+) -> Vec<WantedPort> {
+    let near = labels
+        .iter()
+        .flat_map(|(label, value)| services.get(namespace, label, value));
+    let near = near.filter_map(|name| records.get(&*service_path(namespace, name)));
+    let selecting = near.filter(|record| selects(&record.spec.selector, labels));
+    let ports = selecting.flat_map(|record| &record.spec.ports);
+    let numbers = ports.filter_map(|port| match port.target_port {
+        TargetPort::Number(number) => Some(WantedPort {
+            number,
+            protocol: port.protocol,
+        }),
+        TargetPort::Name(_) => None,
+    });
+    let numbers: BTreeSet<WantedPort> = numbers.collect();
+    numbers.into_iter().collect()
 }
 
 /// The one pair of a selector under which a Service is indexed: the first.

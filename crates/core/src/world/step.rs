@@ -1,20 +1,26 @@
 //! One round of the world. Owns the order of its stages and which Services a change concerns; each stage itself is
 //! a module beside this one.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     Simulation, World,
     addresses::{self, Applicant, Rules},
     claims::Claimed,
     merge::{Change, Rank},
-    pods::{self, Owners, PodAction, PodObservation, Round},
+    pods::{self, Owners, PodAction, PodCommand, PodObservation, PodPhase, Round, ServicePorts},
+    probes::{ProbeObservation, ProbeTargets, WrittenSlice},
     report::SourceReport,
-    services::{PodEndpoint, ServiceRecord, index_pair, mirrored, slices_of_pods},
+    services::{PodEndpoint, ServiceRecord, index_pair, mirrored, slices_of_pods, target_ports},
 };
 use crate::{
     object::{
-        ClusterIpRequest, Kind, Object, ObjectKey, Service, ServiceType, Spec,
+        ClusterIpRequest, EndpointProbe, Kind, Labels, Object, ObjectKey, Service, ServiceType,
+        Spec,
         diagnostic::{Diagnostic, Severity},
         workload::selects,
     },
@@ -22,13 +28,26 @@ use crate::{
     time::Timestamp,
 };
 
+/// Kinds whose objects have simulated pods.
+pub(super) const OWNERS: [Kind; 5] = [
+    Kind::Pod,
+    Kind::ReplicaSet,
+    Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::StatefulSet,
+];
+
 /// What a round is given.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Input<'a> {
     /// The newest report of each source, in order of precedence.
     pub reports: &'a [SourceReport],
-    /// What was seen since the last round.
+    /// What was seen of simulated pods since the last round.
     pub observations: &'a [PodObservation],
+    /// What probes said since the last round.
+    pub probes: &'a [ProbeObservation],
+    /// What people asked of simulated pods since the last round.
+    pub commands: &'a [PodCommand],
     /// The time.
     pub now: Timestamp,
     /// Whether to serve although a required source is still pending (its deadline has passed).
@@ -69,7 +88,9 @@ pub fn step(mut world: World, input: Input<'_>) -> Step {
         world.allocate(pending, &mut changed);
     }
     let (actions, deadline) = world.run_pods(&input, &mut changed);
+    world.take_probes(input.probes, input.now, &mut changed);
     world.rebuild(&mut changed);
+    world.collect_probe_targets();
     Step {
         world,
         changed,
@@ -79,15 +100,20 @@ pub fn step(mut world: World, input: Input<'_>) -> Step {
 }
 
 /// One step and its snapshot: what offline commands read.
-pub fn compile_once(world: World, reports: &[SourceReport], now: Timestamp) -> (World, Snapshot) {
+pub fn compile_once(
+    mut world: World,
+    reports: &[SourceReport],
+    now: Timestamp,
+) -> (World, Snapshot) {
+    world.probes.is_offline = true;
     let empty = Snapshot::empty(Arc::clone(world.cluster()));
     let stepped = step(
         world,
         Input {
             reports,
-            observations: &[],
             now,
             waited_enough: true,
+            ..Input::default()
         },
     );
     let (snapshot, _) = compile(&empty, &stepped.world, &stepped.changed);
@@ -114,6 +140,7 @@ impl World {
             }
             Kind::EndpointSlice => self.index_slice(change, changed),
             Kind::Pod => {
+                self.index_pod_probes(change);
                 for (object, enters) in [(&change.before, false), (&change.after, true)] {
                     let Some(object) = object
                         .as_ref()
@@ -130,21 +157,27 @@ impl World {
                     changed.extend(self.services_selecting(&key.namespace, labels));
                 }
             }
-            Kind::Namespace | Kind::Node | Kind::ReplicaSet | Kind::Deployment => {}
+            Kind::Node => self.index_node(change, changed),
+            Kind::Namespace
+            | Kind::ReplicaSet
+            | Kind::Deployment
+            | Kind::DaemonSet
+            | Kind::StatefulSet => {}
         }
     }
 
     fn index_slice(&mut self, change: &Change, changed: &mut BTreeSet<Arc<str>>) {
         let key = &change.key;
         for (object, enters) in [(&change.before, false), (&change.after, true)] {
-            let Some(Spec::EndpointSlice(slice)) = object.as_ref().map(|object| &object.spec)
-            else {
+            let Some(object) = object else { continue };
+            let Spec::EndpointSlice(slice) = &object.spec else {
                 continue;
             };
             let Some(service) = &slice.service_name else {
                 continue;
             };
             let path: Arc<str> = service_path(&key.namespace, service).into();
+            self.probes.set_slice(&path, object, enters);
             let slices = self.slices.entry(Arc::clone(&path)).or_default();
             if enters {
                 slices.insert(Arc::clone(&key.name), Arc::clone(slice));
@@ -346,20 +379,38 @@ impl World {
             return (Vec::new(), None);
         }
         let mut owners = Owners::new();
-        for kind in [Kind::Pod, Kind::ReplicaSet, Kind::Deployment] {
+        for kind in OWNERS {
             let of_kind = self
                 .merge
                 .iter_kind(kind)
                 .filter(|(_, object)| owns_simulated_pods(object));
             owners.extend(of_kind.map(|(key, object)| (key.clone(), Arc::clone(object))));
         }
+        let nodes = self.pod_nodes();
+        let edited: BTreeSet<Arc<str>> = changed
+            .iter()
+            .filter_map(|path| path.split('/').next().map(Arc::from))
+            .collect();
+        let (services, records) = (&self.services_by_label, &self.records);
+        let service_ports = |namespace: &Arc<str>, labels: &Labels| {
+            target_ports(services, records, namespace, labels)
+        };
         let round = Round {
             observations: input.observations,
             addresses: &mut self.pod_addresses,
             now: input.now,
             seed: self.settings.seed,
+            node: Arc::clone(&self.settings.cluster.node_name),
+            nodes: &nodes,
+            probes: input.probes,
+            commands: input.commands,
+            service_ports: ServicePorts(&service_ports),
+            edited: &edited,
+            events: &mut self.events,
         };
         let reconciled = pods::reconcile(&mut self.pods, &owners, round);
+        // What a container does inside a pod may change its probes and nothing else.
+        self.probes.stale |= !self.pods.pods.is_empty() || !reconciled.changed.is_empty();
         for (namespace, labels) in &reconciled.changed {
             changed.extend(self.services_selecting(namespace, labels));
         }
@@ -381,11 +432,13 @@ impl World {
         }
         queue = changed.iter().cloned().collect();
         for path in queue {
-            let Some(record) = self.records.get(&path) else {
+            let Some(record) = self.records.get(&path).cloned() else {
+                self.probes.set_service(&path, ProbeTargets::new());
                 continue;
             };
-            let slices = self.slices_of(&path, record);
-            let shared = shared_addresses(record, &self.settings.cluster);
+            self.probe_endpoints(&path, &record);
+            let slices = self.slices_of(&path, &record);
+            let shared = shared_addresses(&record, &self.settings.cluster);
             let lost = shared.into_iter().filter_map(|claimed| {
                 let winner = self
                     .claims
@@ -396,7 +449,7 @@ impl World {
             let rebuilt = ServiceRecord {
                 slices,
                 lost: lost.collect(),
-                ..ServiceRecord::clone(record)
+                ..ServiceRecord::clone(&record)
             };
             self.records.insert(path, Arc::new(rebuilt));
         }
@@ -407,34 +460,61 @@ impl World {
         path: &Arc<str>,
         record: &ServiceRecord,
     ) -> Vec<Arc<crate::object::EndpointSlice>> {
-        let key = &record.object.key;
-        let mut slices: Vec<_> = self
-            .slices
-            .get(path)
-            .into_iter()
-            .flat_map(|named| named.values().cloned())
+        let written = self.written_slices(path, record).into_iter();
+        let mut slices: Vec<_> = written
+            .map(|written| self.probes.with_conditions(path, written))
             .collect();
+        let key = &record.object.key;
+        let is_alias = record.spec.service_type == ServiceType::ExternalName;
+        if !is_alias && !record.spec.selector.is_empty() {
+            slices.extend(slices_of_pods(
+                &key.name,
+                &record.spec,
+                &self.selected_pods(&key.namespace, &record.spec),
+            ));
+        }
+        // Those by hand come first and stay as they are; of the others we are the controller.
+        let by_hand = self.slices.get(path).map_or(0, BTreeMap::len);
+        let made = slices.iter_mut().skip(by_hand).filter(|_| !is_alias);
+        let mut zones = None;
+        for slice in made {
+            let zones = zones.get_or_insert_with(|| self.zones());
+            *slice = zones.complete(slice, record.spec.traffic_distribution);
+        }
+        slices
+    }
+
+    /// Slices that were written by hand, by name, then those mirrored from Endpoints, each with the probe that its own
+    /// annotation asks for, else the Service's.
+    pub(super) fn written_slices(
+        &self,
+        path: &Arc<str>,
+        record: &ServiceRecord,
+    ) -> Vec<WrittenSlice> {
         if record.spec.service_type == ServiceType::ExternalName {
             return Vec::new();
         }
-        if record.spec.selector.is_empty() {
-            let endpoints = ObjectKey {
-                kind: Kind::Endpoints,
-                ..key.clone()
-            };
-            if let Some(Spec::Endpoints(endpoints)) =
-                self.merge.get(&endpoints).map(|object| &object.spec)
-            {
-                slices.extend(mirrored(&key.name, endpoints));
-            }
-            return slices;
+        let of_service = EndpointProbe::of(&record.object.meta.annotations);
+        let named = self.slices.get(path).into_iter().flatten();
+        let mut written: Vec<WrittenSlice> = named
+            .map(|(name, slice)| {
+                let own = self.probes.of_slice(path, name);
+                (own.or(of_service.as_ref()).cloned(), Arc::clone(slice))
+            })
+            .collect();
+        let endpoints = ObjectKey {
+            kind: Kind::Endpoints,
+            ..record.object.key.clone()
+        };
+        if record.spec.selector.is_empty()
+            && let Some(object) = self.merge.get(&endpoints)
+            && let Spec::Endpoints(endpoints) = &object.spec
+        {
+            let probe = EndpointProbe::of(&object.meta.annotations).or(of_service);
+            let mirrored = mirrored(&record.object.key.name, endpoints).into_iter();
+            written.extend(mirrored.map(|slice| (probe.clone(), slice)));
         }
-        slices.extend(slices_of_pods(
-            &key.name,
-            &record.spec,
-            &self.selected_pods(&key.namespace, &record.spec),
-        ));
-        slices
+        written
     }
 
     fn selected_pods<'a>(
@@ -458,7 +538,10 @@ impl World {
                 let Spec::Pod(pod) = &object.spec else {
                     return None;
                 };
-                let endpoint = PodEndpoint::declared(&object.key.name, pod)?;
+                let pod_key = (Arc::clone(namespace), Arc::clone(name));
+                let probed = self.probes.readiness(&pod_key);
+                let endpoint = PodEndpoint::declared(&object.key.name, pod, probed)?
+                    .weighed_by(&object.meta.annotations);
                 selects(&service.selector, &object.meta.labels).then_some(endpoint)
             });
         let first = (Arc::clone(namespace), Arc::from(""));
@@ -467,9 +550,13 @@ impl World {
             .pods
             .range(first..)
             .take_while(|((of, _), _)| of == namespace);
-        let simulated = in_namespace.filter(|(_, pod)| selects(&service.selector, &pod.labels));
-        let simulated =
-            simulated.map(|(_, pod)| PodEndpoint::simulated(pod, &self.settings.cluster.node_name));
+        // A pod that is not scheduled has no address yet.
+        let simulated = in_namespace.filter(|(_, pod)| {
+            pod.phase != PodPhase::Pending
+                && pod.unschedulable.is_none()
+                && selects(&service.selector, &pod.labels)
+        });
+        let simulated = simulated.map(|(_, pod)| PodEndpoint::simulated(pod));
         declared.chain(simulated).collect()
     }
 }
@@ -514,11 +601,37 @@ fn forbidden_edit(before: &Object, after: &Object) -> Option<(&'static str, &'st
             let external = |service: &Service| service.service_type == ServiceType::ExternalName;
             let asked = |service: &Service| service.cluster_ip.clone();
             let fixed = !external(before) && !external(after) && asked(before) != asked(after);
-            (fixed && asked(after) != ClusterIpRequest::Auto)
-                .then_some(("spec.clusterIP", "the cluster IP"))
+            let address = fixed && asked(after) != ClusterIpRequest::Auto;
+            let port = |service: &Service| service.health_check_node_port;
+            let check = before.takes_health_check()
+                && after.takes_health_check()
+                && port(after).is_some()
+                && port(before).is_some_and(|before| port(after) != Some(before));
+            let both = before.service_type == after.service_type;
+            let class = both && before.load_balancer_class != after.load_balancer_class;
+            let fields = [
+                (address, "spec.clusterIP", "the cluster IP"),
+                (
+                    check,
+                    "spec.healthCheckNodePort",
+                    "the port of the health check",
+                ),
+                (
+                    class,
+                    "spec.loadBalancerClass",
+                    "the class of the load balancer",
+                ),
+            ];
+            let mut fields = fields.into_iter();
+            fields.find_map(|(is_changed, path, what)| is_changed.then_some((path, what)))
         }
         (Spec::Workload(before), Spec::Workload(after)) => {
-            (before.selector != after.selector).then_some(("spec.selector", "the selector"))
+            let named = before.service_name != after.service_name;
+            let named = named.then_some(("spec.serviceName", "the name of the Service"));
+            let selects = before.selector != after.selector;
+            selects
+                .then_some(("spec.selector", "the selector"))
+                .or(named)
         }
         (Spec::EndpointSlice(before), Spec::EndpointSlice(after)) => (before.address_type
             != after.address_type)

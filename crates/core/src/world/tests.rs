@@ -1,6 +1,12 @@
 //! Worlds under edits: whatever the history, what is in force is what the newest reports say, and nothing is given
 //! to two Services.
 
+mod balancing;
+mod probes;
+mod rules;
+mod selection;
+mod sets;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -10,10 +16,9 @@ use crate::{
     object::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Labels, Meta, Origin, Pod,
         PodSpec, Position, Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort,
-        Spec, TargetPort, TrafficPolicy, service::SERVICE_PROXY_NAME_LABEL,
+        Spec, TargetPort, TrafficPolicy, Weight, service::SERVICE_PROXY_NAME_LABEL,
     },
     snapshot::{NodePortAddresses, Snapshot, compile::compile},
-    time::Timestamp,
 };
 
 fn cluster() -> Cluster {
@@ -28,6 +33,8 @@ fn cluster() -> Cluster {
         dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
     }
 }
 
@@ -59,6 +66,7 @@ fn object(kind: Kind, name: &str, labels: Labels, spec: Spec) -> Arc<Object> {
             position: Position::default(),
             marks: Arc::from([]),
         },
+        manifest: "{}".into(),
         spec,
     })
 }
@@ -113,6 +121,7 @@ fn slice(name: &str, service: &str, last: u8) -> Arc<Object> {
             zone: None,
             pod_name: None,
             hints: Hints::default(),
+            weight: Weight::default(),
         }],
     };
     let spec = Spec::EndpointSlice(Arc::new(slice));
@@ -122,11 +131,7 @@ fn slice(name: &str, service: &str, last: u8) -> Arc<Object> {
 fn pod(name: &str, app: &str, last: u8) -> Arc<Object> {
     let pod = Pod {
         spec: Arc::new(PodSpec {
-            containers: Vec::new(),
-            hostname: None,
-            subdomain: None,
-            node_name: None,
-            termination_grace: std::time::Duration::from_secs(30),
+            ..PodSpec::default()
         }),
         pod_ips: vec![[127, 2, 0, last].into()],
         ready: None,
@@ -170,9 +175,8 @@ impl Bench {
     fn report_late(&mut self, reports: &[SourceReport], waited_enough: bool) -> usize {
         let input = Input {
             reports,
-            observations: &[],
-            now: Timestamp::default(),
             waited_enough,
+            ..Input::default()
         };
         let stepped = step(self.world.take(), input);
         self.world = stepped.world;
@@ -251,6 +255,8 @@ fn dump(bench: &Bench) -> BTreeMap<String, String> {
             format!("{cluster_ip:?} {endpoint_of:?}"),
         );
     }
+    let targets = bench.world.probe_targets();
+    all.insert("probes".into(), format!("{targets:?}"));
     all.insert("namespaces".into(), format!("{:?}", snapshot.namespaces));
     all.insert(
         "findings".into(),
@@ -536,6 +542,7 @@ fn any_object() -> impl Strategy<Value = Arc<Object>> {
         4 => any_service(),
         2 => (0..4_u8, 0..5_u8, 1..6_u8).prop_map(|(name, of, last)| slice(&format!("e{name}"), &format!("s{of}"), last)),
         2 => (0..4_u8, 0..3_u8, 1..6_u8).prop_map(|(name, app, last)| pod(&format!("p{name}"), &format!("app{app}"), last)),
+        2 => probes::any_probed(),
     ]
 }
 
@@ -618,4 +625,63 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn simulated_pod_serves_the_numbers_that_its_services_send_to() {
+    let container = crate::object::Container {
+        name: "main".into(),
+        ..crate::object::Container::default()
+    };
+    let pod = Pod {
+        spec: Arc::new(PodSpec {
+            containers: vec![container],
+            ..PodSpec::default()
+        }),
+        pod_ips: Vec::new(),
+        ready: None,
+        terminating: false,
+        finished: false,
+    };
+    let pod = object(Kind::Pod, "web", labels("web"), Spec::Pod(Arc::new(pod)));
+    let web = |target| {
+        let mut spec = spec(ClusterIP, &[(80, Protocol::Tcp, None)]);
+        spec.selector = labels("web");
+        spec.ports[0].target_port = TargetPort::Number(target);
+        service("web", spec)
+    };
+    let mut other = spec(ClusterIP, &[(81, Protocol::Tcp, None)]);
+    other.selector = labels("other");
+    let other = service("other", other);
+    let mut bench = Bench::new(Deviations::default());
+    bench.world = World::new(WorldSettings {
+        simulation: Simulation::On,
+        ..WorldSettings::clone(&bench.world.settings)
+    });
+    let turn = |bench: &mut Bench, target| {
+        bench.file("a", &[pod.clone(), web(target), other.clone()]);
+        let reports = [SourceReport::Synced(bench.view.clone())];
+        let input = Input {
+            reports: &reports,
+            ..Input::default()
+        };
+        let stepped = step(bench.world.take(), input);
+        bench.world = stepped.world;
+        stepped.actions
+    };
+    assert!(turn(&mut bench, 8080).is_empty(), "it is pending");
+    let port = |number| pods::WantedPort {
+        number,
+        protocol: Protocol::Tcp,
+    };
+    let started = turn(&mut bench, 8080);
+    let [pods::PodAction::Start { containers, .. }] = &started[..] else {
+        panic!("{started:?}")
+    };
+    assert_eq!(containers[0].ports, [port(8080)]);
+    let edited = turn(&mut bench, 9090);
+    let [pods::PodAction::Ports { ports, .. }] = &edited[..] else {
+        panic!("{edited:?}")
+    };
+    assert_eq!(ports[..], [[port(9090)]]);
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     object::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Origin, Position,
-        Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort,
+        Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort, Weight,
     },
     snapshot::{Cluster, NodePortAddresses, ServiceView, Snapshot, assemble::assemble},
 };
@@ -22,6 +22,8 @@ pub(super) fn cluster() -> Cluster {
         dns_address: "10.96.0.10".parse().unwrap(),
         node_name: Arc::from("node"),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
     }
 }
 
@@ -178,6 +180,7 @@ fn endpoint(text: &str) -> SliceEndpoint {
         zone: None,
         pod_name: None,
         hints: Hints::default(),
+        weight: Weight::default(),
     }
 }
 

@@ -39,7 +39,15 @@ impl<'a> Cursor<'a> {
 
     /// At a field of this mapping.
     pub(crate) fn field<'s>(&'s self, name: &'s str) -> Cursor<'s> {
-        let path = self.path.field(name);
+        self.entry(name, self.path.field(name))
+    }
+
+    /// At a key of this mapping with free keys.
+    pub(crate) fn key<'s>(&'s self, name: &'s str) -> Cursor<'s> {
+        self.entry(name, self.path.key(name))
+    }
+
+    fn entry<'s>(&'s self, name: &str, path: Path<'s>) -> Cursor<'s> {
         match self.entries().iter().find(|entry| &*entry.key == name) {
             Some(Entry {
                 node, key_position, ..

@@ -1,14 +1,15 @@
 //! EndpointSlice and Endpoints: reading and defaults.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{cursor::Cursor, marks::Marks};
 use crate::object::{
+    balancing::{Weight, Weights},
     endpoints::{
         AddressType, Conditions, EndpointSlice, EndpointSubset, Endpoints, Hints,
         SERVICE_NAME_LABEL, SliceEndpoint, SlicePort,
     },
-    validate::{endpoints as rules, syntax},
+    validate::{balancing, endpoints as rules, syntax},
 };
 
 /// Label by which legacy Endpoints ask not to be mirrored into slices.
@@ -28,6 +29,7 @@ pub(super) fn read_slice(object: &Cursor<'_>, marks: &mut Marks) -> EndpointSlic
     if kind_of_address.non_empty().is_none() {
         kind_of_address.required("");
     }
+    marks.add(&kind_of_address);
     let address_type = kind_of_address.one_of(&ADDRESS_TYPES);
     rules::check_slice(object);
     let endpoints = object.field("endpoints");
@@ -35,8 +37,10 @@ pub(super) fn read_slice(object: &Cursor<'_>, marks: &mut Marks) -> EndpointSlic
         marks.add(&item);
         slice_endpoint(&item, address_type)
     };
-    let endpoints = endpoints.items().map(read).collect();
+    let mut endpoints: Vec<_> = endpoints.items().map(read).collect();
+    weigh(&meta.field("annotations"), &mut endpoints);
     let ports = object.field("ports");
+    marks.add(&ports);
     let read = |item: Cursor<'_>| {
         marks.add(&item);
         port(&item)
@@ -54,13 +58,27 @@ pub(super) fn read_endpoints(object: &Cursor<'_>) -> Endpoints {
     let meta = object.field("metadata");
     let labels = meta.field("labels");
     let subsets = object.field("subsets");
+    let mut subsets: Vec<_> = subsets.items().map(|item| subset(&item)).collect();
+    let endpoints = subsets.iter_mut().flat_map(|subset| &mut subset.endpoints);
+    weigh(&meta.field("annotations"), endpoints);
     Endpoints {
-        subsets: subsets.items().map(|item| subset(&item)).collect(),
+        subsets,
         skip_mirror: labels
             .field(SKIP_MIRROR_LABEL)
             .text()
             .is_some_and(|text| &**text == "true"),
     }
+}
+
+/// Gives each endpoint the weight that the annotations say.
+fn weigh<'e>(annotations: &Cursor<'_>, endpoints: impl IntoIterator<Item = &'e mut SliceEndpoint>) {
+    let weights = Weights::of(&annotations.labels());
+    let mut addresses = BTreeSet::new();
+    for endpoint in endpoints {
+        endpoint.weight = weights.weight(endpoint.address);
+        addresses.extend(endpoint.address);
+    }
+    balancing::check_slice(annotations, &addresses);
 }
 
 fn subset(subset: &Cursor<'_>) -> EndpointSubset {
@@ -124,6 +142,7 @@ fn endpoint(item: &Cursor<'_>, address: Option<IpAddr>, conditions: Conditions) 
         zone: item.field("zone").non_empty().cloned().or(old_zone),
         pod_name: target.field("name").non_empty().filter(|_| is_pod).cloned(),
         hints: hints(&item.field("hints")),
+        weight: Weight::default(),
     }
 }
 

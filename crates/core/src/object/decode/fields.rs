@@ -8,7 +8,7 @@ mod workload;
 
 pub(crate) use pod::POD;
 pub(crate) use service::{ENDPOINT_SLICE, ENDPOINT_SLICE_V1BETA1, ENDPOINTS, SERVICE};
-pub(crate) use workload::{DEPLOYMENT, REPLICA_SET};
+pub(crate) use workload::{DAEMON_SET, DEPLOYMENT, REPLICA_SET, STATEFUL_SET};
 
 use super::shape::{
     Schema,

@@ -57,6 +57,34 @@ impl Findings {
         self.errors.get()
     }
 
+    /// Number of findings so far.
+    pub(crate) fn len(&self) -> usize {
+        self.found.borrow().len()
+    }
+
+    /// Takes back findings from number `from` on that only repeat an error before: about the same place, or one in it
+    /// or around it.
+    pub(crate) fn forget_consequences(&self, from: usize) {
+        let mut found = self.found.borrow_mut();
+        let from = from.min(found.len());
+        let later = found.split_off(from);
+        let errors = found.iter().filter(|one| one.severity == Severity::Error);
+        let wrong: Vec<String> = errors.map(|one| one.path.clone()).collect();
+        let is_within = |inner: &str, outer: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| {
+                outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '['])
+            })
+        };
+        let own = later.into_iter().filter(|finding| {
+            finding.severity == Severity::Error
+                && !wrong
+                    .iter()
+                    .any(|path| is_within(&finding.path, path) || is_within(path, &finding.path))
+        });
+        found.extend(own);
+    }
+
     /// Moves everything to `diagnostics`, said about `object`.
     pub(crate) fn drain_into(
         self,

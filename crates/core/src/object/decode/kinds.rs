@@ -56,10 +56,16 @@ impl Known {
             }
             (Kind::EndpointSlice, "discovery.k8s.io/v1") => ApiVersion::DiscoveryV1,
             (Kind::EndpointSlice, "discovery.k8s.io/v1beta1") => ApiVersion::DiscoveryV1Beta1,
-            (Kind::Deployment | Kind::ReplicaSet, "apps/v1") => ApiVersion::AppsV1,
-            (Kind::Deployment | Kind::ReplicaSet, "apps/v1beta2") => ApiVersion::AppsV1Beta2,
-            (Kind::Deployment, "apps/v1beta1") => ApiVersion::AppsV1Beta1,
-            (Kind::Deployment | Kind::ReplicaSet, "extensions/v1beta1") => {
+            (
+                Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet,
+                "apps/v1",
+            ) => ApiVersion::AppsV1,
+            (
+                Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet,
+                "apps/v1beta2",
+            ) => ApiVersion::AppsV1Beta2,
+            (Kind::Deployment | Kind::StatefulSet, "apps/v1beta1") => ApiVersion::AppsV1Beta1,
+            (Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet, "extensions/v1beta1") => {
                 ApiVersion::ExtensionsV1Beta1
             }
             _ => return None,
@@ -89,6 +95,8 @@ impl Known {
             Kind::Pod => &fields::POD,
             Kind::Deployment => &fields::DEPLOYMENT,
             Kind::ReplicaSet => &fields::REPLICA_SET,
+            Kind::DaemonSet => &fields::DAEMON_SET,
+            Kind::StatefulSet => &fields::STATEFUL_SET,
             Kind::Namespace => &fields::NAMESPACE,
             Kind::Node => &fields::NODE,
         })
@@ -176,13 +184,15 @@ pub(super) fn resolve(root: &Cursor<'_>, implied: Option<(&str, &str)>) -> Optio
 }
 
 /// The kinds that act.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::Service,
     Kind::Endpoints,
     Kind::EndpointSlice,
     Kind::Pod,
     Kind::Deployment,
     Kind::ReplicaSet,
+    Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::Namespace,
     Kind::Node,
 ];
@@ -192,7 +202,7 @@ fn kind_named(name: &str) -> Option<Kind> {
 }
 
 /// The kind of `api_version` that was meant by one that the version does not have. Only built-in versions have kinds
-/// that act, and none of their other kinds (`Secret`, `StatefulSet`, ...) is spelt nearly like one of those.
+/// that act, and none of their other kinds (`Secret`, `PodTemplate`, ...) is spelt nearly like one of those.
 fn misspelt(kind: &str, api_version: &str) -> Option<&'static str> {
     let names = KINDS
         .into_iter()
@@ -228,9 +238,7 @@ mod tests {
         for kind in core.split_whitespace() {
             assert_eq!(misspelt(kind, "v1"), None, "{kind}");
         }
-        for kind in ["ControllerRevision", "DaemonSet", "StatefulSet"] {
-            assert_eq!(misspelt(kind, "apps/v1"), None, "{kind}");
-        }
+        assert_eq!(misspelt("ControllerRevision", "apps/v1"), None);
         assert_eq!(misspelt("service", "serving.knative.dev/v1"), None);
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn read(object: &Cursor<'_>, marks: &mut Marks) -> Service {
         ]),
     };
     rules::check(&spec, &service);
-    rules::check_annotations(&object.field("metadata"));
+    rules::check_annotations(&object.field("metadata"), &service);
     mark(&spec, marks);
     service
 }
@@ -160,11 +160,18 @@ fn load_balancer_ip(field: &Cursor<'_>) -> Option<IpAddr> {
 /// White space around a range is tolerated, as in Kubernetes.
 fn source_ranges(list: &Cursor<'_>) -> Vec<IpNet> {
     let read = |item: Cursor<'_>| {
-        let range = item.text().and_then(|text| text.trim().parse().ok());
-        if range.is_none() {
-            item.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        let range: Option<IpNet> = item.text().and_then(|text| text.trim().parse().ok());
+        match range {
+            None => item.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+            Some(range) if range.trunc() != range => item.warn(&format!(
+                "CIDR value {} is ambiguous in this context (should be \"{}\" or \"{}\"?)",
+                item.shown(),
+                range.trunc(),
+                IpNet::from(range.addr())
+            )),
+            Some(_) => {}
         }
-        range
+        range.map(|range| range.trunc())
     };
     list.items().filter_map(read).collect()
 }
@@ -202,8 +209,13 @@ fn mark(spec: &Cursor<'_>, marks: &mut Marks) {
         "clusterIP",
         "ports",
         "loadBalancerIP",
+        "loadBalancerClass",
+        "loadBalancerSourceRanges",
+        "healthCheckNodePort",
         "selector",
         "externalName",
+        "internalTrafficPolicy",
+        "externalTrafficPolicy",
     ] {
         marks.add(&spec.field(field));
     }

@@ -141,7 +141,7 @@ fn remedy(value: &Value, shape: Shape) -> &'static str {
 }
 
 /// The name nearest to `wanted`, if it is near enough to be what was meant.
-pub(super) fn closest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub fn closest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // A misspelt name keeps most of its letters; beyond this length nobody misspells, and the cost is quadratic.
     if wanted.len() > 64 {
         return None;

@@ -7,7 +7,7 @@ use super::syntax::{self, Broken};
 use crate::object::{decode::cursor::Cursor, service::Protocol};
 
 /// The API server's words for a port out of range.
-const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
+pub(crate) const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
 /// Its words for a text that is no address.
 pub(crate) const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 

@@ -1,7 +1,12 @@
 //! Rules of `metadata` and label selectors. Owns those; identity is made from them by the decoder.
 
 use super::syntax::{self, Broken};
-use crate::object::{decode::cursor::Cursor, meta::Kind};
+use crate::object::{
+    annotations::{self, Place, READINESS_PROBE},
+    decode::cursor::Cursor,
+    endpoint_probe::{EndpointProbe, FORMS},
+    meta::Kind,
+};
 
 /// Total size of annotations, keys and values, that the API server takes.
 const ANNOTATION_BYTES: usize = 256 * 1024;
@@ -20,7 +25,23 @@ pub(crate) fn check(meta: &Cursor<'_>, kind: Kind) {
         namespace.named(syntax::label);
     }
     labels(&meta.field("labels"));
-    annotations(&meta.field("annotations"));
+    let written = meta.field("annotations");
+    check_annotations(&written);
+    our_annotations(&written, Place::Object(kind));
+    if matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Endpoints) {
+        endpoint_probe(&meta.field("annotations"));
+    }
+}
+
+/// Of those that another program may have written, an annotation that cannot be read is no reason to refuse.
+fn endpoint_probe(annotations: &Cursor<'_>) {
+    let probe = annotations.field(READINESS_PROBE);
+    if let Some(text) = probe.text()
+        && EndpointProbe::parse(text).is_none()
+    {
+        let message = format!("Invalid value: {text:?}: {FORMS}; nothing is probed");
+        probe.warn(&message);
+    }
 }
 
 /// A mapping of labels: keys and values.
@@ -33,7 +54,16 @@ pub(crate) fn labels(labels: &Cursor<'_>) {
     }
 }
 
-fn annotations(annotations: &Cursor<'_>) {
+/// Warns of our own annotations that do nothing.
+pub(crate) fn our_annotations(annotations: &Cursor<'_>, place: Place) {
+    for (key, at_key, _) in annotations.pairs() {
+        if let Some(problem) = annotations::problem(key, place) {
+            at_key.warn(&problem);
+        }
+    }
+}
+
+fn check_annotations(annotations: &Cursor<'_>) {
     let mut bytes = 0;
     for (key, at_key, value) in annotations.pairs() {
         bytes += key.len() + value.text().map_or(0, |text| text.len());

@@ -3,14 +3,17 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{leaf::NO_ADDRESS, syntax};
+use ipnet::IpNet;
+
+use super::{balancing, leaf::NO_ADDRESS, syntax};
 use crate::object::{
     decode::cursor::Cursor,
-    service::{IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
+    service::{ClusterIpRequest, IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
 };
 
 /// Longest session affinity, in seconds (`v1.ClientIPConfig`).
 const MAX_AFFINITY_SECONDS: i64 = 86400;
+const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const ONLY_LOAD_BALANCER: &str = "may only be used when `type` is 'LoadBalancer'";
 
 /// Everything about `spec` that a single value does not tell.
@@ -146,6 +149,7 @@ fn check_families(spec: &Cursor<'_>, service: &Service) {
     } else if families.len() == 2 && service.ip_family_policy == Some(IpFamilyPolicy::SingleStack) {
         policy.invalid("may only be 'PreferDualStack' or 'RequireDualStack' when multiple `ipFamilies` are specified");
     }
+    warn_of_lone_ipv6(&families, service);
     let cluster_ips = spec.field("clusterIPs");
     let single = spec.field("clusterIP");
     let listed: Vec<_> = if cluster_ips.len() > 0 {
@@ -165,6 +169,15 @@ fn check_families(spec: &Cursor<'_>, service: &Service) {
                 "expected {name} value as indicated by `ipFamilies[{index}]`"
             ));
         }
+    }
+}
+
+/// A Service that asks for IPv6 and would not do with less. What it asks for by address is said by allocation.
+fn warn_of_lone_ipv6(families: &Cursor<'_>, service: &Service) {
+    let prefers = service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
+    let is_auto = service.cluster_ip == ClusterIpRequest::Auto;
+    if is_auto && !prefers && service.ip_families == [IpFamily::IPv6] {
+        families.warn("there is no IPv6 range of cluster IPs: an IPv4 address is allocated");
     }
 }
 
@@ -221,16 +234,50 @@ fn check_affinity(spec: &Cursor<'_>) {
 }
 
 /// Annotations that depend on each other or on the type.
-pub(crate) fn check_annotations(meta: &Cursor<'_>) {
+pub(crate) fn check_annotations(meta: &Cursor<'_>, service: &Service) {
     const MODE: &str = "service.kubernetes.io/topology-mode";
     const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
     let annotations = meta.field("annotations");
-    let (mode, hints) = (annotations.field(MODE), annotations.field(HINTS));
+    balancing::check_service(&annotations, service);
+    let (mode, hints) = (annotations.key(MODE), annotations.key(HINTS));
     if let (Some(mode), Some(text)) = (mode.text(), hints.text())
         && mode != text
     {
         annotations.error(format!(
             "Invalid value: {text:?}: must match annotations[{MODE}] when both are specified"
         ));
+    }
+    for annotation in [mode, hints] {
+        if annotation
+            .text()
+            .is_some_and(|text| text.eq_ignore_ascii_case("auto"))
+        {
+            annotation.warn(
+                "topology-mode Auto is ignored: spec.trafficDistribution is what hints are made of here",
+            );
+        }
+    }
+    check_range_annotation(&annotations.key(RANGES_ANNOTATION), service);
+}
+
+/// The older form of `spec.loadBalancerSourceRanges`. Proxies read the field only, so that this guards nothing.
+fn check_range_annotation(annotation: &Cursor<'_>, service: &Service) {
+    let Some(text) = annotation.non_empty() else {
+        return;
+    };
+    if service.service_type != ServiceType::LoadBalancer {
+        annotation.forbidden(ONLY_LOAD_BALANCER);
+        return;
+    }
+    if !service.load_balancer_source_ranges.is_empty() {
+        return;
+    }
+    if text
+        .split(',')
+        .any(|range| range.trim().parse::<IpNet>().is_err())
+    {
+        annotation.invalid("must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24");
+    } else {
+        annotation.warn("this annotation guards nothing here: write spec.loadBalancerSourceRanges");
     }
 }

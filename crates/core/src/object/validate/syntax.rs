@@ -25,6 +25,8 @@ const QUALIFIED: &str = "a qualified name must consist of alphanumeric character
     and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation \
     is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
     'example.com/MyName')";
+const HEADER_NAME: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', \
+    regex used for validation is '[-A-Za-z0-9]+')";
 const TOO_LONG_63: &str = "must be no more than 63 bytes";
 
 /// RFC 1123 label: names of Services, namespaces, ports.
@@ -112,6 +114,16 @@ pub(crate) fn qualified_name(text: &str) -> Broken {
         broken.push(NAME_PART);
     }
     broken
+}
+
+/// Name of an HTTP header.
+pub(crate) fn header_name(text: &str) -> Broken {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !text.is_empty() && text.bytes().all(is_part) {
+        Vec::new()
+    } else {
+        vec![HEADER_NAME]
+    }
 }
 
 /// Why `addr` can be no endpoint and no external address. Loopback, which Kubernetes forbids, is allowed: it is what

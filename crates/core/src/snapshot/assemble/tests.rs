@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     object::{
         AddressType, Conditions, EndpointSlice, Hints, Origin, Position, Protocol, Service,
-        SliceEndpoint, TrafficPolicy, service::IpFamily,
+        SliceEndpoint, TrafficPolicy, Weight, service::IpFamily,
     },
     snapshot::{FrontendKey, FrontendKind, NodePortAddresses, PortView, Scope, ServicePortName},
 };
@@ -25,6 +25,8 @@ fn cluster() -> Arc<Cluster> {
         dns_address: "127.96.0.10".parse().unwrap(),
         node_name: Arc::from("node"),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
     })
 }
 
@@ -39,6 +41,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         zone: None,
         pod_name: None,
         hints: Hints::default(),
+        weight: Weight::default(),
     };
     let slice = EndpointSlice {
         service_name: Some(Arc::from(name)),
@@ -61,6 +64,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         any: false,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
+        affinity: None,
         state: Arc::default(),
     };
     let key = FrontendKey {

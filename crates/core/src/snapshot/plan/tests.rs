@@ -41,6 +41,7 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         any,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
+        affinity: None,
         state: Arc::default(),
     };
     let key = |(addr, port): &(IpAddr, u16)| {
@@ -285,4 +286,45 @@ proptest! {
         let modes: BTreeMap<ListenerKey, bool> = sockets.into_iter().map(|(key, mode)| (key, mode == Mode::Listening)).collect();
         prop_assert_eq!(modes, wanted);
     }
+}
+
+#[test]
+fn table_sharing_a_port_serves_its_addresses_by_one_wildcard() {
+    let (web, shop) = (
+        view("web", &[(vip(1), 80), (vip(1), 443)], 1),
+        view("shop", &[(vip(2), 80)], 0),
+    );
+    let mut table = ListenerTable::new(100).sharing([80].into());
+    let plan = table.apply(&[
+        Transition {
+            before: None,
+            after: Some(Arc::clone(&web)),
+        },
+        Transition {
+            before: None,
+            after: Some(shop),
+        },
+    ]);
+    let bound: Vec<_> = plan
+        .bind
+        .iter()
+        .map(|(key, mode, _)| (key.bind, key.port, *mode))
+        .collect();
+    assert_eq!(
+        bound,
+        [
+            (Bind::Address(vip(1)), 443, Mode::Listening),
+            (Bind::Any, 80, Mode::Listening),
+        ]
+    );
+    let plan = table.apply(&[Transition {
+        before: Some(web),
+        after: None,
+    }]);
+    assert_eq!(
+        plan.switch.len(),
+        1,
+        "nobody is left that can serve: {plan:?}"
+    );
+    assert_eq!(plan.close.len(), 1);
 }

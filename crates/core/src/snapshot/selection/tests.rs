@@ -59,76 +59,103 @@ fn letters(addrs: Option<Vec<SocketAddr>>) -> String {
     )
 }
 
-#[derive(Clone, Copy)]
-struct Sets(bool, bool);
-const CLUSTER: Sets = Sets(true, false);
-const LOCAL: Sets = Sets(false, true);
-const BOTH: Sets = Sets(true, true);
+/// Number, policies (`i` internal Local, `e` external Local, `x` an external frontend), zone, endpoints; what policy
+/// Cluster and Local may choose (`~`: not computed), and whether any endpoint can be used anywhere.
+type Case = (
+    u8,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    bool,
+);
 
-fn check(needs: Sets, zone: Option<&str>, endpoints: &str, expected: (&str, &str, bool)) {
-    let needs = Needs {
-        cluster: needs.0,
-        local: needs.1,
-    };
-    let selected = select(&candidates(endpoints), needs, Here { node: "n1", zone });
-    let got = (
-        letters(selected.cluster),
-        letters(selected.local),
-        selected.any,
-    );
-    assert_eq!((&*got.0, &*got.1, got.2), expected, "{endpoints}");
-}
-
-#[test]
-fn select_policy_cluster_prefers_ready_then_serving_terminating() {
-    check(CLUSTER, Some("za"), "", ("", "~", false));
-    check(CLUSTER, Some("za"), "aN- bN-", ("", "~", false));
-    check(CLUSTER, Some("za"), "aS* bR- cS-", ("b", "~", true));
-    check(CLUSTER, Some("za"), "aQ- bX-", ("", "~", false));
-    check(CLUSTER, Some("za"), "aP-", ("a", "~", true));
-    check(CLUSTER, Some("za"), "aS-z:za bS-z:zb", ("ab", "~", true));
-}
-
-#[test]
-fn select_zone_hints_apply_only_when_every_ready_endpoint_has_them() {
-    check(CLUSTER, None, "aR-z:za", ("a", "~", true));
-    check(CLUSTER, Some("zb"), "aR-z:za", ("a", "~", true));
-    check(CLUSTER, Some("za"), "aR-z:za bR-z:zb cN-", ("a", "~", true));
-    check(
-        CLUSTER,
-        Some("za"),
+const ZA: &str = "za";
+const CASES: [Case; 41] = [
+    (1, "", ZA, "", "", "~", false),
+    (2, "", ZA, "aR- bR*", "ab", "~", true),
+    (3, "", ZA, "aN- bN-", "", "~", false),
+    (4, "", ZA, "aR- bN-", "a", "~", true),
+    (5, "", ZA, "aS* bR- cS-", "b", "~", true),
+    (6, "", ZA, "aS* bN-", "a", "~", true),
+    (7, "", ZA, "aQ- bX-", "", "~", false),
+    (8, "", ZA, "aQ- bR-", "b", "~", true),
+    (9, "", ZA, "aP-", "a", "~", true),
+    (10, "", ZA, "aP- bS-", "a", "~", true),
+    (11, "", "", "aR-z:za", "a", "~", true),
+    (12, "", ZA, "aR-z:za bR-z:zb", "a", "~", true),
+    (13, "", "zb", "aR-z:za", "a", "~", true),
+    (14, "", ZA, "aR-z:za bR-", "ab", "~", true),
+    (15, "", ZA, "aR-z:za bR-z:zb cN-", "a", "~", true),
+    (16, "", ZA, "aR-z:za bR-z:zbz:za cR-z:zc", "ab", "~", true),
+    (
+        17,
+        "",
+        ZA,
         "aN-z:za bR-z:zb cR-z:zc dN-z:za",
-        ("bc", "~", true),
-    );
-    check(CLUSTER, Some("za"), "aR-z:za bR-", ("ab", "~", true));
-}
-
-#[test]
-fn select_node_hints_come_before_zone_hints() {
-    check(CLUSTER, Some("za"), "aR*n:n1 bR-n:n2", ("a", "~", true));
-    check(
-        CLUSTER,
-        Some("za"),
-        "aR-n:n2z:zb bR-n:n3z:zc",
-        ("ab", "~", true),
-    );
-    check(CLUSTER, Some("za"), "aR*n:n1 bR-n:n2z:zb", ("a", "~", true));
-}
-
-#[test]
-fn select_policy_local_takes_this_node_without_hints() {
-    check(
-        BOTH,
-        Some("za"),
+        "bc",
+        "~",
+        true,
+    ),
+    (18, "", ZA, "aR-z:zb bS-z:za", "a", "~", true),
+    (19, "", ZA, "aS-z:za bS-z:zb", "ab", "~", true),
+    (20, "", ZA, "aS*n:n1 bS-n:n2", "ab", "~", true),
+    (21, "", ZA, "aR*n:n1 bR-n:n2", "a", "~", true),
+    (22, "", ZA, "aR*n:n1 bR-", "ab", "~", true),
+    (23, "", ZA, "aR-n:n2z:zb bR-n:n3z:zc", "ab", "~", true),
+    (24, "", ZA, "aR-n:n2z:za bR-n:n3z:zb", "a", "~", true),
+    (25, "", ZA, "aR*n:n1 bR-n:n2z:zb", "a", "~", true),
+    (26, "", ZA, "aR*n:n1z:za bR-n:n2z:za", "a", "~", true),
+    (
+        27,
+        "ex",
+        ZA,
         "aR*z:za bR*z:zb cR-z:zb dR-z:za",
-        ("ad", "ab", true),
-    );
-    check(LOCAL, Some("za"), "", ("~", "", false));
-    check(LOCAL, Some("za"), "aR* bR-", ("~", "a", true));
-    check(BOTH, Some("za"), "aR* bR-", ("ab", "a", true));
-    check(BOTH, Some("za"), "aR- bR-", ("ab", "", true));
-    check(BOTH, Some("za"), "aR- bN* cS* dS-", ("a", "c", true));
-    check(LOCAL, Some("za"), "aR-", ("~", "", true));
+        "ad",
+        "ab",
+        true,
+    ),
+    (28, "ex", ZA, "aR-z:za bR-z:zb", "a", "", true),
+    (29, "i", ZA, "", "~", "", false),
+    (30, "i", ZA, "aR-", "~", "", true),
+    (31, "i", ZA, "aR* bR-", "~", "a", true),
+    (32, "i", ZA, "aS* bR-", "~", "a", true),
+    (33, "ex", ZA, "aR* bR-", "ab", "a", true),
+    (34, "ex", ZA, "aN* bN-", "", "", false),
+    (35, "iex", ZA, "aR- bR-", "ab", "", true),
+    (36, "iex", ZA, "aR* bS*", "a", "a", true),
+    (37, "ex", ZA, "aR- bN* cS* dS-", "a", "c", true),
+    (38, "ex", ZA, "aS* bS-", "ab", "a", true),
+    (39, "e", ZA, "aR- bR*", "ab", "~", true),
+    (40, "ix", ZA, "aR- bR*", "ab", "b", true),
+    (41, "i", ZA, "aR-", "~", "", true),
+];
+
+#[test]
+fn select_worked_cases_give_what_kubernetes_proxy_gives() {
+    for (number, policies, zone, endpoints, cluster, local, any) in CASES {
+        let policy = |letter| {
+            if policies.contains(letter) {
+                TrafficPolicy::Local
+            } else {
+                TrafficPolicy::Cluster
+            }
+        };
+        let needs = Needs::of(policy('i'), policy('e'), policies.contains('x'));
+        let zone = Some(zone).filter(|zone| !zone.is_empty());
+        let selected = select(&candidates(endpoints), needs, Here { node: "n1", zone });
+        let got = (
+            letters(selected.cluster),
+            letters(selected.local),
+            selected.any,
+        );
+        assert_eq!(
+            (&*got.0, &*got.1, got.2),
+            (cluster, local, any),
+            "case {number}: {endpoints}"
+        );
+    }
 }
 
 /// The rule as Kubernetes' documentation words it, step by step and without a thought for speed.

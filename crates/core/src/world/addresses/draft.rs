@@ -14,6 +14,7 @@ pub(super) struct Draft {
     pub(super) cluster_ip_is_static: bool,
     pub(super) node_ports: Vec<Option<u16>>,
     pub(super) load_balancer_ip: Option<IpAddr>,
+    pub(super) health_check: Option<u16>,
 }
 
 impl Draft {
@@ -25,6 +26,7 @@ impl Draft {
             cluster_ip_is_static: false,
             node_ports: vec![None; spec.ports.len()],
             load_balancer_ip: None,
+            health_check: None,
         }
     }
 
@@ -50,6 +52,14 @@ impl Draft {
                 own.is_some_and(|own| own.port == port.port && own.protocol != port.protocol);
             other != index && *taken == Some(number) && !shares
         })
+    }
+
+    /// Whether an earlier entry asks for this node port without sharing it with entry `index`: only entries with one
+    /// port number do.
+    pub(super) fn asks_elsewhere(&self, index: usize, number: u16) -> bool {
+        let own = self.spec.ports.get(index).map(|port| port.port);
+        let mut earlier = self.spec.ports.iter().take(index);
+        earlier.any(|port| port.node_port == Some(number) && Some(port.port) != own)
     }
 
     pub(super) fn wants_cluster_ip(&self) -> bool {

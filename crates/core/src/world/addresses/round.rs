@@ -1,5 +1,7 @@
 //! The phases of an allocation. Owns pools and claims; the order of the phases is [`super::allocate`]'s.
 
+mod health_check;
+
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
@@ -74,6 +76,7 @@ impl<'a> Round<'a> {
     fn try_claims(&mut self, mut draft: Draft, applicant: &Applicant) -> Option<Draft> {
         let cluster_ip = self.static_cluster_ip(&draft, &applicant.path)?;
         let node_ports = self.check_node_ports(&draft, &applicant.path)?;
+        let health_check = self.check_health_port(&draft, &node_ports)?;
         if let Some(addr) = cluster_ip {
             let _ = self.cluster_ips.claim(addr, &applicant.path);
         }
@@ -83,6 +86,7 @@ impl<'a> Round<'a> {
             self.node_ports.insert(*port, Arc::clone(&applicant.path));
         }
         draft.node_ports = node_ports;
+        self.take_health_port(&applicant.path, &mut draft, health_check);
         draft.load_balancer_ip = self.static_load_balancer_ip(&draft);
         Some(draft)
     }
@@ -106,6 +110,7 @@ impl<'a> Round<'a> {
             self.report(Severity::Warning, &draft.object, "spec.clusterIP", message);
             return Some(None);
         };
+        self.report_other_family(draft);
         let range = self.rules.cluster.service_cidr;
         let addr = if range.contains(&asked) {
             asked
@@ -155,6 +160,23 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// A second address of the family that nothing is allocated from.
+    fn report_other_family(&mut self, draft: &Draft) {
+        let ClusterIpRequest::Static(asked) = &draft.spec.cluster_ip else {
+            return;
+        };
+        let other = asked
+            .iter()
+            .position(|addr| IpFamily::of(*addr) == IpFamily::IPv6);
+        if let Some((index, addr)) = other.and_then(|index| Some((index, asked.get(index)?))) {
+            let message = format!(
+                "{addr} is not served: there is no IPv6 range, the IPv4 address is served alone"
+            );
+            let path = format!("spec.clusterIPs[{index}]");
+            self.report(Severity::Warning, &draft.object, &path, message);
+        }
+    }
+
     /// The node ports asked for, if all of them can be had.
     fn check_node_ports(&mut self, draft: &Draft, path: &str) -> Option<Vec<Option<u16>>> {
         let mut asked = vec![None; draft.spec.ports.len()];
@@ -177,6 +199,8 @@ impl<'a> Round<'a> {
                 .filter(|holder| &***holder != path)
             {
                 format!("provided port is already allocated (to {holder})")
+            } else if draft.asks_elsewhere(index, number) {
+                format!("provided port is already allocated (to {path})")
             } else {
                 *slot = Some(number);
                 continue;
@@ -191,6 +215,17 @@ impl<'a> Round<'a> {
             );
         }
         (!refused).then_some(asked)
+    }
+
+    /// A node port that nobody has: from where the hash points on, the static band last.
+    fn free_port(&self, path: &str, port: u16) -> Option<u16> {
+        let (first, count) = dynamic_ports(&self.rules.node_ports);
+        let start = natural_offset(path, port, count);
+        let dynamic = (0..count).map(|step| first + (start + step) % count);
+        let banded = *self.rules.node_ports.start()..first;
+        dynamic
+            .chain(banded)
+            .find(|number| !self.node_ports.contains_key(number))
     }
 
     /// The address that the manifest asks for, if it can be bound here. Several Services may share it.
@@ -237,15 +272,23 @@ impl<'a> Round<'a> {
                     && self.load_balancer_ips.claim(*addr, &applicant.path).is_ok()
             });
         }
-        if !draft.wants_node_ports() {
+        self.keep_health_port(&applicant.path, draft, held.health_check_node_port);
+        // Also one that allocates no new ones: what it has is not taken away.
+        if !draft.spec.takes_node_ports() {
             return;
         }
         let spec = Arc::clone(&draft.spec);
         for (index, port) in spec.ports.iter().enumerate() {
-            let before = held_spec
+            // By name, as the API server does; one that was renamed is known by its number.
+            let named = held_spec
                 .ports
                 .iter()
-                .position(|held| held.port == port.port && held.protocol == port.protocol);
+                .position(|held| held.name == port.name);
+            let numbered = || {
+                let mut ports = held_spec.ports.iter();
+                ports.position(|held| held.port == port.port && held.protocol == port.protocol)
+            };
+            let before = named.or_else(numbered);
             let number = before.and_then(|index| held.node_ports.get(index).copied().flatten());
             self.keep_node_port(applicant, draft, (index, number));
         }
@@ -288,6 +331,7 @@ impl<'a> Round<'a> {
                     && self.load_balancer_ips.claim(*addr, path).is_ok()
             });
         }
+        self.keep_remembered_health_port(path, draft);
         if draft.wants_node_ports() && !remembered.node_ports.is_empty() {
             let spec = Arc::clone(&draft.spec);
             for index in 0..spec.ports.len() {
@@ -318,11 +362,13 @@ impl<'a> Round<'a> {
         if draft.wants_node_ports() {
             self.fill_node_ports(applicant, &mut draft);
         }
+        self.fill_health_port(path, &mut draft);
         self.remember(path, &draft);
         let addresses = Addresses {
             cluster_ips: draft.cluster_ip.into_iter().collect(),
             node_ports: draft.node_ports,
             load_balancer_ips: draft.load_balancer_ip.into_iter().collect(),
+            health_check_node_port: draft.health_check,
         };
         let grant = Grant {
             object: draft.object,
@@ -335,7 +381,6 @@ impl<'a> Round<'a> {
     }
 
     fn fill_node_ports(&mut self, applicant: &Applicant, draft: &mut Draft) {
-        let (first, count) = dynamic_ports(&self.rules.node_ports);
         for index in 0..draft.spec.ports.len() {
             let Some(port) = draft.spec.ports.get(index) else {
                 continue;
@@ -347,14 +392,7 @@ impl<'a> Round<'a> {
             let shared = draft
                 .twin(index)
                 .filter(|number| draft.may_use(index, *number));
-            let number = shared.or_else(|| {
-                let start = natural_offset(&applicant.path, port.port, count);
-                let dynamic = (0..count).map(|step| first + (start + step) % count);
-                let banded = *self.rules.node_ports.start()..first;
-                dynamic
-                    .chain(banded)
-                    .find(|number| !self.node_ports.contains_key(number))
-            });
+            let number = shared.or_else(|| self.free_port(&applicant.path, port.port));
             if let Some(number) = number {
                 self.node_ports.insert(number, Arc::clone(&applicant.path));
                 if let Some(slot) = draft.node_ports.get_mut(index) {
@@ -374,6 +412,7 @@ impl<'a> Round<'a> {
 
     /// Notes what the hash alone would not give again.
     fn remember(&mut self, path: &str, draft: &Draft) {
+        self.remember_health_port(path, draft);
         let deviations = &mut self.allocation.deviations;
         if let Some(addr) = draft.cluster_ip.filter(|_| !draft.cluster_ip_is_static)
             && addr != self.cluster_ips.natural(path)

@@ -1,19 +1,35 @@
 //! Deployments: one ReplicaSet per template, and the passage from one to the next. Owns how many pods each set gets,
-//! by the rules of Kubernetes' Deployment controller; which pods those are belongs to `replica_set`.
-//!
-//! Two simplifications: scaling in the middle of a rollout gives new pods to the newest set and takes surplus ones
-//! from the oldest (those not available first), where Kubernetes spreads them in proportion; and two templates with
-//! the same 32-bit hash are one template.
+//! by the rules of Kubernetes' Deployment controller; which pods those are belongs to `replica_set`, the shares of the
+//! sets when a rollout is scaled to `proportion`.
+
+mod proportion;
 
 use std::sync::Arc;
 
 use super::{
-    PodKey, ReplicaSet, TEMPLATE_HASH_LABEL,
+    PodKey, PodTable, ReplicaSet, TEMPLATE_HASH_LABEL,
     control::Work,
     names,
+    progress::{Seen, Tally},
     replica_set::{Counts, NewSet},
+    revisions::same_template,
 };
-use crate::object::{ObjectKey, Workload, workload::Strategy};
+use crate::{
+    object::{LabelSelector, Labels, Object, ObjectKey, Workload, workload::Strategy},
+    time::Timestamp,
+};
+
+const COMPONENT: &str = "deployment-controller";
+
+/// Annotations of a Deployment that its ReplicaSets do not get.
+const NOT_COPIED: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deployment.kubernetes.io/revision",
+    "deployment.kubernetes.io/revision-history",
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
+    "deprecated.deployment.rollback.to",
+];
 
 /// A set of the Deployment at hand, counted.
 struct Standing {
@@ -21,6 +37,9 @@ struct Standing {
     replicas: u32,
     counts: Counts,
     revision: u64,
+    desired: u32,
+    most: u32,
+    created: Timestamp,
     /// It has the template that is wanted now.
     is_new: bool,
 }
@@ -42,7 +61,8 @@ pub(super) struct Bounds {
 /// be missing, for else nothing could ever move (`ResolveFenceposts`).
 pub(super) fn bounds(wanted: &Workload) -> Bounds {
     match wanted.strategy {
-        Strategy::Recreate => Bounds {
+        // A Deployment has no other strategies.
+        Strategy::Recreate | Strategy::Partition(_) | Strategy::OnDelete => Bounds {
             surge: 0,
             unavailable: wanted.replicas,
         },
@@ -65,15 +85,13 @@ pub(super) fn bounds(wanted: &Workload) -> Bounds {
     }
 }
 
-impl Work<'_> {
+impl PodTable {
     /// The sets of the Deployment `owner`.
-    pub(super) fn sets_of(&self, owner: &ObjectKey) -> Vec<PodKey> {
-        self.owned_sets(owner).map(|set| set.key()).collect()
-    }
-
-    fn owned_sets<'t>(&'t self, owner: &'t ObjectKey) -> impl Iterator<Item = &'t Arc<ReplicaSet>> {
-        self.table
-            .sets
+    pub(super) fn sets_of<'t>(
+        &'t self,
+        owner: &'t ObjectKey,
+    ) -> impl Iterator<Item = &'t Arc<ReplicaSet>> {
+        self.sets
             .range((Arc::clone(&owner.namespace), Arc::clone(&owner.name))..)
             .map(|(_, set)| set)
             .take_while(|set| {
@@ -81,13 +99,22 @@ impl Work<'_> {
             })
             .filter(|set| set.deployment.as_ref() == Some(&owner.name))
     }
+}
 
-    pub(super) fn control_deployment(&mut self, owner: &ObjectKey, wanted: &Workload) {
+impl Work<'_> {
+    /// The keys of the sets of the Deployment `owner`.
+    pub(super) fn sets_of(&self, owner: &ObjectKey) -> Vec<PodKey> {
+        self.table.sets_of(owner).map(|set| set.key()).collect()
+    }
+
+    pub(super) fn control_deployment(&mut self, object: &Object, wanted: &Workload) {
         Rollout {
             work: self,
-            owner,
+            owner: &object.key,
+            annotations: &object.meta.annotations,
             wanted,
             bounds: bounds(wanted),
+            made: false,
         }
         .run();
     }
@@ -96,8 +123,11 @@ impl Work<'_> {
 struct Rollout<'r, 'w> {
     work: &'r mut Work<'w>,
     owner: &'r ObjectKey,
+    annotations: &'r Labels,
     wanted: &'r Workload,
     bounds: Bounds,
+    /// A set was made for the wanted template.
+    made: bool,
 }
 
 impl Rollout<'_, '_> {
@@ -105,11 +135,15 @@ impl Rollout<'_, '_> {
         let min_ready = self.wanted.min_ready;
         for set in self.work.sets_of(self.owner) {
             self.work.update_set(&set, |set| set.min_ready = min_ready);
+            self.work.claim_for(&set);
         }
-        self.renumber();
+        self.follow_new_set();
+        if self.wanted.paused || self.is_scaled() {
+            self.rescale();
+        }
         match self.wanted.strategy {
-            _ if self.wanted.paused => self.scale_paused(),
-            Strategy::Recreate => self.recreate(),
+            _ if self.wanted.paused => {}
+            Strategy::Recreate | Strategy::Partition(_) | Strategy::OnDelete => self.recreate(),
             Strategy::RollingUpdate { .. } => self.roll(),
         }
         // Last, so that no pod is made only to be taken away; what was missing on the way does not count.
@@ -117,42 +151,80 @@ impl Rollout<'_, '_> {
         for set in self.work.sets_of(self.owner) {
             self.work.fill(&set);
         }
-        self.forget_old_sets();
+        let complete = self.sync_status();
+        if complete || self.wanted.paused {
+            self.forget_old_sets();
+        }
     }
 
     /// The Deployment's sets, oldest first, the new one last.
     fn standings(&self) -> Vec<Standing> {
-        let mut sets: Vec<_> = self.work.owned_sets(self.owner).collect();
-        let hash = self.wanted.template.hash;
-        sets.sort_by_key(|set| (set.template.hash == hash, set.created, set.revision));
+        let mut sets: Vec<_> = self.work.table.sets_of(self.owner).collect();
+        let is_new = |set: &ReplicaSet| same_template(&set.template, &self.wanted.template);
+        sets.sort_by_key(|set| (is_new(set), set.created, set.revision));
         sets.into_iter()
             .map(|set| Standing {
                 key: set.key(),
                 replicas: set.replicas,
                 counts: set.counts(self.work.table, self.work.now),
                 revision: set.revision,
-                is_new: set.template.hash == hash,
+                desired: set.desired,
+                most: set.most,
+                created: set.created,
+                is_new: is_new(set),
             })
             .collect()
     }
 
-    /// Gives the set of the wanted template the highest revision: a former template that comes back is a new revision
-    /// of its old set.
-    fn renumber(&mut self) {
+    /// Gives the set of the wanted template the highest revision (a former template that comes back is a new revision
+    /// of its old set) and the Deployment's annotations, the change cause among them.
+    fn follow_new_set(&mut self) {
         let standings = self.standings();
         let Some(new) = standings.iter().find(|set| set.is_new) else {
             return;
         };
-        let newest = standings
-            .iter()
-            .filter(|set| !set.is_new)
-            .map(|set| set.revision)
-            .max()
-            .unwrap_or_default();
-        if new.revision <= newest {
-            self.work
-                .update_set(&new.key, |set| set.revision = newest + 1);
+        let old = standings.iter().filter(|set| !set.is_new);
+        let newest = old.map(|set| set.revision).max().unwrap_or_default();
+        let annotations = self.annotations.iter();
+        let copied = annotations.filter(|(name, _)| !NOT_COPIED.contains(&&***name));
+        self.work.update_set(&new.key, |set| {
+            if set.revision <= newest {
+                if set.revision > 0 {
+                    set.former_revisions.push(set.revision);
+                }
+                set.revision = newest + 1;
+            }
+            let copied = copied.map(|(name, value)| (Arc::clone(name), Arc::clone(value)));
+            set.annotations.extend(copied);
+        });
+    }
+
+    /// Gives a set another number of pods.
+    fn scale(&mut self, set: &Standing, replicas: u32) {
+        let (desired, most) = (self.wanted.replicas, self.most());
+        self.work.update_set(&set.key, |set| {
+            (set.replicas, set.desired, set.most) = (replicas, desired, most);
+        });
+        if replicas == set.replicas {
+            return;
         }
+        let way = if replicas > set.replicas {
+            "up"
+        } else {
+            "down"
+        };
+        let message = format!(
+            "Scaled {way} replica set {} from {} to {replicas}",
+            set.key.1, set.replicas
+        );
+        self.work
+            .tell(self.owner.clone(), COMPONENT, "ScalingReplicaSet", message);
+        self.work.fill(&set.key);
+    }
+
+    /// `replicas` and `maxSurge`.
+    const fn most(&self) -> u32 {
+        self.wanted.replicas.saturating_add(self.bounds.surge)
     }
 
     /// The set of the wanted template, made if it is not there yet.
@@ -173,34 +245,43 @@ impl Rollout<'_, '_> {
             }
             collisions += 1;
         };
+        let hash: Arc<str> = hash.into();
         let mut labels = template.labels.clone();
-        labels.insert(TEMPLATE_HASH_LABEL.into(), hash.into());
+        labels.insert(TEMPLATE_HASH_LABEL.into(), Arc::clone(&hash));
+        let mut selector: LabelSelector = self.wanted.selector.clone();
+        selector
+            .match_labels
+            .insert(TEMPLATE_HASH_LABEL.into(), hash);
         let deployment = Some(Arc::clone(&self.owner.name));
         self.work.add_set(NewSet {
             key,
             deployment,
             template,
+            selector,
             labels,
             min_ready: self.wanted.min_ready,
         });
-        self.renumber();
+        self.made = true;
+        self.follow_new_set();
     }
 
     /// All old pods go, and when the last has ended the new ones come.
     fn recreate(&mut self) {
-        self.trim();
         let old: Vec<Standing> = self
             .standings()
             .into_iter()
             .filter(|set| !set.is_new)
             .collect();
         for set in old.iter().filter(|set| set.replicas > 0) {
-            self.work.scale(&set.key, 0);
+            self.scale(set, 0);
         }
         let mut sets = self.standings().into_iter().filter(|set| !set.is_new);
         if sets.all(|set| set.counts.current + set.counts.terminating == 0) {
             self.ensure_new_set();
-            self.scale_new(self.wanted.replicas);
+            let standings = self.standings();
+            for new in standings.iter().filter(|set| set.is_new) {
+                self.scale(new, self.wanted.replicas);
+            }
         }
     }
 
@@ -208,56 +289,21 @@ impl Rollout<'_, '_> {
     /// next steps can do depends on new pods becoming available, so there are few.
     fn roll(&mut self) {
         self.ensure_new_set();
-        while self.trim() || self.grow_new() || self.drop_unavailable() || self.shrink_old() {}
+        while self.size_new() || self.drop_unavailable() || self.shrink_old() {}
     }
 
-    /// Takes away what is above the bounds, as it is after `replicas` or `maxSurge` were lowered.
-    fn trim(&mut self) -> bool {
-        let standings = self.standings();
-        let mut excess = total(&standings)
-            .saturating_sub(self.wanted.replicas.saturating_add(self.bounds.surge));
-        let mut moved = false;
-        let mut left: Vec<(&Standing, u32)> =
-            standings.iter().map(|set| (set, set.replicas)).collect();
-        for only_unavailable in [true, false] {
-            for (set, replicas) in &mut left {
-                let may_go = if only_unavailable {
-                    set.unavailable()
-                } else {
-                    *replicas
-                };
-                let going = may_go.min(*replicas).min(excess);
-                *replicas -= going;
-                excess -= going;
-            }
-        }
-        for (set, replicas) in left {
-            let most = if set.is_new {
-                self.wanted.replicas
-            } else {
-                u32::MAX
-            };
-            if replicas.min(most) != set.replicas {
-                self.work.scale(&set.key, replicas.min(most));
-                moved = true;
-            }
-        }
-        moved
-    }
-
-    fn grow_new(&mut self) -> bool {
+    /// The new set grows as far as the bounds allow, and never has more than `replicas` (`reconcileNewReplicaSet`).
+    fn size_new(&mut self) -> bool {
         let standings = self.standings();
         let Some(new) = standings.iter().find(|set| set.is_new) else {
             return false;
         };
-        let most = self.wanted.replicas.saturating_add(self.bounds.surge);
-        let more = most
-            .saturating_sub(total(&standings))
-            .min(self.wanted.replicas.saturating_sub(new.replicas));
-        if more > 0 {
-            self.work.scale(&new.key, new.replicas + more);
+        let room = self.most().saturating_sub(total(&standings));
+        let replicas = new.replicas.saturating_add(room).min(self.wanted.replicas);
+        if replicas != new.replicas {
+            self.scale(new, replicas);
         }
-        more > 0
+        replicas != new.replicas
     }
 
     /// Old pods that are not available go first: nobody misses them (`cleanupUnhealthyReplicas`).
@@ -292,7 +338,7 @@ impl Rollout<'_, '_> {
         for set in standings.iter().filter(|set| !set.is_new) {
             let going = most(set).min(set.replicas).min(budget);
             if going > 0 {
-                self.work.scale(&set.key, set.replicas - going);
+                self.scale(set, set.replicas - going);
                 budget -= going;
                 moved = true;
             }
@@ -304,53 +350,93 @@ impl Rollout<'_, '_> {
         self.wanted.replicas.saturating_sub(self.bounds.unavailable)
     }
 
-    /// A paused Deployment is scaled but not rolled: the only set with pods, else the newest, follows `replicas`; of
-    /// several, surplus pods go and missing ones are added to the newest.
-    fn scale_paused(&mut self) {
+    /// Whether `replicas` is another number than when a set with pods was scaled last (`isScalingEvent`).
+    fn is_scaled(&self) -> bool {
         let standings = self.standings();
-        let mut active: Vec<&Standing> = standings.iter().filter(|set| set.replicas > 0).collect();
-        active.sort_by_key(|set| set.revision);
+        let mut active = standings.iter().filter(|set| set.replicas > 0);
+        active.any(|set| set.desired != self.wanted.replicas)
+    }
+
+    /// Follows `replicas` without rolling: the only set with pods, else the newest; of several, as Kubernetes spreads
+    /// them (`scale` of the Deployment controller).
+    fn rescale(&mut self) {
+        let standings = self.standings();
         let wanted = self.wanted.replicas;
+        let active: Vec<&Standing> = standings.iter().filter(|set| set.replicas > 0).collect();
+        let new = standings.iter().find(|set| set.is_new);
+        let latest = || new.or_else(|| standings.iter().max_by_key(|set| set.revision));
         match active.as_slice() {
             [] => {
-                if let Some(latest) = standings.iter().max_by_key(|set| set.revision) {
-                    self.work.scale(&latest.key, wanted);
+                if let Some(latest) = latest() {
+                    self.scale(latest, wanted);
                 }
             }
-            [only] if only.replicas != wanted => self.work.scale(&only.key, wanted),
-            [_] => {}
-            [.., newest] => {
-                let missing = wanted.saturating_sub(total(&standings));
-                if missing > 0 {
-                    self.work.scale(&newest.key, newest.replicas + missing);
-                } else {
-                    self.trim();
+            [only] => self.scale(only, wanted),
+            _ if new.is_some_and(|new| {
+                new.replicas == wanted && new.desired == wanted && new.counts.available == wanted
+            }) =>
+            {
+                for old in active.into_iter().filter(|set| !set.is_new) {
+                    self.scale(old, 0);
                 }
             }
+            _ if matches!(self.wanted.strategy, Strategy::RollingUpdate { .. }) => {
+                let most = if wanted == 0 { 0 } else { self.most() };
+                let current: u32 = active.iter().map(|set| set.counts.current).sum();
+                let shares = proportion::Scaling {
+                    replicas: wanted,
+                    most,
+                    current,
+                }
+                .spread(&active);
+                for (set, replicas) in shares {
+                    self.scale(set, replicas);
+                }
+            }
+            _ => {}
         }
     }
 
-    fn scale_new(&mut self, replicas: u32) {
-        if let Some(new) = self
-            .standings()
-            .iter()
-            .find(|set| set.is_new && set.replicas != replicas)
-        {
-            self.work.scale(&new.key, replicas);
+    /// Decides on the conditions; says whether the rollout is complete.
+    fn sync_status(&mut self) -> bool {
+        let standings = self.standings();
+        let new = standings.iter().find(|set| set.is_new);
+        let tally = tally(
+            standings
+                .iter()
+                .map(|set| (set.replicas, set.counts, set.is_new)),
+        );
+        let rolls = matches!(self.wanted.strategy, Strategy::RollingUpdate { .. });
+        let missing = if rolls { self.bounds.unavailable } else { 0 };
+        let seen = Seen {
+            owner: self.owner,
+            new_set: new.map(|set| &*set.key.1),
+            tally,
+            wanted: self.wanted.replicas,
+            least_available: self.wanted.replicas.saturating_sub(missing),
+            deadline: self.wanted.progress_deadline,
+            paused: self.wanted.paused,
+            made: self.made,
+            now: self.work.now,
+        };
+        let mut wake = None;
+        self.work.table.update_workload(self.owner, |state| {
+            state.progress.note_pause(&seen);
+            if seen.deadline.is_some() {
+                state.progress.note_new_set(&seen);
+            }
+            wake = state.progress.sync(&seen);
+        });
+        if let Some(at) = wake {
+            self.work.wake_owner_at(self.owner, at);
         }
+        tally.is_complete(self.wanted.replicas)
     }
 
     /// Once a rollout is complete (or paused), sets of former revisions beyond `revisionHistoryLimit` go, the oldest
-    /// first, and only those whose last pod has ended.
+    /// first, and only those whose last pod has ended (`cleanupDeployment`).
     fn forget_old_sets(&mut self) {
         let standings = self.standings();
-        let wanted = self.wanted.replicas;
-        let new = standings.iter().find(|set| set.is_new);
-        let complete = total(&standings) == wanted
-            && new.is_some_and(|set| set.replicas == wanted && set.counts.available == wanted);
-        if !complete && !self.wanted.paused {
-            return;
-        }
         let mut old: Vec<&Standing> = standings.iter().filter(|set| !set.is_new).collect();
         old.sort_by_key(|set| set.revision);
         let limit = usize::try_from(self.wanted.revision_history_limit).unwrap_or(usize::MAX);
@@ -361,6 +447,18 @@ impl Rollout<'_, '_> {
             self.work.remove_set(&set.key);
         }
     }
+}
+
+/// The pods of a Deployment from those of its sets: `replicas`, counts, and whether it is the new one.
+pub(super) fn tally(sets: impl Iterator<Item = (u32, Counts, bool)>) -> Tally {
+    sets.fold(Tally::default(), |sum, (replicas, counts, is_new)| Tally {
+        replicas: sum.replicas + counts.current,
+        updated: sum.updated + if is_new { counts.current } else { 0 },
+        ready: sum.ready + counts.ready,
+        available: sum.available + counts.available,
+        wanted_by_sets: sum.wanted_by_sets.saturating_add(replicas),
+        terminating: sum.terminating + counts.terminating,
+    })
 }
 
 fn total(standings: &[Standing]) -> u32 {

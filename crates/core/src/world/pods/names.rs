@@ -29,7 +29,7 @@ pub fn template_hash_text(hash: u32, collisions: u32) -> String {
 }
 
 /// What the names of the pods of `replica_set` begin with (`generateName`), cut as the name generator cuts it.
-pub(super) fn pod_base(replica_set: &str) -> String {
+fn pod_base(replica_set: &str) -> String {
     let mut base = format!("{replica_set}-");
     let cut = (0..=BASE.min(base.len()))
         .rev()

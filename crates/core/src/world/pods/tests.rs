@@ -1,14 +1,23 @@
 //! The controllers step by step, with a host that answers at once. Random histories are in `simulation`.
 
+mod lifecycle;
+mod rollout;
+mod sets;
 mod simulation;
 
-use super::{control::retry_delay, deployment::bounds, *};
+use super::{
+    control::MOST_PODS,
+    deployment::bounds,
+    life::{restart_delay, retry_delay},
+    *,
+};
 use crate::{
     object::{
-        Container, Kind, LabelSelector, Meta, Origin, Pod, Position, Protocol, Spec, Workload,
+        Container, Kind, LabelSelector, Meta, Origin, Pod, Position, Probe, ProbeCheck, Protocol,
+        Spec, TargetPort, Workload,
         workload::{IntOrPercent, Strategy},
     },
-    world::AddressPool,
+    world::{AddressPool, EventLog, probes::ProbeObservation},
 };
 
 /// A Deployment's or ReplicaSet's wishes with Kubernetes' defaults.
@@ -25,12 +34,15 @@ fn workload(replicas: u32, hash: u32) -> Workload {
             annotations: Labels::new(),
             spec: Arc::new(pod_spec(8080)),
             hash,
+            manifest: "{}".into(),
         }),
         strategy: rolling(IntOrPercent::Percent(25), IntOrPercent::Percent(25)),
         min_ready: Duration::ZERO,
         progress_deadline: Some(Duration::from_mins(10)),
         revision_history_limit: 10,
         paused: false,
+        service_name: None,
+        parallel: false,
     }
 }
 
@@ -52,12 +64,28 @@ fn pod_spec(port: u16) -> PodSpec {
             name: "main".into(),
             image: "".into(),
             ports: vec![port],
+            ..Container::default()
         }],
-        hostname: None,
-        subdomain: None,
-        node_name: None,
-        termination_grace: Duration::from_secs(30),
+        ..PodSpec::default()
     }
+}
+
+fn http_probe(path: &str, port: TargetPort) -> Arc<Probe> {
+    Arc::new(Probe {
+        check: ProbeCheck::HttpGet {
+            path: path.into(),
+            port,
+            host: None,
+            https: false,
+            headers: Vec::new(),
+        },
+        initial_delay: Duration::ZERO,
+        timeout: Duration::from_secs(1),
+        period: Duration::from_secs(10),
+        success_threshold: 1,
+        failure_threshold: 3,
+        termination_grace: None,
+    })
 }
 
 fn object(kind: Kind, name: &str, labels: Labels, spec: Spec) -> Arc<Object> {
@@ -78,8 +106,52 @@ fn object(kind: Kind, name: &str, labels: Labels, spec: Spec) -> Arc<Object> {
             annotations: Labels::new(),
         },
         origin,
+        manifest: "{}".into(),
         spec,
     })
+}
+
+/// What a host that does what it is told says.
+fn answer_to(action: &PodAction) -> Option<PodObservation> {
+    let bound = |ports: &mut dyn Iterator<Item = &WantedPort>| {
+        ports.map(|port| (*port, port.number)).collect()
+    };
+    let container = |uid: PodUid, container: &Arc<str>, became| PodObservation::Container {
+        uid,
+        container: Arc::clone(container),
+        became,
+    };
+    Some(match action {
+        PodAction::Start {
+            uid, containers, ..
+        } => PodObservation::Running {
+            uid: *uid,
+            bound: bound(&mut containers.iter().flat_map(|plan| &plan.ports)),
+        },
+        PodAction::Ports { uid, ports } => PodObservation::Running {
+            uid: *uid,
+            bound: bound(&mut ports.iter().flatten()),
+        },
+        PodAction::Adjust { .. } => return None,
+        PodAction::EndContainer {
+            uid, container: of, ..
+        } => container(*uid, of, ContainerChange::Ended),
+        PodAction::StartContainer { uid, container: of } => {
+            let bound = Vec::new();
+            container(*uid, of, ContainerChange::Running { bound })
+        }
+        PodAction::Stop { uid, .. } => PodObservation::Ended { uid: *uid },
+    })
+}
+
+/// Changes the labels of a pod beside the controllers, which have to be told to look.
+fn relabel(table: &mut PodTable, key: &PodKey, change: impl FnOnce(&mut Labels)) {
+    let before = Arc::clone(&table.pods[key]);
+    let pod = Arc::make_mut(table.pods.get_mut(key).unwrap());
+    change(&mut pod.labels);
+    let after = Arc::clone(&table.pods[key]);
+    table.index_owner(&before, false);
+    table.index_owner(&after, true);
 }
 
 /// A world of pods whose host does what it is told when `answer` is called.
@@ -90,6 +162,10 @@ struct Bench {
     now: Timestamp,
     unanswered: Vec<PodAction>,
     last: Reconciled,
+    events: EventLog,
+    nodes: Vec<PodNode>,
+    /// Numbers that Services ask for, of pods with this value of the label `app`.
+    service_ports: Vec<(Arc<str>, WantedPort)>,
 }
 
 impl Bench {
@@ -105,6 +181,9 @@ impl Bench {
             now: Timestamp::from_millis(1_000_000),
             unanswered: Vec::new(),
             last: Reconciled::default(),
+            events: EventLog::default(),
+            nodes: Vec::new(),
+            service_ports: Vec::new(),
         }
     }
 
@@ -133,17 +212,113 @@ impl Bench {
         self.declare(object(Kind::Pod, "solo", labels, Spec::Pod(Arc::new(pod))));
     }
 
+    /// Declares a workload of any kind called `web`.
+    fn run(&mut self, kind: Kind, wanted: Workload) {
+        self.declare(object(
+            kind,
+            "web",
+            Labels::new(),
+            Spec::Workload(Arc::new(wanted)),
+        ));
+    }
+
+    /// Changes a label of a pod and lets its namespace's workloads look at it.
+    fn relabel(&mut self, name: &str, label: &str, value: Option<&str>) {
+        let key = ("default".into(), name.into());
+        relabel(&mut self.table, &key, |labels| match value {
+            Some(value) => drop(labels.insert(label.into(), value.into())),
+            None => drop(labels.remove(label)),
+        });
+        for object in self.owners.values_mut() {
+            *object = Arc::new((**object).clone());
+        }
+        self.round(&[]);
+    }
+
+    fn pod(&self, name: &str) -> &SimulatedPod {
+        &self.table.pods[&("default".into(), name.into())]
+    }
+
+    /// Names of the pods that are not ending.
+    fn alive(&self) -> Vec<String> {
+        let alive = self.table.pods.values().filter(|pod| !pod.is_terminating());
+        alive.map(|pod| pod.name.to_string()).collect()
+    }
+
+    /// The host answers only what it was told about `name`.
+    fn answer_for(&mut self, name: &str) {
+        let uid = self.pod(name).uid;
+        let (now, later) = std::mem::take(&mut self.unanswered)
+            .into_iter()
+            .partition(|action| match action {
+                PodAction::Start { uid: of, .. }
+                | PodAction::Stop { uid: of, .. }
+                | PodAction::Ports { uid: of, .. }
+                | PodAction::Adjust { uid: of, .. }
+                | PodAction::EndContainer { uid: of, .. }
+                | PodAction::StartContainer { uid: of, .. } => *of == uid,
+            });
+        self.unanswered = now;
+        let others: Vec<PodAction> = later;
+        self.answer();
+        self.unanswered.extend(others);
+    }
+
+    /// Events as `component reason message`, by the order in which they happened last.
+    fn told(&self, component: &str) -> Vec<String> {
+        let told = self.events.iter();
+        told.filter(|event| event.component == component)
+            .map(|event| format!("{} {} {}", event.about.name, event.reason, event.message))
+            .collect()
+    }
+
     fn forget(&mut self, kind: Kind) {
         self.owners.retain(|key, _| key.kind != kind);
         self.round(&[]);
     }
 
+    /// A round, and the one that follows at once when pods were made: as if it were one.
     fn round(&mut self, observations: &[PodObservation]) {
+        self.turn(observations, &[], &[]);
+        if self.last.deadline == Some(self.now) {
+            let first = std::mem::take(&mut self.last);
+            self.turn(&[], &[], &[]);
+            self.last.actions.splice(0..0, first.actions);
+            let changed: BTreeSet<_> = first
+                .changed
+                .into_iter()
+                .chain(self.last.changed.drain(..))
+                .collect();
+            self.last.changed = changed.into_iter().collect();
+        }
+    }
+
+    /// One round, with everything that may come in.
+    fn turn(
+        &mut self,
+        observations: &[PodObservation],
+        probes: &[ProbeObservation],
+        commands: &[PodCommand],
+    ) {
+        let service_ports = &self.service_ports;
+        let of_services = |_: &Arc<str>, labels: &Labels| {
+            let numbers = service_ports
+                .iter()
+                .filter(|(label, _)| labels.get("app") == Some(label));
+            numbers.map(|(_, port)| *port).collect()
+        };
         let round = Round {
             observations,
             addresses: &mut self.addresses,
             now: self.now,
             seed: 7,
+            node: "node".into(),
+            nodes: &self.nodes,
+            probes,
+            commands,
+            service_ports: ServicePorts(&of_services),
+            edited: &BTreeSet::from(["default".into()]),
+            events: &mut self.events,
         };
         self.last = reconcile(&mut self.table, &self.owners, round);
         self.unanswered.extend(self.last.actions.iter().cloned());
@@ -151,13 +326,10 @@ impl Bench {
 
     /// The host answers everything it was told so far.
     fn answer(&mut self) {
-        let answers = self.unanswered.drain(..).map(|action| match action {
-            PodAction::Start { uid, ports, .. } => PodObservation::Running {
-                uid,
-                bound: ports.iter().map(|port| (*port, port.number)).collect(),
-            },
-            PodAction::Stop { uid, .. } => PodObservation::Ended { uid },
-        });
+        let answers = self
+            .unanswered
+            .drain(..)
+            .filter_map(|action| answer_to(&action));
         let observations: Vec<_> = answers.collect();
         self.round(&observations);
     }
@@ -191,7 +363,7 @@ impl Bench {
     fn phases(&self) -> [usize; 4] {
         self.table.pods.values().fold([0; 4], |mut counts, pod| {
             counts[match pod.phase {
-                PodPhase::Starting => 0,
+                PodPhase::Pending | PodPhase::Starting => 0,
                 PodPhase::Running { .. } => 1,
                 PodPhase::Waiting { .. } => 2,
                 PodPhase::Terminating { .. } => 3,
@@ -242,6 +414,10 @@ fn retry_delay_after_failures_is_one_second_then_doubles_from_ten_to_three_hundr
         .map(|failures| retry_delay(failures).as_secs())
         .collect();
     assert_eq!(delays, [1, 10, 20, 40, 80, 160, 300, 300]);
+    let delays: Vec<u64> = (0..8)
+        .map(|crashes| restart_delay(crashes).as_secs())
+        .collect();
+    assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300]);
 }
 
 #[test]
@@ -317,7 +493,7 @@ fn rolling_update_with_failing_template_keeps_the_old_pods() {
                     uid,
                     reason: "no such address".into(),
                 },
-                PodAction::Stop { uid, .. } => PodObservation::Ended { uid },
+                other => answer_to(&other).unwrap(),
             })
             .collect();
         bench.round(&failed);
@@ -635,6 +811,31 @@ fn addresses_exhausted_places_what_fits_and_the_rest_when_there_is_room() {
     bench.settle();
     assert_eq!(bench.table.unplaced().count(), 0);
     assert_eq!(bench.last.deadline, None);
+}
+
+#[test]
+fn replicas_without_end_are_bounded_and_said() {
+    let mut bench = Bench::with_range("127.120.0.0/13");
+    bench.deploy(workload(1_000_000, 1));
+    assert_eq!(bench.table.pods.len(), MOST_PODS);
+    bench.settle();
+    bench.pass(Duration::from_secs(5));
+    let said: Vec<String> = bench
+        .events
+        .iter()
+        .filter(|event| &*event.reason == "FailedCreate")
+        .map(|event| event.message.to_string())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "Error creating: no room for 995000 more: at most 5000 pods are simulated, as far as their addresses \
+             last (--pod-cidr)"
+        ]
+    );
+    bench.deploy(workload(1, 1));
+    bench.settle();
+    assert_eq!(bench.table.unplaced().count(), 0);
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! What one flow does to the counters of its Service port and endpoint. Owns that every count settles exactly once,
+//! whatever way the flow ends; must not choose.
+//!
+//! A flow on an endpoint counts as one connection. UDP has no handshake, so that a connection counts as made once the
+//! endpoint answered, or has been silent for [`SETTLE`] without refusing, or the flow ended without a refusal; until
+//! then it is like one that is being dialled. Settled, the sums are those of TCP: for a Service port `accepted =
+//! connected + rejected`, for an endpoint `picks = connected + failures`, and the picks of a port's endpoints are
+//! `accepted + retries - rejected`.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::{
+    balance::{Endpoint, PortState},
+    time::Timestamp,
+};
+
+/// An endpoint that has not refused for so long counts as reached (as long as a TCP connect may take by default).
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
+/// A connection of a Service port: accepted, and on an endpoint or on its way to one.
+#[derive(Debug)]
+pub(super) struct Account {
+    port: Arc<PortState>,
+    placed: Option<Placed>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    endpoint: Endpoint,
+    since: Timestamp,
+    settled: bool,
+}
+
+impl Account {
+    pub(super) fn accept(port: Arc<PortState>) -> Self {
+        port.accepted.fetch_add(1, Relaxed);
+        Self { port, placed: None }
+    }
+
+    pub(super) fn is_of(&self, port: &Arc<PortState>) -> bool {
+        Arc::ptr_eq(&self.port, port)
+    }
+
+    /// The endpoint that it is on.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.placed.as_ref().map(|placed| &placed.endpoint)
+    }
+
+    /// It goes to `endpoint`, which a ticket chose.
+    pub(super) fn place(&mut self, endpoint: Endpoint, now: Timestamp) {
+        self.port.active.fetch_add(1, Relaxed);
+        endpoint.state.active.fetch_add(1, Relaxed);
+        self.placed = Some(Placed {
+            endpoint,
+            since: now,
+            settled: false,
+        });
+    }
+
+    /// The endpoint answered.
+    pub(super) fn answered(&mut self) {
+        if let Some(placed) = &mut self.placed {
+            placed.endpoint.state.ejection.succeeded();
+            settle(placed, &self.port);
+        }
+    }
+
+    /// Time went by without a refusal.
+    pub(super) fn aged(&mut self, now: Timestamp) {
+        if let Some(placed) = &mut self.placed
+            && now.since(placed.since) >= SETTLE
+        {
+            settle(placed, &self.port);
+        }
+    }
+
+    /// The endpoint refused, which is held against it: a failed attempt, or the end of a connection that was made.
+    pub(super) fn refused(&mut self, now: Timestamp) -> Option<Endpoint> {
+        let placed = self.leave()?;
+        placed.endpoint.state.ejection.failed(now);
+        if placed.settled {
+            self.port.accepted.fetch_add(1, Relaxed);
+        } else {
+            placed.endpoint.state.failures.fetch_add(1, Relaxed);
+            self.port.retries.fetch_add(1, Relaxed);
+        }
+        Some(placed.endpoint)
+    }
+
+    /// An attempt at `endpoint`, which a ticket chose, that is not even made. `now` if the endpoint is to blame.
+    pub(super) fn failed(&self, endpoint: &Endpoint, blame: Option<Timestamp>) {
+        endpoint.state.failures.fetch_add(1, Relaxed);
+        self.port.retries.fetch_add(1, Relaxed);
+        if let Some(now) = blame {
+            endpoint.state.ejection.failed(now);
+        }
+    }
+
+    /// No socket could be opened for it, which is our fault.
+    pub(super) fn unopened(&mut self) {
+        if let Some(placed) = self.leave() {
+            self.failed(&placed.endpoint, None);
+        }
+    }
+
+    /// The connection ends and another one begins in its place.
+    pub(super) fn renew(&mut self) {
+        if let Some(mut placed) = self.leave() {
+            settle(&mut placed, &self.port);
+            self.port.accepted.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn leave(&mut self) -> Option<Placed> {
+        let placed = self.placed.take()?;
+        self.port.active.fetch_sub(1, Relaxed);
+        placed.endpoint.state.active.fetch_sub(1, Relaxed);
+        Some(placed)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        match self.leave() {
+            Some(mut placed) => settle(&mut placed, &self.port),
+            None => {
+                self.port.rejected.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+fn settle(placed: &mut Placed, port: &PortState) {
+    if !placed.settled {
+        placed.settled = true;
+        placed.endpoint.state.connected.fetch_add(1, Relaxed);
+        port.connected.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,228 @@
+//! Our own annotations, `portico.dev/...`. Owns the table of keys, which is what `docs/annotations.md` shows and what
+//! manifests are checked against; reading a value belongs to the part that acts on it.
+
+use std::fmt::Write as _;
+
+use super::{decode::closest, meta::Kind};
+
+/// What all our keys begin with.
+pub const PREFIX: &str = "portico.dev/";
+
+/// How the readiness of hand-written endpoints is probed.
+pub const READINESS_PROBE: &str = "portico.dev/readiness-probe";
+/// How a Service chooses endpoints for new connections.
+pub const BALANCE: &str = "portico.dev/balance";
+/// The share of a pod, or of each address of a slice, beside others.
+pub const WEIGHT: &str = "portico.dev/weight";
+/// Weights by address.
+pub const WEIGHTS: &str = "portico.dev/weights";
+/// How long a simulated pod takes to come up.
+pub const STARTUP_DELAY: &str = "portico.dev/startup-delay";
+/// How long a simulated pod thinks about a request.
+pub const LATENCY: &str = "portico.dev/latency";
+/// The share of requests that a simulated pod fails.
+pub const ERROR_RATE: &str = "portico.dev/error-rate";
+/// How long a simulated pod takes to end.
+pub const TERMINATION_DELAY: &str = "portico.dev/termination-delay";
+/// What was changed at run time on an object.
+pub const OVERRIDES: &str = "portico.dev/overrides";
+/// Where an object was declared.
+pub const SOURCE: &str = "portico.dev/source";
+
+/// One of our annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnotationKey {
+    /// The whole key.
+    pub key: &'static str,
+    /// Where it does something.
+    pub applies_to: &'static [Place],
+    /// What may be written.
+    pub values: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// Metadata that annotations stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// `metadata` of an object.
+    Object(Kind),
+    /// `spec.template.metadata` of a workload.
+    Template,
+    /// Every object, where the program itself puts it.
+    Shown,
+}
+
+const PODS: &[Place] = &[Place::Object(Kind::Pod), Place::Template];
+const SLICES: &[Place] = &[
+    Place::Object(Kind::Service),
+    Place::Object(Kind::EndpointSlice),
+    Place::Object(Kind::Endpoints),
+];
+const ADDRESSES: &[Place] = &[
+    Place::Object(Kind::EndpointSlice),
+    Place::Object(Kind::Endpoints),
+];
+const WEIGHED: &[Place] = &[
+    Place::Object(Kind::Pod),
+    Place::Template,
+    Place::Object(Kind::EndpointSlice),
+    Place::Object(Kind::Endpoints),
+];
+
+/// All of them, in the order in which they are shown.
+// One row a line, however long: rows are added and read one by one.
+#[rustfmt::skip]
+pub const TABLE: &[AnnotationKey] = &[
+    row(READINESS_PROBE, SLICES, "`tcp`, `tcp:PORT`, `http:/PATH`, `http:PORT/PATH`", "no probe: endpoints are ready as written", "Probes hand-written endpoints as a Pod's readiness probe would, with Kubernetes' periods and thresholds."),
+    row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
+    row(WEIGHT, WEIGHED, "a whole number from 0 to 256", "`1`", "The share of the pod, or of each address, beside others; with 0 it gets nothing new while another has more."),
+    row(WEIGHTS, ADDRESSES, "`10.0.0.1=3,10.0.0.2=1`", "what `portico.dev/weight` says", "Weights by address."),
+    row(STARTUP_DELAY, PODS, "a time: `2s`, `500ms`", "`0s`", "A simulated pod is up this long after its start."),
+    row(LATENCY, PODS, "a time: `50ms`", "`0s`", "A simulated pod waits this long before it answers a request; probes are answered at once."),
+    row(ERROR_RATE, PODS, "per cent: `10%`, `0.5%`", "`0%`", "The share of requests that a simulated pod answers with status 500, spread evenly; probes do not count."),
+    row(TERMINATION_DELAY, PODS, "a time: `5s`", "`0s`", "A simulated pod takes at least this long to end, within its grace."),
+    row(OVERRIDES, &[Place::Shown], "`replicas=5`", "", "What was changed at run time, beside the file: shown by `portico get -o yaml`, not read."),
+    row(SOURCE, &[Place::Shown], "`FILE:LINE`", "", "Where the object was declared, or what made it: shown by `portico get -o yaml`, not read."),
+];
+
+const fn row(
+    key: &'static str,
+    applies_to: &'static [Place],
+    values: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> AnnotationKey {
+    AnnotationKey {
+        key,
+        applies_to,
+        values,
+        default,
+        meaning,
+    }
+}
+
+impl AnnotationKey {
+    /// Where it does something, for people.
+    pub fn places(&self) -> String {
+        let places: Vec<String> = self
+            .applies_to
+            .iter()
+            .map(|place| match place {
+                Place::Object(kind) => kind.to_string(),
+                Place::Template => "pod template".to_owned(),
+                Place::Shown => "every object".to_owned(),
+            })
+            .collect();
+        places.join(", ")
+    }
+}
+
+/// What is wrong with one of our keys in `place`, if anything; keys of others are none of our business.
+pub fn problem(key: &str, place: Place) -> Option<String> {
+    let name = key.strip_prefix(PREFIX)?;
+    let Some(known) = TABLE.iter().find(|known| known.key == key) else {
+        let names = TABLE
+            .iter()
+            .filter_map(|known| known.key.strip_prefix(PREFIX));
+        return Some(match closest(name, names) {
+            Some(meant) => {
+                format!("unknown annotation \"{key}\", did you mean \"{PREFIX}{meant}\"?")
+            }
+            None => format!("unknown annotation \"{key}\": nothing reads it"),
+        });
+    };
+    let fits = |at: &Place| *at == place || *at == Place::Shown;
+    if known.applies_to.iter().any(fits) {
+        return None;
+    }
+    let is_workload = matches!(
+        place,
+        Place::Object(Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet)
+    );
+    let hint = if is_workload && known.applies_to.contains(&Place::Template) {
+        " (write it in spec.template.metadata.annotations)"
+    } else {
+        ""
+    };
+    Some(format!(
+        "annotation \"{key}\" does nothing here, it is for: {}{hint}",
+        known.places()
+    ))
+}
+
+/// The table as Markdown.
+pub fn markdown() -> String {
+    let mut text =
+        String::from("| annotation | on | values | default | meaning |\n|---|---|---|---|---|\n");
+    for row in TABLE {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {} |",
+            row.key,
+            row.places(),
+            row.values,
+            row.default,
+            row.meaning
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(key: &str, place: Place, expected: Option<&str>) {
+        assert_eq!(problem(key, place).as_deref(), expected, "{key}");
+    }
+
+    #[test]
+    fn problem_of_a_misspelt_key_names_the_near_miss() {
+        check(
+            "portico.dev/latancy",
+            Place::Template,
+            Some(
+                "unknown annotation \"portico.dev/latancy\", did you mean \"portico.dev/latency\"?",
+            ),
+        );
+        check(
+            "portico.dev/colour",
+            Place::Template,
+            Some("unknown annotation \"portico.dev/colour\": nothing reads it"),
+        );
+    }
+
+    #[test]
+    fn problem_of_a_key_in_the_wrong_place_names_the_right_one() {
+        check(LATENCY, Place::Object(Kind::Pod), None);
+        check(
+            LATENCY,
+            Place::Object(Kind::Deployment),
+            Some(
+                "annotation \"portico.dev/latency\" does nothing here, it is for: Pod, pod template (write it in \
+                 spec.template.metadata.annotations)",
+            ),
+        );
+        check(SOURCE, Place::Object(Kind::Node), None);
+        check("example.com/latency", Place::Template, None);
+    }
+
+    #[test]
+    fn table_has_each_key_once_and_complete() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert!(row.key.starts_with(PREFIX), "{}", row.key);
+            assert!(
+                !row.meaning.is_empty() && !row.applies_to.is_empty() && !row.values.is_empty()
+            );
+            assert!(
+                TABLE[..index].iter().all(|other| other.key != row.key),
+                "{}",
+                row.key
+            );
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Balancing and affinity through the Snapshot: what an edit keeps and what it changes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    balance::EndpointSet,
+    object::{BalancePolicy, Weight, annotations::BALANCE},
+    snapshot::PortView,
+    time::Timestamp,
+};
+
+fn weighed(name: &str, last: u8, weight: u16) -> Arc<Object> {
+    let mut object = Object::clone(&slice(name, "web", last));
+    let Spec::EndpointSlice(slice) = &mut object.spec else {
+        unreachable!("a slice")
+    };
+    Arc::make_mut(slice).endpoints[0].weight = Weight::new(weight).unwrap();
+    Arc::new(object)
+}
+
+fn web(policy: Option<&str>, affinity: Option<Duration>) -> Arc<Object> {
+    let spec = Service {
+        client_ip_affinity: affinity,
+        ..spec(ClusterIP, &[(80, TCP, None)])
+    };
+    let mut object = Object::clone(&service("web", spec));
+    let annotations = policy.map(|policy| (BALANCE.into(), policy.into()));
+    object.meta.annotations = annotations.into_iter().collect();
+    Arc::new(object)
+}
+
+fn port(bench: &Bench) -> Arc<PortView> {
+    Arc::clone(&bench.snapshot.service("ns/web").unwrap().ports[0])
+}
+
+fn set(bench: &Bench) -> Arc<EndpointSet> {
+    port(bench).cluster.clone().unwrap()
+}
+
+#[test]
+fn compile_equal_weights_and_policy_keep_the_set_and_others_make_one_with_its_state() {
+    let mut bench = Bench::new(Deviations::default());
+    let slices = |weight| [weighed("s1", 1, weight), weighed("s2", 3, 1)];
+    let mut compile = |service, slices: [Arc<Object>; 2]| {
+        let [one, two] = slices;
+        bench.file("a", &[service, one, two]).round();
+        set(&bench)
+    };
+    let first = compile(web(None, None), slices(3));
+    for _ in 0..5 {
+        first.pick(&[], Timestamp::default());
+    }
+    let same = compile(web(Some("round-robin"), None), slices(3));
+    assert!(Arc::ptr_eq(&first, &same), "the same in other words");
+    let heavier = compile(web(None, None), slices(4));
+    assert!(!Arc::ptr_eq(&first, &heavier));
+    assert_eq!(heavier.weight(0), Weight::new(4).unwrap());
+    let hashed = compile(web(Some("maglev"), None), slices(4));
+    assert_eq!(hashed.balance().policy, BalancePolicy::Maglev);
+    let plain = compile(web(Some("nonsense"), None), slices(1));
+    assert_eq!(*plain.balance(), crate::balance::Balance::default());
+    for set in [heavier, hashed, plain] {
+        assert!(Arc::ptr_eq(
+            &first.endpoints()[0].state,
+            &set.endpoints()[0].state
+        ));
+    }
+}
+
+#[test]
+fn compile_affinity_is_kept_by_edits_and_begins_anew_when_switched_on_again() {
+    let mut bench = Bench::new(Deviations::default());
+    let mut compile = |service, last| {
+        bench
+            .file("a", &[service, slice("s1", "web", last)])
+            .round();
+        port(&bench).affinity
+    };
+    let (short, long) = (Duration::from_secs(5), Duration::from_hours(3));
+    assert_eq!(compile(web(None, None), 1), None);
+    let first = compile(web(None, Some(long)), 1).unwrap();
+    assert_eq!(first.timeout, long);
+    let edited = compile(web(Some("maglev"), Some(short)), 3).unwrap();
+    assert_eq!((edited.port, edited.timeout), (first.port, short));
+    assert_eq!(compile(web(None, None), 3), None);
+    let again = compile(web(None, Some(long)), 3).unwrap();
+    assert_ne!(again.port, first.port);
+}
+
+#[test]
+fn pods_get_the_weight_of_their_annotation() {
+    let mut bench = Bench::new(Deviations::default());
+    let mut heavy = Object::clone(&pod("p1", "a", 1));
+    let weight = (crate::object::annotations::WEIGHT.into(), "3".into());
+    heavy.meta.annotations = Labels::from([weight]);
+    let selecting = Service {
+        selector: labels("a"),
+        ..spec(ClusterIP, &[(80, TCP, None)])
+    };
+    let objects = [
+        service("web", selecting),
+        Arc::new(heavy),
+        pod("p2", "a", 2),
+    ];
+    bench.file("a", &objects).round();
+    let weights = &set(&bench).balance().weights.clone();
+    assert_eq!(
+        weights
+            .iter()
+            .map(|weight| weight.get())
+            .collect::<Vec<_>>(),
+        [3, 1]
+    );
+}
