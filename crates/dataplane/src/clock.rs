@@ -15,8 +15,13 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A number that nobody outside can guess: each `RandomState` has keys of its own.
+pub(crate) fn seed() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
 /// A number for back-off to spread by. Every `RandomState` has keys of its own, which is chance enough for that.
 pub(crate) fn jitter() -> u16 {
-    let [low, high, ..] = RandomState::new().hash_one(0_u8).to_ne_bytes();
+    let [low, high, ..] = seed().to_ne_bytes();
     u16::from_ne_bytes([low, high])
 }

@@ -16,17 +16,24 @@
 //! 3. `tcp` chooses an endpoint by the Snapshot, connects (another one if that fails, before a byte of the client is
 //!    read), and [relays](relay()).
 //!
+//! UDP is simpler: a socket belongs to one worker, `udp` moves datagrams in batches, and which flow goes where is the
+//! core's [`portico_core::flow`].
+//!
 //! No lock is shared by all connections, every wait on the network has a deadline, and whatever a client can fill has
 //! a bound. An unmeant end of a connection is a reset on both sides, never a clean close.
 
+mod affinity;
 mod clock;
+mod inherit;
 mod listen;
 mod net;
 mod plane;
 mod settings;
 mod tcp;
+mod udp;
 mod worker;
 
+pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;

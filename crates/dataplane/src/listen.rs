@@ -12,11 +12,12 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use portico_core::{
     backoff::Backoff,
+    object::Protocol,
     snapshot::plan::{Bind, ListenerKey, Mode},
     time::Timestamp,
 };
 
-use crate::{clock, net, worker::Workers};
+use crate::{clock, inherit::Inherited, net, worker::Workers};
 use accept::Listening;
 use bind::Binder;
 use status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
@@ -36,7 +37,8 @@ struct Entry {
     socket: Option<Arc<Listening>>,
     /// Whether workers accept from its socket whenever that listens.
     accepting: bool,
-    /// Set exactly while `socket` is not on the declared port.
+    /// Set exactly while `socket` is not on the declared port. Both are `None` while a UDP port refuses: closed, the
+    /// kernel answers port unreachable.
     error: Option<BindError>,
     backoff: Backoff,
     retry_at: Option<Timestamp>,
@@ -53,7 +55,8 @@ impl Entry {
 
     fn state(&self) -> ListenerState {
         match (&self.socket, &self.error) {
-            (None, _) => ListenerState::Failed,
+            (None, None) => ListenerState::Refusing,
+            (None, Some(_)) => ListenerState::Failed,
             (Some(socket), Some(_)) => ListenerState::Fallback {
                 port: socket.bound.port(),
             },
@@ -64,10 +67,10 @@ impl Entry {
 }
 
 impl Listeners {
-    pub(crate) fn new(backlog: u16, backoff: Backoff) -> Self {
+    pub(crate) fn new(backlog: u16, backoff: Backoff, inherited: Arc<Inherited>) -> Self {
         Self {
             entries: BTreeMap::new(),
-            binder: Binder::new(backlog),
+            binder: Binder::new(backlog, inherited),
             backoff,
         }
     }
@@ -78,6 +81,11 @@ impl Listeners {
             .values()
             .filter(|entry| entry.socket.is_some())
             .count()
+    }
+
+    /// Leaves inherited sockets as the next process wants to find them. Nothing is accepted from them any more.
+    pub(crate) fn pass_on(&self) {
+        self.binder.pass_on();
     }
 
     pub(crate) fn keys(&self) -> Vec<ListenerKey> {
@@ -95,9 +103,13 @@ impl Listeners {
             if self.entries.contains_key(key) {
                 continue;
             }
-            let opened = self.binder.open(*key, *mode, key.port);
+            let opened = if key.protocol == Protocol::Udp && *mode == Mode::Refusing {
+                Ok(None)
+            } else {
+                self.binder.open(*key, *mode, key.port).map(Some)
+            };
             let (socket, error) =
-                opened.map_or_else(|error| (None, Some(error)), |socket| (Some(socket), None));
+                opened.map_or_else(|error| (None, Some(error)), |socket| (socket, None));
             if error.is_some() {
                 homeless.push(*key);
             }
@@ -139,6 +151,9 @@ impl Listeners {
             return;
         };
         entry.mode = mode;
+        if key.protocol == Protocol::Udp {
+            return self.switch_udp(workers, key, mode);
+        }
         let Some(socket) = entry.socket.clone() else {
             return;
         };
@@ -157,6 +172,31 @@ impl Listeners {
                     self.fall_back(workers, key, &|_, _| false);
                 }
             },
+        }
+    }
+
+    /// A UDP port that refuses is closed, whatever it was, and opened anew to listen.
+    fn switch_udp(&mut self, workers: &Workers, key: ListenerKey, mode: Mode) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        if mode == Mode::Refusing {
+            entry.error = None;
+            entry.retry_at = None;
+            entry.backoff.reset();
+            return retire(workers, entry.socket.take().into_iter().collect());
+        }
+        match self.binder.open(key, mode, key.port) {
+            Ok(socket) => {
+                entry.socket = Some(Arc::clone(&socket));
+                if entry.accepting {
+                    workers.accept_from(vec![socket]);
+                }
+            }
+            Err(error) => {
+                entry.error = Some(error);
+                self.fall_back(workers, key, &|_, _| false);
+            }
         }
     }
 
@@ -183,8 +223,10 @@ impl Listeners {
                     .is_some_and(|error| error.kind == BindErrorKind::InUse)
             })
             .filter(|(key, _)| {
-                keys.iter()
-                    .any(|closed| closed.port == key.port && bind::overlap(closed.bind, key.bind))
+                keys.iter().any(|closed| {
+                    (closed.port, closed.protocol) == (key.port, key.protocol)
+                        && bind::overlap(closed.bind, key.bind)
+                })
             })
             .map(|(key, _)| *key)
             .collect();
@@ -318,10 +360,10 @@ impl Listeners {
             let Some(port) = entry.socket.as_ref().map(|socket| socket.bound.port()) else {
                 continue;
             };
-            if wanted
-                .iter()
-                .any(|(new, ..)| new.port == port && bind::overlap(new.bind, key.bind))
-            {
+            if wanted.iter().any(|(new, ..)| {
+                (new.port, new.protocol) == (port, key.protocol)
+                    && bind::overlap(new.bind, key.bind)
+            }) {
                 retired.extend(entry.socket.take());
                 evicted.push(*key);
             }
@@ -337,7 +379,8 @@ impl Listeners {
 fn declares(entries: &BTreeMap<ListenerKey, Entry>, key: ListenerKey, port: u16) -> bool {
     if bind::address_of(key.bind).is_unspecified() {
         return entries.keys().any(|other| {
-            other.port == port && other.scope == key.scope && bind::overlap(other.bind, key.bind)
+            (other.port, other.protocol, other.scope) == (port, key.protocol, key.scope)
+                && bind::overlap(other.bind, key.bind)
         });
     }
     let shapes = [key.bind, Bind::Any, Bind::AnyLoopback];
@@ -358,12 +401,15 @@ fn refuse(workers: &Workers, socket: &Listening) {
     let _ = net::refuse(&socket.fd);
 }
 
-/// Closes sockets; established connections go on.
+/// Closes sockets; established connections go on, flows end.
 fn retire(workers: &Workers, sockets: Vec<Arc<Listening>>) {
     if sockets.is_empty() {
         return;
     }
-    for socket in &sockets {
+    for socket in sockets
+        .iter()
+        .filter(|socket| socket.key.protocol == Protocol::Tcp)
+    {
         refuse(workers, socket);
     }
     workers.release(sockets.iter().map(|socket| socket.id).collect());

@@ -1,9 +1,11 @@
-//! System calls on sockets. Owns every `unsafe` line of this crate; must not know Services, snapshots or workers.
+//! System calls on sockets. Owns, with [`datagrams`], every `unsafe` line of this crate; must not know Services, snapshots or workers.
+
+pub(crate) mod datagrams;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream},
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
 
@@ -75,6 +77,32 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     Ok(SharedFd::new(socket.into()))
 }
 
+/// The socket with this number, which the process was started with; closed for the programs that it starts itself.
+/// `None` if there is none. To be called before the process opens anything of its own, once for each number.
+#[expect(
+    unsafe_code,
+    reason = "nothing else makes an owned descriptor of a number"
+)]
+pub(crate) fn take_socket(number: RawFd) -> Option<OwnedFd> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    if !target.to_string_lossy().starts_with("socket:") {
+        return None;
+    }
+    // SAFETY: the descriptor is open, as proc(5) has just said, and the protocol of sd_listen_fds(3) makes it ours; the
+    // only caller asks once for each number and before anything else could have been given it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// The number of descriptors that this process may open now.
+pub(crate) fn descriptor_limit() -> usize {
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
 /// Listens, for the first time or again after [`refuse`].
 pub(crate) fn listen(fd: &SharedFd, backlog: u16) -> io::Result<()> {
     Ok(rustix::net::listen(fd, i32::from(backlog))?)
@@ -110,10 +138,7 @@ pub(crate) fn raise_descriptor_limit() -> usize {
             },
         );
     }
-    let current = getrlimit(Resource::Nofile).current;
-    current.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    })
+    descriptor_limit()
 }
 
 /// How a failed accept is to be taken.

@@ -17,16 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Published,
+    inherit::Inherited,
     listen::{Listeners, status::ListenerStatus},
     net,
     settings::DataSettings,
-    worker::Workers,
+    worker::{DESCRIPTORS_PER_CONNECTION, Workers},
 };
 
 /// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves.
 const RESERVED_DESCRIPTORS: usize = 256;
-/// A connection has a socket to the client and one to the endpoint.
-const DESCRIPTORS_PER_CONNECTION: usize = 2;
+/// Fewer than these, beside those of the workers, serve nothing.
+const LEAST_DESCRIPTORS: usize = 48;
+/// The descriptors of a worker's runtime.
+const DESCRIPTORS_PER_WORKER: usize = 8;
 
 /// The running data path. All methods belong to the control thread, which they hold up for at most
 /// [`DataSettings::release_timeout`]; data never waits for it. Dropping it cuts every connection.
@@ -50,6 +53,24 @@ pub struct Counters {
     pub pauses: u64,
     /// Connections reset because nothing moved for too long.
     pub timed_out: u64,
+    /// UDP flows begun.
+    pub flows_opened: u64,
+    /// UDP flows ended to make room for others.
+    pub flows_shed: u64,
+    /// UDP flows ended because they were idle.
+    pub flows_expired: u64,
+    /// Times that an endpoint of a UDP flow refused (ICMP port unreachable).
+    pub flows_refused: u64,
+    /// Datagrams sent to endpoints.
+    pub datagrams_to_upstream: u64,
+    /// Datagrams sent to clients.
+    pub datagrams_to_downstream: u64,
+    /// Datagrams dropped: no Frontend, no endpoint, no descriptor, or a full buffer.
+    pub datagrams_dropped: u64,
+    /// Clients that session affinity remembers now.
+    pub affinity_clients: usize,
+    /// Clients that it forgot before their time, because there were too many.
+    pub affinity_shed: u64,
 }
 
 /// How a drain went.
@@ -63,12 +84,30 @@ pub struct DrainReport {
 
 impl DataPlane {
     /// Raises the process's descriptor limit to its hard limit and starts the workers, which have nothing to do yet.
+    ///
+    /// # Errors
+    /// Too few descriptors even so; the system gives no thread.
     pub fn start(settings: DataSettings, published: Arc<Published>) -> io::Result<Self> {
+        Self::start_with(settings, published, Arc::default())
+    }
+
+    /// As [`start`](Self::start), with sockets that the process was started with: they are used wherever they are what
+    /// would have been bound.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_with(
+        settings: DataSettings,
+        published: Arc<Published>,
+        inherited: Arc<Inherited>,
+    ) -> io::Result<Self> {
         let listeners = Listeners::new(
             settings.backlog,
             Backoff::new(settings.rebind_base, settings.rebind_cap),
+            inherited,
         );
         let descriptor_limit = net::raise_descriptor_limit();
+        check_descriptors(descriptor_limit, settings.workers)?;
         let plane = Self {
             listeners,
             workers: Workers::start(settings, published)?,
@@ -101,7 +140,8 @@ impl DataPlane {
         self.listeners.switch(&self.workers, key, mode);
     }
 
-    /// Closes listeners: what waits in their queues is served by the newest Snapshot, established connections go on.
+    /// Closes listeners: what waits in their queues is served by the newest Snapshot, established connections go on,
+    /// UDP flows end.
     /// Their ports are free on return, and go at once to listeners of ours that wanted them.
     pub fn close(&mut self, keys: &[ListenerKey]) {
         self.listeners.close(&self.workers, keys);
@@ -127,6 +167,11 @@ impl DataPlane {
         self.workers.shared.connections()
     }
 
+    /// UDP flows in progress.
+    pub fn flows(&self) -> usize {
+        self.workers.shared.flows.load(Relaxed)
+    }
+
     /// Connections in progress of each worker.
     pub fn worker_loads(&self) -> Vec<usize> {
         self.workers.shared.loads()
@@ -137,9 +182,9 @@ impl DataPlane {
         self.workers.shared.limit.load(Relaxed)
     }
 
-    /// Descriptors that listeners and connections have open (at most; a connection without endpoint has one).
+    /// Descriptors that listeners, connections and flows have open (at most; a connection without endpoint has one).
     pub fn descriptors_used(&self) -> usize {
-        self.listeners.sockets() + self.connections() * DESCRIPTORS_PER_CONNECTION
+        self.listeners.sockets() + self.connections() * DESCRIPTORS_PER_CONNECTION + self.flows()
     }
 
     /// Descriptors that the process may open.
@@ -150,11 +195,21 @@ impl DataPlane {
     /// Sums since the start.
     pub fn counters(&self) -> Counters {
         let totals = &self.workers.shared.totals;
+        let (affinity_clients, affinity_shed) = self.workers.shared.affinity.counts();
         Counters {
             handed_over: totals.handed_over.load(Relaxed),
             unmatched: totals.unmatched.load(Relaxed),
             pauses: totals.pauses.load(Relaxed),
             timed_out: totals.timed_out.load(Relaxed),
+            flows_opened: totals.flows_opened.load(Relaxed),
+            flows_shed: totals.flows_shed.load(Relaxed),
+            flows_expired: totals.flows_expired.load(Relaxed),
+            flows_refused: totals.flows_refused.load(Relaxed),
+            datagrams_to_upstream: totals.datagrams_to_upstream.load(Relaxed),
+            datagrams_to_downstream: totals.datagrams_to_downstream.load(Relaxed),
+            datagrams_dropped: totals.datagrams_dropped.load(Relaxed),
+            affinity_clients,
+            affinity_shed,
         }
     }
 
@@ -166,6 +221,7 @@ impl DataPlane {
     pub async fn drain(mut self, deadline: Duration, cancel: CancellationToken) -> DrainReport {
         let waited_for = self.connections();
         self.listeners.close(&self.workers, &self.listeners.keys());
+        self.listeners.pass_on();
         let cut = CancellationToken::new();
         self.workers.finish(&cut);
         // All three are cancel safe.
@@ -190,6 +246,7 @@ impl DataPlane {
         let free = self
             .descriptor_limit
             .saturating_sub(self.listeners.sockets() + reserved(self.descriptor_limit));
+        shared.spare.store(free, Relaxed);
         let affordable = (free / DESCRIPTORS_PER_CONNECTION).max(1);
         shared.limit.store(
             shared
@@ -207,7 +264,21 @@ impl Drop for DataPlane {
         cut.cancel();
         self.workers.finish(&cut);
         self.workers.join();
+        self.listeners.pass_on();
     }
+}
+
+/// What the process cannot do without: the runtimes of the workers (epoll, its wake-up, a timer), sources, DNS, the
+/// admin interface, a first listener with a connection.
+fn check_descriptors(limit: usize, workers: usize) -> io::Result<()> {
+    let needed = LEAST_DESCRIPTORS.saturating_add(workers.saturating_mul(DESCRIPTORS_PER_WORKER));
+    if limit >= needed {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{limit} descriptors are too few, {needed} are the least for {workers} workers: raise the limit with \
+         `ulimit -n 4096` (LimitNOFILE=4096 in a systemd unit)"
+    )))
 }
 
 /// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
@@ -228,6 +299,16 @@ mod tests {
         assert_eq!(
             (reserved(20_000), reserved(512), reserved(100)),
             (256, 256, 50)
+        );
+    }
+
+    #[test]
+    fn check_descriptors_too_few_says_what_to_type() {
+        assert!(check_descriptors(1024, 16).is_ok());
+        let error = check_descriptors(40, 2).unwrap_err().to_string();
+        assert!(
+            error.contains("40 descriptors are too few") && error.contains("ulimit -n"),
+            "{error}"
         );
     }
 }

@@ -18,6 +18,9 @@ pub struct DataSettings {
     pub half_closed_timeout: Duration,
     /// Upper bound of connections at a time; more wait in the kernel's queue. Default `None`: only descriptors limit.
     pub max_connections: Option<usize>,
+    /// Upper bound of UDP flows at a time, above which the oldest are shed; descriptors may limit more. Default 16384:
+    /// each takes one of the 28 232 ephemeral ports.
+    pub max_flows: usize,
     /// Length of a listener's accept queue in the kernel (which caps it at `net.core.somaxconn`). Default 4096.
     pub backlog: u16,
     /// Connections a worker accepts from one listener before others get their turn; at least 1. Default 16.
@@ -42,6 +45,7 @@ impl Default for DataSettings {
             idle_timeout: Duration::from_hours(1),
             half_closed_timeout: Duration::from_mins(5),
             max_connections: None,
+            max_flows: 16_384,
             backlog: 4096,
             accept_burst: 16,
             handover_queue: 1024,

@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod connect;
+mod health_check;
 pub(crate) mod relay;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -93,6 +94,13 @@ async fn establish(shared: &Shared, arrival: &Arrival, downstream: Resetting) ->
                 downstream,
                 upstream,
             })
+        }
+        Err(Rejection::HealthCheck) => {
+            // Asked again by its own lookup: nothing else needs to carry the answer.
+            if let Some(check) = health_check::find(&shared.published.load(), arrival) {
+                health_check::answer(downstream, &check).await;
+            }
+            None
         }
         Err(rejection) => {
             if rejection == Rejection::Unmatched {

@@ -4,12 +4,14 @@
 //! Listeners need fixed ports, so every test has addresses of its own in 127/8, made from the process and a counter.
 
 mod forwarding;
+mod inherited;
 mod listening;
 mod shutdown;
+mod udp;
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
@@ -64,11 +66,14 @@ fn cluster() -> Arc<Cluster> {
         dns_address: "127.96.0.10".parse().unwrap(),
         node_name: Arc::from("node"),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
     })
 }
 
 /// A Service port whose counters outlive its snapshots.
 struct Subject {
+    protocol: Protocol,
     frontends: Vec<(IpAddr, u16, FrontendKind)>,
     port: Arc<PortState>,
     endpoints: Vec<Endpoint>,
@@ -78,6 +83,7 @@ struct Subject {
 impl Subject {
     fn new(frontends: &[(IpAddr, u16, FrontendKind)], endpoints: &[SocketAddr]) -> Self {
         let mut subject = Self {
+            protocol: Protocol::Tcp,
             frontends: frontends.to_vec(),
             port: Arc::default(),
             endpoints: Vec::new(),
@@ -106,7 +112,7 @@ impl Subject {
                 namespace: Arc::from("default"),
                 service: Arc::from(name),
                 port: Arc::from(""),
-                protocol: Protocol::Tcp,
+                protocol: self.protocol,
             },
             family: IpFamily::IPv4,
             number: PORT,
@@ -116,13 +122,14 @@ impl Subject {
             any: !self.set.is_empty(),
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
+            affinity: None,
             state: Arc::clone(&self.port),
         };
         let key = |addr: IpAddr, port| FrontendKey {
             scope: Scope::HOST,
             addr,
             port,
-            protocol: Protocol::Tcp,
+            protocol: self.protocol,
         };
         Arc::new(ServiceView {
             namespace: Arc::from("default"),
@@ -225,7 +232,9 @@ impl Bench {
     }
 
     fn publish(&self, subjects: &[&Subject]) {
-        self.published.store(snapshot(subjects));
+        let mut next = Snapshot::clone(&snapshot(subjects));
+        next.generation.0 = self.published.load().generation.0 + 1;
+        self.published.store(Arc::new(next));
     }
 
     fn state(&self, key: ListenerKey) -> ListenerState {

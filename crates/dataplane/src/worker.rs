@@ -14,6 +14,7 @@ use std::{
     thread,
 };
 
+use portico_core::object::Protocol;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
@@ -23,11 +24,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Published,
+    affinity::Affinity,
     listen::{accept, accept::Listening},
     settings::DataSettings,
     tcp::{self, account::Totals, connect::Arrival},
+    udp::{self, Udp},
 };
 
+/// A connection has a socket to the client and one to the endpoint.
+pub(crate) const DESCRIPTORS_PER_CONNECTION: usize = 2;
 /// Commands that may wait for a worker; the control side waits when there are more.
 const COMMAND_QUEUE: usize = 64;
 
@@ -37,8 +42,13 @@ pub(crate) struct Shared {
     pub(crate) published: Arc<Published>,
     pub(crate) settings: DataSettings,
     pub(crate) totals: Totals,
+    pub(crate) affinity: Affinity,
     /// Most connections at a time; changes with the number of listeners.
     pub(crate) limit: AtomicUsize,
+    /// Descriptors for connections and flows together; changes with the number of listeners.
+    pub(crate) spare: AtomicUsize,
+    /// Flows of all workers.
+    pub(crate) flows: AtomicUsize,
     loads: Box<[Arc<AtomicUsize>]>,
     inboxes: Box<[mpsc::Sender<Incoming>]>,
 }
@@ -55,7 +65,22 @@ impl Shared {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.connections() >= self.limit.load(Relaxed)
+        let connections = self.connections();
+        let used = connections
+            .saturating_mul(DESCRIPTORS_PER_CONNECTION)
+            .saturating_add(self.flows.load(Relaxed));
+        connections >= self.limit.load(Relaxed)
+            || (connections > 0 && used >= self.spare.load(Relaxed))
+    }
+
+    /// How many more flows there may be: flows leave half of the descriptors to connections.
+    pub(crate) fn room_for_flows(&self) -> usize {
+        let spare = self.spare.load(Relaxed);
+        let left = spare.saturating_sub(self.connections() * DESCRIPTORS_PER_CONNECTION);
+        self.settings
+            .max_flows
+            .min(left.min(spare / 2))
+            .saturating_sub(self.flows.load(Relaxed))
     }
 
     /// A place for one more connection. Worker `own` keeps it unless it would then be more than one ahead of the least
@@ -142,6 +167,7 @@ enum Command {
 pub(crate) struct Worker {
     index: usize,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) udp: Udp,
     tracker: TaskTracker,
 }
 
@@ -149,9 +175,15 @@ impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
         Self {
             index,
+            udp: Udp::new(shared.settings.max_attempts),
             shared,
             tracker: TaskTracker::new(),
         }
+    }
+
+    fn serves(&self, listening: &Listening) -> bool {
+        listening.key.protocol == Protocol::Tcp
+            || listening.owner(self.shared.loads.len()) == self.index
     }
 
     /// Serves a connection here or hands it to a worker with less to do.
@@ -226,7 +258,10 @@ impl Workers {
             published,
             settings,
             totals: Totals::default(),
+            affinity: Affinity::new(),
             limit: AtomicUsize::new(usize::MAX),
+            spare: AtomicUsize::new(usize::MAX),
+            flows: AtomicUsize::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),
         });
@@ -386,9 +421,18 @@ fn start(
     accepting: &mut HashMap<u64, JoinHandle<()>>,
     listening: &[Arc<Listening>],
 ) {
-    for listening in listening {
-        let task = tokio::task::spawn_local(accept::run(Rc::clone(worker), Arc::clone(listening)));
-        accepting.insert(listening.id, task);
+    for listening in listening
+        .iter()
+        .filter(|listening| worker.serves(listening))
+    {
+        let (worker, listening) = (Rc::clone(worker), Arc::clone(listening));
+        let id = listening.id;
+        let task = if listening.key.protocol == Protocol::Udp {
+            tokio::task::spawn_local(udp::run(worker, listening))
+        } else {
+            tokio::task::spawn_local(accept::run(worker, listening))
+        };
+        accepting.insert(id, task);
     }
 }
 

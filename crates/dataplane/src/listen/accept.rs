@@ -2,6 +2,7 @@
 //! dial: a slow endpoint must not keep others from being accepted.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     net::{IpAddr, SocketAddr, TcpStream},
     rc::Rc,
@@ -29,7 +30,7 @@ const PAUSE_CAP: Duration = Duration::from_millis(100);
 /// A worker complains about pauses at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A socket that takes connections, as workers need it.
+/// A socket that takes connections or datagrams, as workers need it.
 #[derive(Debug)]
 pub(crate) struct Listening {
     /// Unique in the process: a key has two sockets while its declared port takes over from a fallback.
@@ -41,11 +42,20 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
+    /// The one worker of `count` that serves a UDP socket: by the key, so that it is the same after a rebind.
+    pub(crate) fn owner(&self, count: usize) -> usize {
+        let mut hasher = DefaultHasher::new();
+        self.key.hash(&mut hasher);
+        let count = u64::try_from(count.max(1)).unwrap_or(1);
+        usize::try_from(hasher.finish() % count).unwrap_or_default()
+    }
+
     /// Where `stream` came in. A wildcard socket has to ask each connection.
     pub(crate) fn arrival(&self, stream: &TcpStream, peer: Option<IpAddr>) -> io::Result<Arrival> {
         let local = match self.key.bind {
             Bind::Address(_) => self.bound,
-            Bind::Any | Bind::AnyLoopback => stream.local_addr()?,
+            // An inherited wildcard socket may be of IPv6 and hear IPv4 too, as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
+            Bind::Any | Bind::AnyLoopback => canonical(stream.local_addr()?),
         };
         Ok(Arrival {
             scope: self.key.scope,
@@ -54,6 +64,10 @@ impl Listening {
             peer,
         })
     }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// What a turn of accepting came to.
@@ -95,7 +109,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
             Turn::Used => tokio::task::yield_now().await,
             Turn::Full | Turn::Exhausted => {
                 worker.shared.totals.pauses.fetch_add(1, Relaxed);
-                complain(&mut complained, &listening, turn);
+                complain(&worker, &mut complained, &listening, turn);
                 tokio::time::sleep(pause.next(clock::jitter())).await;
                 continue;
             }
@@ -128,9 +142,31 @@ fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
     Turn::Used
 }
 
-fn complain(last: &mut Option<Instant>, listening: &Listening, turn: Turn) {
-    if last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-        *last = Some(Instant::now());
-        tracing::warn!(listener = %listening.bound, reason = ?turn, "accepting is paused");
+/// Says what the limit is and how to raise it, at most once in [`COMPLAINT_INTERVAL`].
+fn complain(worker: &Worker, last: &mut Option<Instant>, listening: &Listening, turn: Turn) {
+    if last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+        return;
+    }
+    *last = Some(Instant::now());
+    let shared = &worker.shared;
+    let (limit, descriptors) = (shared.limit.load(Relaxed), net::descriptor_limit());
+    let listener = listening.bound;
+    if turn == Turn::Exhausted {
+        tracing::warn!(
+            %listener,
+            descriptors,
+            "accepting is paused: the process has no descriptor or memory left; raise `ulimit -n` (LimitNOFILE= in a \
+             systemd unit) and start again"
+        );
+    } else if shared.settings.max_connections == Some(limit) {
+        tracing::warn!(%listener, limit, "accepting is paused: as many connections are open as the settings allow");
+    } else {
+        tracing::warn!(
+            %listener,
+            limit,
+            descriptors,
+            "accepting is paused: as many connections are open as the descriptors allow; raise `ulimit -n` \
+             (LimitNOFILE= in a systemd unit) and start again"
+        );
     }
 }

@@ -19,7 +19,10 @@ use super::{
     accept::Listening,
     status::{BindError, BindErrorKind},
 };
-use crate::net::{self, Device};
+use crate::{
+    inherit::{Inherited, InheritedKind},
+    net::{self, Device, SharedFd, datagrams},
+};
 
 /// A fallback port is the declared one plus this, or the next free one after it.
 const FALLBACK_OFFSET: u32 = 10_000;
@@ -32,13 +35,15 @@ const FIRST_UNPRIVILEGED: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct Binder {
     pub(super) backlog: u16,
+    inherited: Arc<Inherited>,
     next_id: u64,
 }
 
 impl Binder {
-    pub(super) fn new(backlog: u16) -> Self {
+    pub(super) fn new(backlog: u16, inherited: Arc<Inherited>) -> Self {
         Self {
             backlog,
+            inherited,
             next_id: 0,
         }
     }
@@ -51,8 +56,11 @@ impl Binder {
         port: u16,
     ) -> Result<Arc<Listening>, BindError> {
         let addr = SocketAddr::new(address_of(key.bind), port);
-        if key.protocol != Protocol::Tcp {
-            return Err(BindError::unsupported(&addr, "only TCP is forwarded"));
+        if !key.protocol.is_forwarded() {
+            return Err(BindError::unsupported(
+                &addr,
+                "only TCP and UDP are forwarded",
+            ));
         }
         if key.scope != Scope::HOST {
             return Err(BindError::unsupported(
@@ -65,14 +73,11 @@ impl Binder {
         } else {
             Device::Any
         };
-        let open = || -> io::Result<_> {
-            let fd = net::bind(addr, device)?;
-            if mode == Mode::Listening {
-                net::listen(&fd, self.backlog)?;
-            }
-            Ok(fd)
+        let fd = match key.protocol {
+            Protocol::Udp => datagrams::bind(addr, device),
+            _ => self.socket(addr, device, mode),
         };
-        let fd = open().map_err(|error| BindError::new(&addr, &error))?;
+        let fd = fd.map_err(|error| BindError::new(&addr, &error))?;
         self.next_id += 1;
         Ok(Arc::new(Listening {
             id: self.next_id,
@@ -80,6 +85,28 @@ impl Binder {
             bound: addr,
             fd,
         }))
+    }
+
+    /// An inherited socket if there is one for `addr`, else one of our own.
+    fn socket(&self, addr: SocketAddr, device: Device, mode: Mode) -> io::Result<SharedFd> {
+        let inherited = self.inherited.adopt(InheritedKind::Tcp, addr)?;
+        let listens = inherited.is_some();
+        let fd = match inherited {
+            Some(fd) => SharedFd::new(fd),
+            None => net::bind(addr, device)?,
+        };
+        match mode {
+            Mode::Listening => net::listen(&fd, self.backlog)?,
+            // It listened for whoever passed it on; one that does not says so, which is as good.
+            Mode::Refusing if listens => net::refuse(&fd).unwrap_or_default(),
+            Mode::Refusing => {}
+        }
+        Ok(fd)
+    }
+
+    /// Inherited sockets listen again, whatever their Services came to.
+    pub(super) fn pass_on(&self) {
+        self.inherited.resume(self.backlog);
     }
 
     /// A socket for `key` on the first free fallback port that `is_declared` leaves to it.

@@ -4,6 +4,8 @@ use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use portico_core::{snapshot::plan::ListenerKey, time::Timestamp};
 
+use crate::net;
+
 /// A listener at one moment.
 #[derive(Debug, Clone)]
 pub struct ListenerStatus {
@@ -13,7 +15,7 @@ pub struct ListenerStatus {
     pub services: Arc<str>,
     /// How it is served.
     pub state: ListenerState,
-    /// What its socket is bound to; `None` exactly when it has none.
+    /// What its socket is bound to; `None` exactly when it has none: it failed, or refuses UDP.
     pub bound: Option<SocketAddr>,
     /// Why it is not on its declared port; `None` exactly when it is.
     pub error: Option<BindError>,
@@ -28,7 +30,7 @@ pub struct ListenerStatus {
 pub enum ListenerState {
     /// On its declared port, taking connections.
     Listening,
-    /// On its declared port, which the kernel answers with a refusal.
+    /// On its declared port, which the kernel answers with a refusal (UDP: the port is closed, for that).
     Refusing,
     /// On another port of the same address, until the declared one is free.
     Fallback {
@@ -77,9 +79,19 @@ impl BindError {
             Some(libc::EADDRNOTAVAIL) => BindErrorKind::NotAvailable,
             _ => BindErrorKind::Other,
         };
+        let why = match error.raw_os_error() {
+            Some(libc::EMFILE) => format!(
+                "all {} descriptors of the process are in use; raise `ulimit -n` (LimitNOFILE= in a systemd unit)",
+                net::descriptor_limit()
+            ),
+            Some(libc::ENFILE) => {
+                "all descriptors of the machine are in use; raise `sysctl fs.file-max`".to_owned()
+            }
+            _ => error.to_string(),
+        };
         Self {
             kind,
-            text: format!("binding {tried}: {error}").into(),
+            text: format!("binding {tried}: {why}").into(),
         }
     }
 

@@ -121,4 +121,18 @@ pub(crate) struct Totals {
     pub(crate) pauses: AtomicU64,
     /// Connections cut because nothing moved for too long.
     pub(crate) timed_out: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) flows_opened: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) flows_shed: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) flows_expired: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) flows_refused: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) datagrams_to_upstream: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) datagrams_to_downstream: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) datagrams_dropped: AtomicU64,
 }

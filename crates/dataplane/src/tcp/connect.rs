@@ -4,20 +4,20 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use portico_core::{
     balance::PortState,
     object::Protocol,
-    snapshot::{ClientPlace, FrontendKind, Scope, Snapshot, Verdict},
+    snapshot::{FrontendKind, Scope, Snapshot, Verdict},
     time::Timestamp,
 };
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::account::{Accepted, Active, Attempt};
-use crate::{clock, net, worker::Shared};
+use crate::{affinity::Sticky, clock, net, worker::Shared};
 
 /// Where a connection came in, as far as a Frontend is found by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,25 +32,19 @@ pub(crate) struct Arrival {
     pub(crate) peer: Option<IpAddr>,
 }
 
-impl Arrival {
-    /// A source that is loopback or the very address connected to is this host's own.
-    fn place(&self) -> ClientPlace {
-        match self.peer {
-            Some(peer) if peer.is_loopback() || peer == self.local.ip().to_canonical() => {
-                ClientPlace::OnNode
-            }
-            _ => ClientPlace::Elsewhere,
-        }
-    }
-}
-
 /// Why a connection reached no endpoint. The client is reset in every case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejection {
     /// Its local address is no Frontend.
     Unmatched,
-    /// No endpoint may be used, or none is left that was not tried.
+    /// It is a health check, to be answered by ourselves.
+    HealthCheck,
+    /// No endpoint can be used, or none is left that was not tried.
     NoEndpoint,
+    /// There are endpoints, but none that a traffic policy allows here.
+    Policy,
+    /// Its source is outside the ranges that may connect.
+    SourceRange,
     /// As many attempts as allowed have failed.
     AllFailed,
 }
@@ -69,9 +63,11 @@ enum DialError {
 /// What the newest snapshot says about the next attempt.
 struct Choice {
     port: Arc<PortState>,
-    /// The attempt at this address, unless the verdict is to refuse.
-    attempt: Option<(SocketAddr, Attempt)>,
+    /// The attempt at this address, or why there is none.
+    attempt: Result<(SocketAddr, Attempt), Rejection>,
     is_loop: bool,
+    /// The client, where session affinity is on.
+    sticky: Option<Sticky>,
 }
 
 /// Connects to an endpoint for the client at `arrival`. Every attempt asks the newest snapshot and leaves out what
@@ -84,19 +80,23 @@ pub(crate) async fn connect(
     let mut accepted: Option<Accepted> = None;
     loop {
         let now = clock::now();
-        let Some(choice) = choose(&shared.published.load(), arrival, &tried, now) else {
-            return Err(Rejection::Unmatched);
-        };
+        let choice = choose(shared, arrival, &tried, now)?;
         let account = match accepted.take() {
             Some(account) if account.is_by(&choice.port) => account,
             _ => Accepted::by(&choice.port),
         };
-        let Some((addr, attempt)) = choice.attempt else {
-            return Err(Rejection::NoEndpoint);
-        };
+        let (addr, attempt) = choice.attempt.inspect_err(|why| {
+            count(*why, &choice.port, &tried);
+        })?;
         match dial(addr, choice.is_loop, shared.settings.connect_timeout).await {
             Ok(upstream) => return Ok((upstream, addr, attempt.succeeded(account))),
-            Err(error) => failed(&attempt, addr, &error),
+            Err(error) => {
+                if failed(&attempt, addr, &error) == Fault::Theirs
+                    && let Some(sticky) = choice.sticky
+                {
+                    shared.affinity.forget(sticky, addr);
+                }
+            }
         }
         drop(attempt);
         tried.push(addr);
@@ -108,36 +108,62 @@ pub(crate) async fn connect(
 }
 
 fn choose(
-    snapshot: &Snapshot,
+    shared: &Shared,
     arrival: &Arrival,
     tried: &[SocketAddr],
     now: Timestamp,
-) -> Option<Choice> {
-    let frontend = snapshot.frontend(
-        arrival.scope,
-        arrival.local,
-        arrival.declared_port,
-        Protocol::Tcp,
-    )?;
+) -> Result<Choice, Rejection> {
+    let snapshot = shared.published.load();
+    let frontend = snapshot
+        .frontend(
+            arrival.scope,
+            arrival.local,
+            arrival.declared_port,
+            Protocol::Tcp,
+        )
+        .ok_or(Rejection::Unmatched)?;
+    if frontend.kind == FrontendKind::HealthCheck {
+        return Err(Rejection::HealthCheck);
+    }
     let port = Arc::clone(&frontend.port.state);
-    let endpoint = match frontend.port.verdict(frontend.kind, arrival.place()) {
-        Verdict::Forward(set) => set.pick(tried, now),
-        Verdict::Refuse | Verdict::Drop => None,
+    let sticky = Sticky::of(frontend.port.affinity, arrival.peer);
+    let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
+    let endpoint = match frontend.port.verdict(frontend.kind, place) {
+        _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
+        Verdict::Forward(set) => match sticky {
+            Some(sticky) => shared.affinity.pick(sticky, set, tried, now),
+            None => set.pick_for(arrival.peer, tried, now),
+        }
+        .ok_or(Rejection::NoEndpoint),
+        Verdict::Refuse => Err(Rejection::NoEndpoint),
+        Verdict::Drop => Err(Rejection::Policy),
     };
-    let is_loop = endpoint.is_some_and(|endpoint| leads_back(snapshot, arrival, endpoint.addr));
+    let is_loop = endpoint.is_ok_and(|endpoint| leads_back(&snapshot, arrival, endpoint.addr));
     let attempt = endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port, &endpoint.state)));
-    Some(Choice {
+    Ok(Choice {
         port,
         attempt,
         is_loop,
+        sticky,
     })
+}
+
+/// Counts a rejection by its reason; one after failed attempts is already counted as those.
+fn count(why: Rejection, port: &PortState, tried: &[SocketAddr]) {
+    let counter = match why {
+        Rejection::NoEndpoint if tried.is_empty() => &port.refused_no_endpoints,
+        Rejection::Policy => &port.dropped_policy,
+        Rejection::SourceRange => &port.dropped_source_range,
+        _ => return,
+    };
+    counter.fetch_add(1, Relaxed);
 }
 
 /// Whether connecting to `endpoint` would end at a Frontend of ours. A node port is declared for every host address,
 /// and which addresses those are is not known here, so that one counts only where this host is sure to answer.
 fn leads_back(snapshot: &Snapshot, arrival: &Arrival, endpoint: SocketAddr) -> bool {
     match snapshot.frontend(arrival.scope, endpoint, endpoint.port(), Protocol::Tcp) {
-        Some(frontend) if frontend.kind == FrontendKind::NodePort => {
+        Some(frontend) if frontend.kind.is_on_node_port() => {
             endpoint.ip().is_loopback() || endpoint.ip() == arrival.local.ip()
         }
         found => found.is_some(),
@@ -161,10 +187,19 @@ async fn dial(addr: SocketAddr, is_loop: bool, timeout: Duration) -> Result<TcpS
     }
 }
 
+/// Whose fault a failed attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Ours,
+    Theirs,
+}
+
 /// Holds a failed attempt against its endpoint, unless the fault is ours.
-fn failed(attempt: &Attempt, addr: SocketAddr, error: &DialError) {
+fn failed(attempt: &Attempt, addr: SocketAddr, error: &DialError) -> Fault {
     tracing::debug!(endpoint = %addr, error = %error, cause = ?std::error::Error::source(error), "attempt failed");
-    if !matches!(error, DialError::Failed(cause) if net::is_own_fault(cause)) {
-        attempt.endpoint().ejection.failed(clock::now());
+    if matches!(error, DialError::Failed(cause) if net::is_own_fault(cause)) {
+        return Fault::Ours;
     }
+    attempt.endpoint().ejection.failed(clock::now());
+    Fault::Theirs
 }

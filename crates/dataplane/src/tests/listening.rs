@@ -336,15 +336,15 @@ fn listener_of_another_protocol_or_namespace_fails_by_name() {
     let vip = vip();
     let subject = Subject::at(vip, &[echo()]);
     let mut bench = Bench::new(DataSettings::default(), &[&subject]);
-    let udp = ListenerKey {
-        protocol: Protocol::Udp,
+    let sctp = ListenerKey {
+        protocol: Protocol::Sctp,
         ..at(vip, PORT)
     };
     let elsewhere = ListenerKey {
         scope: Scope(1),
         ..at(vip, PORT)
     };
-    bench.bind(&[(udp, Mode::Listening), (elsewhere, Mode::Listening)]);
+    bench.bind(&[(sctp, Mode::Listening), (elsewhere, Mode::Listening)]);
     let states: Vec<_> = bench
         .plane
         .statuses()
