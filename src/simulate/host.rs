@@ -1,8 +1,10 @@
 //! The keeper of the child process that serves simulated pods. Owns its start, its restarts and the pipes; must not
-//! decide anything about pods.
+//! decide anything about pods. Questions about their logs belong to `logs`.
 //!
 //! The process and its pipes live on one thread of their own: the child asks the kernel to end it with the *thread*
 //! that started it (`PR_SET_PDEATHSIG` in prctl(2)), and a worker thread may end before the program does.
+
+mod logs;
 
 use std::{
     collections::VecDeque,
@@ -27,6 +29,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+use super::protocol::{FromChild, ToChild};
+pub use logs::LogReader;
+use logs::Questions;
 
 /// The hidden argument that makes the program a child that serves pods.
 pub const CHILD_ARGUMENT: &str = "__pods";
@@ -54,6 +60,7 @@ pub enum HostReport {
 #[derive(Debug)]
 pub struct PodHost {
     queue: Arc<Queue>,
+    logs: LogReader,
     ending: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -68,10 +75,12 @@ impl PodHost {
         let (reports, reader) = mpsc::channel(WAITING_REPORTS);
         let queue = Arc::new(Queue::default());
         let ending = CancellationToken::new();
+        let (logs, questions) = logs::channel();
         let keeper = Keeper {
             executable: executable.into(),
             queue: Arc::clone(&queue),
             reports,
+            questions,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
         };
         let (started, start) = std::sync::mpsc::sync_channel(1);
@@ -84,11 +93,17 @@ impl PodHost {
         Ok((
             Self {
                 queue,
+                logs,
                 ending,
                 thread: Some(thread),
             },
             reader,
         ))
+    }
+
+    /// Asks for the pods' logs; may be cloned and outlive the host.
+    pub fn logs(&self) -> LogReader {
+        self.logs.clone()
     }
 
     /// Passes actions on in order. Never waits: what the child has not read yet is kept, up to a bound.
@@ -182,6 +197,7 @@ struct Keeper {
     executable: PathBuf,
     queue: Arc<Queue>,
     reports: mpsc::Sender<HostReport>,
+    questions: Questions,
     backoff: Backoff,
 }
 
@@ -224,6 +240,7 @@ impl Keeper {
                 self.backoff.reset();
             }
             self.queue.clear();
+            self.questions.forget();
             if self.reports.send(HostReport::Lost).await.is_err() {
                 return;
             }
@@ -250,47 +267,56 @@ impl Keeper {
             return End::Child(io::Error::other("its pipes are missing"));
         };
         tokio::select! {
-            end = self.pass_observations(stdout) => end,
-            Err(error) = self.pass_actions(stdin) => End::Child(error),
+            end = self.hear(stdout) => end,
+            Err(error) = self.tell(stdin) => End::Child(error),
             () = self.queue.overflow() => End::Child(io::Error::other("it does not read its actions")),
         }
     }
 
-    async fn pass_actions(&self, stdin: ChildStdin) -> io::Result<()> {
+    /// Passes actions and questions on.
+    async fn tell(&self, stdin: ChildStdin) -> io::Result<()> {
         let mut stdin = BufWriter::new(stdin);
         loop {
-            for action in self.queue.take().await {
-                let mut line = serde_json::to_vec(&action)?;
-                line.push(b'\n');
-                stdin.write_all(&line).await?;
+            // Both are cancel safe.
+            tokio::select! {
+                actions = self.queue.take() => for action in actions {
+                    write_line(&mut stdin, &ToChild::Pod(action)).await?;
+                },
+                (id, query) = self.questions.next() => {
+                    write_line(&mut stdin, &ToChild::Logs { id, query }).await?;
+                }
             }
             stdin.flush().await?;
         }
     }
 
-    async fn pass_observations(&self, stdout: ChildStdout) -> End {
+    /// Passes observations and answers on.
+    async fn hear(&self, stdout: ChildStdout) -> End {
         let mut lines = BufReader::new(stdout).lines();
         loop {
-            let observation = match lines.next_line().await {
+            let heard = match lines.next_line().await {
                 Ok(Some(line)) => serde_json::from_str(&line).map_err(io::Error::from),
                 Ok(None) => Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) => Err(error),
             };
-            match observation {
-                Ok(observation) => {
-                    if self
-                        .reports
-                        .send(HostReport::Observed(observation))
-                        .await
-                        .is_err()
-                    {
+            match heard {
+                Ok(FromChild::Pod(observation)) => {
+                    let report = HostReport::Observed(observation);
+                    if self.reports.send(report).await.is_err() {
                         return End::Unheard;
                     }
                 }
+                Ok(FromChild::Logs { id, page }) => self.questions.answer(id, page),
                 Err(error) => return End::Child(error),
             }
         }
     }
+}
+
+async fn write_line(stdin: &mut BufWriter<ChildStdin>, what: &ToChild) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    stdin.write_all(&line).await
 }
 
 fn spawn(executable: &Path) -> io::Result<Child> {

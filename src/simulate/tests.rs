@@ -1,7 +1,10 @@
 //! The child's core over in-memory pipes with real sockets on addresses of this process's own, and the keeper with
 //! small scripts for children.
 
+mod life;
+
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
@@ -10,7 +13,13 @@ use std::{
 
 use portico_core::{
     object::Protocol,
-    world::pods::{PodAction, PodObservation, PodUid, WantedPort},
+    world::{
+        pods::{
+            Behaviour, ContainerChange, ContainerPlan, Fault, PodAction, PodObservation, PodUid,
+            Served, ServedProbe, WantedPort,
+        },
+        probes::ProbeKind,
+    },
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines},
@@ -21,6 +30,7 @@ use tokio::{
 use super::{
     child,
     host::{HostReport, PodHost},
+    protocol::{FromChild, LogError, LogPage, LogQuery, ToChild},
 };
 
 /// Nothing here takes that long; it only ends a test that would wait for ever.
@@ -52,6 +62,26 @@ fn tcp(number: u16) -> WantedPort {
     }
 }
 
+fn container(name: &str, ports: &[WantedPort]) -> ContainerPlan {
+    ContainerPlan {
+        name: name.into(),
+        ports: ports.to_vec(),
+        probes: Vec::new(),
+        backends: Vec::new(),
+    }
+}
+
+fn start(ip: IpAddr, containers: Vec<ContainerPlan>) -> PodAction {
+    PodAction::Start {
+        uid: UID,
+        name: "web-1".into(),
+        ip,
+        containers,
+        behaviour: Behaviour::default(),
+        faults: BTreeSet::new(),
+    }
+}
+
 /// A child inside this process.
 struct Child {
     actions: Option<DuplexStream>,
@@ -71,8 +101,12 @@ impl Child {
         }
     }
 
-    async fn act(&mut self, action: &PodAction) {
-        let line = format!("{}\n", serde_json::to_string(action).unwrap());
+    async fn act(&mut self, action: PodAction) {
+        self.tell(&ToChild::Pod(action)).await;
+    }
+
+    async fn tell(&mut self, what: &ToChild) {
+        let line = format!("{}\n", serde_json::to_string(what).unwrap());
         self.actions
             .as_mut()
             .unwrap()
@@ -81,7 +115,7 @@ impl Child {
             .unwrap();
     }
 
-    async fn next(&mut self) -> PodObservation {
+    async fn hear(&mut self) -> FromChild {
         let line = within(self.observations.next_line())
             .await
             .unwrap()
@@ -89,19 +123,20 @@ impl Child {
         serde_json::from_str(&line).unwrap()
     }
 
+    async fn next(&mut self) -> PodObservation {
+        match self.hear().await {
+            FromChild::Pod(observation) => observation,
+            other @ FromChild::Logs { .. } => panic!("{other:?}"),
+        }
+    }
+
     async fn serve(&mut self, ip: IpAddr, ports: &[WantedPort]) -> PodObservation {
-        self.act(&PodAction::Start {
-            uid: UID,
-            name: "web-1".into(),
-            ip,
-            ports: ports.to_vec(),
-        })
-        .await;
+        self.act(start(ip, vec![container("main", ports)])).await;
         self.next().await
     }
 
     async fn stop(&mut self, grace_ms: u64) {
-        self.act(&PodAction::Stop { uid: UID, grace_ms }).await;
+        self.act(PodAction::Stop { uid: UID, grace_ms }).await;
     }
 }
 
@@ -165,6 +200,7 @@ async fn pod_get_answers_its_name_and_keeps_the_connection() {
         let (head, body) = read_answer(&mut client).await;
         assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
         assert!(head.contains("content-type: text/plain\r\n"), "{head}");
+        assert!(head.contains("x-portico-pod: web-1\r\n"), "{head}");
         assert_eq!(body, "web-1\n");
     }
 }
@@ -395,7 +431,7 @@ async fn host_child_that_dies_is_lost_and_replaced() {
     // Says for each life, once it was told something, that pod 1 has ended, and dies.
     let path = script(
         &folder,
-        r#"[ "$1" = __pods ] && read -r line && echo '{"ended":{"uid":1}}'"#,
+        r#"[ "$1" = __pods ] && read -r line && echo '{"pod":{"ended":{"uid":1}}}'"#,
     );
     let (host, mut reports) = PodHost::start(path).unwrap();
     for _ in 0..2 {
@@ -442,7 +478,7 @@ async fn host_dropped_ends_its_child() {
     let folder = tempfile::tempdir().unwrap();
     let path = script(
         &folder,
-        r#"echo "{\"ended\":{\"uid\":$$}}"; exec sleep 600"#,
+        r#"echo "{\"pod\":{\"ended\":{\"uid\":$$}}}"; exec sleep 600"#,
     );
     let (host, mut reports) = PodHost::start(path).unwrap();
     let Some(HostReport::Observed(PodObservation::Ended { uid })) = within(reports.recv()).await
@@ -452,6 +488,42 @@ async fn host_dropped_ends_its_child() {
     assert!(fs::exists(format!("/proc/{}", uid.0)).unwrap());
     drop(host);
     assert!(!fs::exists(format!("/proc/{}", uid.0)).unwrap());
+}
+
+fn first_line() -> LogQuery {
+    LogQuery {
+        uid: UID,
+        container: None,
+        previous: false,
+        after: 0,
+        limit: 1,
+        wait: Duration::from_secs(30),
+    }
+}
+
+#[tokio::test]
+async fn host_logs_pass_the_question_and_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = r#"{"logs":{"id":1,"page":{"Ok":{"lines":[],"next":7,"lost":true}}}}"#;
+    let says = format!("read -r line; echo '{page}'; exec sleep 600");
+    let (host, _reports) = PodHost::start(script(&folder, &says)).unwrap();
+    let page = LogPage {
+        lines: Vec::new(),
+        next: 7,
+        lost: true,
+    };
+    assert_eq!(within(host.logs().read(first_line())).await, Ok(page));
+}
+
+#[tokio::test]
+async fn host_logs_of_a_child_that_dies_or_has_ended_are_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (host, _reports) = PodHost::start(script(&folder, "read -r line; exit 1")).unwrap();
+    let logs = host.logs();
+    let lost = Err(LogError::Lost);
+    assert_eq!(within(logs.read(first_line())).await, lost);
+    drop(host);
+    assert_eq!(within(logs.read(first_line())).await, lost);
 }
 
 #[test]

@@ -51,12 +51,16 @@ pub(super) enum BindError {
     },
 }
 
-/// A socket for each of `ports` at `ip`.
-pub(super) fn bind_all(ip: IpAddr, ports: &[WantedPort]) -> Result<Vec<Bound>, BindError> {
-    let mut taken: BTreeSet<WantedPort> = ports.iter().copied().collect();
+/// A socket for each of `ports` at `ip`. `taken` has the ports that no other may be moved to, and gets these.
+pub(super) fn bind_all(
+    ip: IpAddr,
+    ports: &[WantedPort],
+    taken: &mut BTreeSet<WantedPort>,
+) -> Result<Vec<Bound>, BindError> {
+    taken.extend(ports);
     let mut bound = Vec::with_capacity(ports.len());
     for wanted in ports {
-        let socket = bind(ip, *wanted, &taken)?;
+        let socket = bind(ip, *wanted, taken)?;
         taken.insert(WantedPort {
             number: socket.number,
             ..*wanted
