@@ -1,0 +1,148 @@
+//! The sockets behind a Service's addresses: which are really bound, which moved, which cannot be had, and who has
+//! them instead. Owns the sentences; reasons, holders and fixes come with the listeners' reports.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use portico_core::object::diagnostic::Severity;
+
+use super::{
+    model::{Cause, Problem, Way},
+    subject::{Subject, problem},
+    verdicts,
+};
+use crate::control::status::{reachable_at, report_of};
+
+/// Every address and port of the Service.
+pub(super) fn ways(subject: Subject<'_>) -> Vec<Way> {
+    let frontends = subject.service.frontends.iter();
+    frontends
+        .filter_map(|(key, kind, port)| {
+            let view = subject.service.ports.get(*port)?;
+            let reachable = reachable_at(key, *kind, subject.view.listeners);
+            Some(Way {
+                kind: reachable.kind,
+                port: verdicts::label(&view.name.port, view.number, view.name.protocol),
+                protocol: view.name.protocol.to_string(),
+                declared: reachable.declared.to_string(),
+                bound: reachable.bound.map(|bound| bound.to_string()),
+                problem: reachable.problem,
+            })
+        })
+        .collect()
+}
+
+/// What is wrong with them.
+pub(super) fn problems(subject: Subject<'_>) -> Vec<Problem> {
+    let mut problems = sockets(subject);
+    problems.extend(taken(subject));
+    problems.extend(elsewhere(subject));
+    problems.extend(protocols(subject));
+    problems
+}
+
+fn sockets(subject: Subject<'_>) -> Vec<Problem> {
+    let mut said = BTreeSet::new();
+    let mut problems = Vec::new();
+    for (key, _, _) in &subject.service.frontends {
+        let Some(report) = report_of(key, subject.view.listeners) else {
+            continue;
+        };
+        let has_problem = matches!(&*report.state, "failed" | "fallback");
+        if !has_problem || !said.insert((report.declared, key.protocol)) {
+            continue;
+        }
+        let declared = SocketAddr::new(key.addr, key.port);
+        let mut text = format!(
+            "{declared} cannot be bound: {}",
+            report.reason.as_deref().unwrap_or("unknown")
+        );
+        if let Some(holder) = &report.holder {
+            text = format!("{text}; held by {holder}");
+        }
+        let (cause, severity) = match report.bound {
+            Some(bound) => {
+                text = format!("{text}; served on {bound} meanwhile");
+                (Cause::BoundElsewhere, Severity::Warning)
+            }
+            None => (Cause::NotBound, Severity::Error),
+        };
+        problems.push(Problem {
+            fix: report.fix.clone().filter(|fix| !fix.is_empty()),
+            ..problem(severity, cause, text)
+        });
+    }
+    problems
+}
+
+/// Addresses that an earlier Service keeps.
+fn taken(subject: Subject<'_>) -> Vec<Problem> {
+    let lost = subject.record.lost.iter();
+    lost.map(|(addr, port, protocol, winner)| Problem {
+        at: Some(subject.at(&match subject.spec().external_ips.iter().position(|of| of == addr) {
+            Some(index) => format!("spec.externalIPs[{index}]"),
+            None => "spec.loadBalancerIP".to_owned(),
+        })),
+        fix: Some(format!("use another address or port, or take it away from {winner}")),
+        ..problem(
+            Severity::Warning,
+            Cause::AddressTaken,
+            format!(
+                "{addr}:{port}/{protocol} is served for Service {winner}, which was declared earlier, and not for this one"
+            ),
+        )
+    })
+    .collect()
+}
+
+/// External addresses that this host does not have.
+fn elsewhere(subject: Subject<'_>) -> Vec<Problem> {
+    let own = &subject.view.world.settings().host_addresses;
+    let cluster = &subject.view.snapshot.cluster;
+    let is_reported = |addr: &IpAddr| {
+        let mut frontends = subject.service.frontends.iter();
+        frontends.any(|(key, _, _)| {
+            key.addr == *addr && report_of(key, subject.view.listeners).is_some()
+        })
+    };
+    let external = subject.spec().external_ips.iter().enumerate();
+    external
+        .filter(|(_, addr)| {
+            !addr.is_loopback() && !own.contains(addr) && !cluster.owns(**addr) && !is_reported(addr)
+        })
+        .map(|(index, addr)| {
+            let bits = if addr.is_ipv4() { 32 } else { 128 };
+            Problem {
+                at: Some(subject.at(&format!("spec.externalIPs[{index}]"))),
+                fix: Some(format!("sudo ip address add {addr}/{bits} dev lo, or name an address that this host has")),
+                ..problem(
+                    Severity::Warning,
+                    Cause::AddressElsewhere,
+                    format!("external address {addr} is not one of this host: nothing can listen there"),
+                )
+            }
+        })
+        .collect()
+}
+
+fn protocols(subject: Subject<'_>) -> Vec<Problem> {
+    let ports = subject.spec().ports.iter().enumerate();
+    let other = ports.filter(|(_, port)| !port.protocol.is_forwarded() && subject.spec().has_vip());
+    other
+        .map(|(index, port)| Problem {
+            at: Some(subject.at_port(index, "port")),
+            fix: Some("reach its endpoints directly; its name and addresses are there".to_owned()),
+            ..problem(
+                Severity::Error,
+                Cause::Protocol,
+                format!(
+                    "port {} is {}: only TCP and UDP are forwarded",
+                    super::subject::label(port),
+                    port.protocol
+                ),
+            )
+        })
+        .collect()
+}
