@@ -1,36 +1,51 @@
 //! The command line. Owns arguments and what is printed; must not know how anything is done: it sees the app and the
 //! settings only.
 
+mod age;
+pub mod change;
+pub mod cluster;
+pub mod completion;
+pub mod delete;
 pub mod demo;
+pub mod describe;
+pub mod explain;
+pub mod get;
+mod help;
+pub mod label;
+pub mod logs;
+pub mod man;
 pub mod map;
+pub mod port_forward;
 pub mod resolve;
+pub mod rollout;
+pub mod rollout_text;
 pub(crate) mod say;
+pub mod settings_cmd;
 pub mod status;
+mod table;
+mod target;
 pub mod up;
+pub mod url;
 pub mod validate;
+mod wanted;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Command as Grammar, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::settings::{self, InstanceOptions};
-
-const EXAMPLES: &str = "\
-Examples:
-  portico demo                                   three minutes, no files of your own needed
-  portico up ./k8s                               serve the Services of a folder of manifests
-  portico up --simulate ./k8s                    and run stand-ins for their pods
-  portico up --map web:80=127.0.0.1:3000         a Service for a local process
-  portico validate ./k8s                         what the API server would say, offline
-  portico resolve web.default.svc.cluster.local  ask the running program's DNS
-  portico status                                 addresses, endpoints and sockets of the running program";
+use crate::{
+    settings::{self, InstanceOptions, OutputOptions},
+    telemetry,
+};
 
 /// Kubernetes Services without the cluster: forwarding, load balancing and names from a folder of manifests.
 #[derive(Debug, Parser)]
-#[command(name = "portico", version, before_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "portico", version, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     instance: InstanceOptions,
+    #[command(flatten)]
+    output: OutputOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,12 +58,80 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Answer a DNS question from the running program, or offline from manifests
     Resolve(Box<resolve::ResolveArgs>),
+    /// Show Services, Pods and all other objects as kubectl does
+    Get(Box<get::GetArgs>),
     /// Show Services, endpoints and sockets of the running program
     Status(status::StatusArgs),
+    /// Show objects in detail, with what belongs to them: `describe svc web`, `describe pods`
+    Describe(Box<describe::DescribeArgs>),
+    /// Set the number of pods of a workload
+    Scale(change::ScaleArgs),
+    /// Set the image of containers
+    Set(change::SetArgs),
+    /// Follow, list, undo, restart, pause and resume rollouts
+    Rollout(rollout::RolloutArgs),
+    /// Delete simulated pods
+    Delete(delete::DeleteArgs),
+    /// Set and take away labels
+    Label(label::LabelArgs),
+    /// Set and take away annotations
+    Annotate(label::AnnotateArgs),
+    /// Print what simulated pods were asked
+    Logs(logs::LogsArgs),
+    /// Forward a local port to a pod or a Service
+    PortForward(port_forward::PortForwardArgs),
+    /// Make a simulated pod fail, and heal it
+    Pod(change::PodArgs),
+    /// List what was changed at run time
+    Overrides(change::OverridesArgs),
+    /// Take back what was changed at run time
+    Reset(change::ResetArgs),
+    /// Print where a Service is reached
+    Url(url::UrlArgs),
+    /// Say why a Service is served as it is, what is wrong with it and what to do about it
+    Explain(Box<explain::ExplainArgs>),
     /// Print the Service and EndpointSlice for local processes
     Map(map::MapArgs),
     /// Write a small folder, serve it and say what to try; `--check` proves it instead
     Demo(Box<demo::DemoArgs>),
+    /// Show what `up` would run with, and which flag, variable or line of a file says so
+    Settings(Box<settings_cmd::SettingsArgs>),
+    /// Print the completion for a shell, with the names of the running program
+    Completion(completion::CompletionArgs),
+    /// Print a manual page, or write all of them
+    Man(man::ManArgs),
+    /// What the functions of shells ask.
+    #[command(name = "__complete", hide = true)]
+    Complete(completion::AskArgs),
+}
+
+/// An error whose text is printed as it is, without the program's name: the words that people know from kubectl.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Verbatim(pub String);
+
+/// The whole command line, with its examples.
+pub(crate) fn command() -> Grammar {
+    help::dress(Cli::command())
+}
+
+/// What `--color` says, for clap's own messages: those come before the command line is understood.
+fn colour(arguments: &[OsString]) -> clap::ColorChoice {
+    let mut choice = clap::ColorChoice::Auto;
+    let mut words = arguments.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let value = match word.split_once('=') {
+            Some(("--color", value)) => value.to_owned(),
+            _ if word == "--color" => words.next().unwrap_or_default().into_owned(),
+            _ => continue,
+        };
+        choice = match &*value {
+            "always" => clap::ColorChoice::Always,
+            "never" => clap::ColorChoice::Never,
+            _ => clap::ColorChoice::Auto,
+        };
+    }
+    choice
 }
 
 /// Runs the command that `arguments` name.
@@ -56,12 +139,39 @@ enum Command {
 /// # Errors
 /// What keeps the command from doing its work; to be shown to the user.
 pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let cli: Cli = settings::parse_with_file(arguments)?;
+    let grammar = command().color(colour(&arguments));
+    let parsed = settings::parse(grammar, arguments)?;
+    let cli = Cli::from_arg_matches(&parsed.matches)?;
+    telemetry::set_colour(cli.output.color);
+    if matches!(cli.command, Command::Up(_) | Command::Demo(_)) {
+        for warning in &parsed.warnings {
+            say::error_line(format!("warning: {warning}"));
+        }
+    }
     match cli.command {
+        Command::Settings(args) => settings_cmd::run(&args, &parsed),
+        Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args, command()),
+        Command::Complete(args) => completion::ask(args, command()),
         Command::Up(args) => up::run(*args, cli.instance),
         Command::Validate(args) => validate::command(&args, &cli.instance),
         Command::Resolve(args) => resolve::command(&args, &cli.instance),
+        Command::Get(args) => get::run(&args, &cli.instance),
         Command::Status(args) => status::run(&args, &cli.instance),
+        Command::Describe(args) => describe::command(&args, &cli.instance),
+        Command::Scale(args) => change::scale(&args, &cli.instance),
+        Command::Set(args) => change::set(&args, &cli.instance),
+        Command::Rollout(args) => rollout::run(&args, &cli.instance),
+        Command::Delete(args) => delete::run(&args, &cli.instance),
+        Command::Label(args) => label::label(&args, &cli.instance),
+        Command::Annotate(args) => label::annotate(&args, &cli.instance),
+        Command::Logs(args) => logs::run(&args, &cli.instance),
+        Command::PortForward(args) => port_forward::run(&args, &cli.instance),
+        Command::Pod(args) => change::pod(&args, &cli.instance),
+        Command::Overrides(args) => change::overrides(&args, &cli.instance),
+        Command::Reset(args) => change::reset(&args, &cli.instance),
+        Command::Url(args) => url::run(&args, &cli.instance),
+        Command::Explain(args) => explain::run(&args, &cli.instance),
         Command::Map(args) => map::run(&args),
         Command::Demo(args) => demo::run(*args, cli.instance),
     }

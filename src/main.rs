@@ -13,8 +13,12 @@ fn main() -> ExitCode {
     match portico::cli::run(std::env::args_os().collect()) {
         Ok(code) => code,
         Err(error) => {
-            // A panic over a closed standard error would hide the exit code.
-            let _ = writeln!(std::io::stderr(), "portico: {error:#}");
+            // What kubectl would say is said in its words; a panic over a closed standard error would hide the exit
+            // code.
+            let _ = match error.downcast_ref::<portico::cli::Verbatim>() {
+                Some(text) => writeln!(std::io::stderr(), "{text}"),
+                None => writeln!(std::io::stderr(), "portico: {error:#}"),
+            };
             ExitCode::FAILURE
         }
     }

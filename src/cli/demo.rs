@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Folder to write the manifests to; files that are there already stay as they are
-    /// (default: a fresh one in the system's folder for temporary files]
+    /// [default: a fresh one in the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Prove it and exit: 100 connections by ClusterIP, by NodePort and by name; 0 only if each is exactly even
@@ -61,6 +61,7 @@ pub fn run(mut args: DemoArgs, instance: InstanceOptions) -> anyhow::Result<Exit
         mapped: String::new(),
         up: args.options,
         instance,
+        inherited: std::sync::Arc::default(),
     };
     let outcome = up::runtime()?.block_on(async {
         let app = app::start(&settings)?;

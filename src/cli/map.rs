@@ -11,9 +11,6 @@ use super::say;
 
 /// Arguments of `portico map`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  portico map web:80=127.0.0.1:3000,127.0.0.1:3001 > k8s/web.yaml"
-)]
 pub struct MapArgs {
     /// As in `web:80=127.0.0.1:3000,127.0.0.1:3001` or `web.shop=:3000`; without a port the Service has the first process's
     #[arg(required = true, value_name = "MAPPING")]

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::say;
+use super::{say, table::TabWriter};
 use crate::{
     admin::client,
     control::status::{ServiceStatus, Status},
@@ -106,24 +106,9 @@ pub fn table(services: &[ServiceStatus]) -> String {
     ];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(services.iter().map(row));
-    let widths: Vec<usize> = (0..header.len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row.get(column).map_or(0, String::len))
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}   ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let text = TabWriter::default().lines(&rows);
+    text.lines()
+        .fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
 fn row(service: &ServiceStatus) -> [String; 8] {
@@ -143,10 +128,13 @@ fn row(service: &ServiceStatus) -> [String; 8] {
             service.cluster_ip.clone()
         },
         service.external_name.clone().unwrap_or_else(|| {
-            if external.is_empty() {
-                none()
-            } else {
+            if !external.is_empty() {
                 external.join(",")
+            } else if service.service_type == "LoadBalancer" {
+                // As kubectl shows one that nobody has given an address.
+                "<pending>".to_owned()
+            } else {
+                none()
             }
         }),
         if service.port_list.is_empty() {
@@ -187,8 +175,8 @@ fn notes(service: &ServiceStatus) -> Vec<String> {
             None => format!("{} not served", way.declared),
         })
         .collect();
-    if service.ports.iter().any(|port| port.protocol != "TCP") {
-        notes.push("only TCP is forwarded".into());
+    if service.ports.iter().any(|port| port.protocol == "SCTP") {
+        notes.push("SCTP is not forwarded".into());
     }
     if let Some(desired) = service.desired_load_balancer_ip {
         notes.push(format!("desired {desired}"));

@@ -2,26 +2,27 @@
 //! app's, the words are the printer's.
 
 mod printer;
+mod service;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
+use portico_dataplane::{InheritedKind, Unused};
 use printer::Printer;
+use service::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{map, say};
 use crate::{
     app::{self, App, AppSettings, Happening},
     control::status::Status,
+    notify,
     settings::{InstanceOptions, UpOptions},
     telemetry,
 };
 
 /// Arguments of `portico up`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  portico up ./k8s\n  portico up --simulate service.yaml deployment.yaml\n  helm template . | portico up -"
-)]
 pub struct UpArgs {
     /// Files, folders (with all below them), or `-` for standard input
     #[arg(required_unless_present = "map", value_name = "PATH")]
@@ -35,6 +36,8 @@ pub struct UpArgs {
 /// # Errors
 /// What keeps the program from starting.
 pub fn run(args: UpArgs, instance: InstanceOptions) -> anyhow::Result<ExitCode> {
+    // First of all: their numbers are free for anything else otherwise.
+    let inherited = Arc::new(notify::inherited());
     telemetry::start(&args.options.log_level, args.options.log_format);
     let mapped = map::manifests(&args.options.map)?;
     let settings = AppSettings {
@@ -42,6 +45,7 @@ pub fn run(args: UpArgs, instance: InstanceOptions) -> anyhow::Result<ExitCode> 
         mapped,
         up: args.options,
         instance,
+        inherited,
     };
     runtime()?.block_on(async {
         let app = app::start(&settings)?;
@@ -78,26 +82,73 @@ pub async fn serve(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut printer = Printer::new(settings, hint);
+    let mut service = Service::new(&app);
     let patience = tokio::time::sleep(PODS_PATIENCE);
     tokio::pin!(patience);
     loop {
         tokio::select! {
             biased;
             signal = signals.next() => match signal {
-                Received::Reload => app.reload().await,
+                Received::Reload => {
+                    service.reloading();
+                    app.reload().await;
+                }
                 Received::End => {
+                    service.stopping();
                     say_end(&app, settings.up.drain_timeout);
                     app.stop();
                 }
             },
             happening = app.next() => match happening? {
                 Happening::Ended(report) => return Ok(ended(report)),
-                Happening::Notice(notice) => printer.notice(&app, &notice).await,
+                Happening::Notice(notice) => {
+                    let was_ready = printer.is_ready();
+                    printer.notice(&app, &notice).await;
+                    service.notice(&app, notice.files);
+                    if !was_ready && printer.is_ready() {
+                        first_ready(&app, settings, &mut service);
+                    }
+                }
             },
             () = &mut patience, if !printer.is_ready() => {
                 printer.ready(&app).await;
+                first_ready(&app, settings, &mut service);
             }
+            () = service.run() => {}
         }
+    }
+}
+
+/// The first time that everything is as it should be.
+fn first_ready(app: &App, settings: &AppSettings, service: &mut Service) {
+    let dns = app.published.load().cluster.dns_address;
+    for unused in settings.inherited.unused() {
+        say::error_line(format!("warning: {}", idle(&unused, dns)));
+    }
+    service.ready(app);
+}
+
+/// An inherited socket that nothing uses, and what it could serve.
+fn idle(unused: &Unused, dns: IpAddr) -> String {
+    let name = &unused.name;
+    match unused.socket {
+        None => format!(
+            "inherited '{name}' is neither a listening TCP socket nor a UDP one: it is not used"
+        ),
+        Some((InheritedKind::Udp, addr)) => format!(
+            "inherited socket '{name}' (UDP {addr}) is not used: UDP is for DNS, which is asked at {dns}:53 or where \
+             --dns-listen says"
+        ),
+        Some((InheritedKind::Tcp, addr)) if addr.ip().is_unspecified() => format!(
+            "inherited socket '{name}' (TCP {addr}) is not used yet: it would serve any Service with port or nodePort {}",
+            addr.port()
+        ),
+        Some((InheritedKind::Tcp, addr)) => format!(
+            "inherited socket '{name}' (TCP {addr}) is not used yet: it would serve a Service with address {} and \
+             port {}, or DNS with --dns-listen {addr}",
+            addr.ip(),
+            addr.port()
+        ),
     }
 }
 

@@ -64,6 +64,10 @@ impl<'a> Printer<'a> {
         self.ready = true;
         say::text(status::text(&status));
         say::line(from_outside(&status));
+        let node_ports = self.settings.up.cluster.service_node_port_range;
+        if let Some(clash) = crate::host::ephemeral_clash(node_ports) {
+            say::error_line(format!("warning: {clash}"));
+        }
         if let Some(missing) = missing_pods(&status, self.settings) {
             say::line(missing);
         }
