@@ -2,12 +2,14 @@
 //! control, and never touches either.
 
 pub mod client;
+mod lines;
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    body::Body,
+    extract::{Path, Query, State},
     http::StatusCode,
     routing::{get, post},
 };
@@ -20,9 +22,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use lines::Lines;
+
 use crate::{
-    control::status::Status,
+    control::{
+        command::{
+            Command, CommandError, Done, LogPage, LogRequest, OverrideLine, Revision, Target,
+        },
+        status::Status,
+    },
     dns::{self, DnsService},
+    explain::Explanation,
+    objects::Resource,
 };
 
 /// What the admin interface asks of control.
@@ -34,6 +45,25 @@ pub enum Request {
     Findings(oneshot::Sender<Findings>),
     /// Read everything again.
     Reload,
+    /// Whether control takes its turns.
+    Alive(oneshot::Sender<()>),
+    /// All objects of a resource.
+    Objects(Resource, oneshot::Sender<Vec<serde_json::Value>>),
+    /// Every change of a resource, as lines.
+    Watch(Resource, mpsc::Sender<String>),
+    /// Change something at run time.
+    Command(Command, oneshot::Sender<Result<Done, CommandError>>),
+    /// Why a Service is served as it is; else what to say when it is not there.
+    Explain(
+        (String, String),
+        oneshot::Sender<Result<Box<Explanation>, String>>,
+    ),
+    /// Lines of a log.
+    Logs(LogRequest, oneshot::Sender<Result<LogPage, CommandError>>),
+    /// The revisions of a workload.
+    Revisions(Target, oneshot::Sender<Vec<Revision>>),
+    /// What was changed at run time.
+    Overrides(oneshot::Sender<Vec<OverrideLine>>),
 }
 
 /// What there is to say about the manifests.
@@ -65,7 +95,7 @@ pub struct AdminState {
 ///
 /// # Errors
 /// The socket cannot be bound.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub fn bind(path: &std::path::Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
@@ -76,6 +106,16 @@ pub async fn serve(listener: UnixListener, state: AdminState, cancel: Cancellati
         .route("/v1/generation", get(generation))
         .route("/v1/resolve", get(resolve))
         .route("/v1/reload", post(reload))
+        .route("/v1/objects/{resource}", get(objects))
+        .route("/v1/watch/{resource}", get(watch))
+        .route("/v1/command", post(command))
+        .route("/v1/overrides", get(overrides))
+        .route("/v1/explain/{namespace}/{name}", get(explain))
+        .route("/v1/logs/{namespace}/{pod}/{container}", get(logs))
+        .route(
+            "/v1/revisions/{resource}/{namespace}/{name}",
+            get(revisions),
+        )
         .with_state(state);
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(cancel.cancelled_owned())
@@ -85,17 +125,127 @@ pub async fn serve(listener: UnixListener, state: AdminState, cancel: Cancellati
     }
 }
 
-async fn status(State(state): State<AdminState>) -> Result<Json<Box<Status>>, StatusCode> {
+/// Asks control and waits for its answer.
+async fn ask<T>(
+    state: &AdminState,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, StatusCode> {
     let (reply, answer) = oneshot::channel();
-    state
-        .control
-        .send(Request::Status(reply))
-        .await
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    answer
-        .await
+    let asked = state.control.send(request(reply)).await;
+    asked.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn status(State(state): State<AdminState>) -> Result<Json<Box<Status>>, StatusCode> {
+    ask(&state, Request::Status).await.map(Json)
+}
+
+async fn objects(
+    State(state): State<AdminState>,
+    Path(resource): Path<Resource>,
+) -> Result<Json<Vec<serde_json::Value>>, StatusCode> {
+    let asked = ask(&state, |reply| Request::Objects(resource, reply));
+    asked.await.map(Json)
+}
+
+/// Batches of changes that a watch may be behind; one that is further behind is ended.
+const WATCH_QUEUE: usize = 256;
+
+async fn watch(
+    State(state): State<AdminState>,
+    Path(resource): Path<Resource>,
+) -> Result<Body, StatusCode> {
+    let (sender, lines) = mpsc::channel(WATCH_QUEUE);
+    let asked = state.control.send(Request::Watch(resource, sender)).await;
+    asked.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Body::new(Lines::new(lines)))
+}
+
+async fn command(
+    State(state): State<AdminState>,
+    Json(command): Json<Command>,
+) -> Result<Json<Done>, (StatusCode, String)> {
+    let ending = |status: StatusCode| (status, "portico is ending".to_owned());
+    let done = ask(&state, |reply| Request::Command(command, reply)).await;
+    done.map_err(ending)?
         .map(Json)
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+        .map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &CommandError) -> (StatusCode, String) {
+    let status = match error {
+        CommandError::NotFound { .. } => StatusCode::NOT_FOUND,
+        CommandError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, error.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Page {
+    after: u64,
+    limit: usize,
+    wait_ms: u64,
+    previous: bool,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            after: 0,
+            limit: 1000,
+            wait_ms: 0,
+            previous: false,
+        }
+    }
+}
+
+async fn logs(
+    State(state): State<AdminState>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    Query(page): Query<Page>,
+) -> Result<Json<LogPage>, (StatusCode, String)> {
+    let request = LogRequest {
+        namespace,
+        pod,
+        container,
+        previous: page.previous,
+        after: page.after,
+        limit: page.limit,
+        wait: Duration::from_millis(page.wait_ms).min(LONGEST_WAIT),
+    };
+    let ending = |status: StatusCode| (status, "portico is ending".to_owned());
+    let read = ask(&state, |reply| Request::Logs(request, reply)).await;
+    read.map_err(ending)?
+        .map(Json)
+        .map_err(|error| refusal(&error))
+}
+
+async fn explain(
+    State(state): State<AdminState>,
+    Path(of): Path<(String, String)>,
+) -> Result<Json<Box<Explanation>>, (StatusCode, String)> {
+    let ending = |status: StatusCode| (status, "portico is ending".to_owned());
+    let found = ask(&state, |reply| Request::Explain(of, reply)).await;
+    let not_found = |text| (StatusCode::NOT_FOUND, text);
+    found.map_err(ending)?.map(Json).map_err(not_found)
+}
+
+async fn revisions(
+    State(state): State<AdminState>,
+    Path((resource, namespace, name)): Path<(Resource, String, String)>,
+) -> Result<Json<Vec<Revision>>, StatusCode> {
+    let target = Target {
+        resource,
+        namespace,
+        name,
+    };
+    let asked = ask(&state, |reply| Request::Revisions(target, reply));
+    asked.await.map(Json)
+}
+
+async fn overrides(State(state): State<AdminState>) -> Result<Json<Vec<OverrideLine>>, StatusCode> {
+    ask(&state, Request::Overrides).await.map(Json)
 }
 
 #[derive(Deserialize)]

@@ -2,18 +2,24 @@
 //! Must not decide anything that a part could decide.
 
 mod build;
+mod commands;
 mod control_loop;
+mod happenings;
+mod logs;
+mod overrides;
 mod parts;
+mod watchers;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use portico_core::{
     object::diagnostic::Diagnostic,
     snapshot::{Cluster, Snapshot},
+    time::Timestamp,
     world::{Shard, SourceReport, SourceView, World, compile_once},
 };
-use portico_dataplane::{DataPlane, DrainReport, Published};
+use portico_dataplane::{DataPlane, DrainReport, Inherited, Published};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +28,13 @@ use control_loop::{ControlLoop, Watches};
 
 use crate::{
     admin,
-    control::{Reconciler, status::Status},
+    control::{
+        Reconciler,
+        status::{ListenerReports, Status},
+    },
+    explain::{self, Explanation},
     instance::{Instance, State, StateFile},
+    objects::{self, Resource},
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
 };
 
@@ -38,6 +49,8 @@ pub struct AppSettings {
     pub up: UpOptions,
     /// Which instance.
     pub instance: InstanceOptions,
+    /// Sockets that the process was started with.
+    pub inherited: Arc<Inherited>,
 }
 
 /// What [`App::next`] waits for.
@@ -87,6 +100,11 @@ impl App {
         answer.await.context("the control loop has ended")
     }
 
+    /// A handle to ask whether the control loop is alive.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.control.clone())
+    }
+
     /// Reads everything again.
     pub async fn reload(&self) {
         let _ = self.control.send(admin::Request::Reload).await;
@@ -131,6 +149,19 @@ impl App {
     }
 }
 
+/// A way to ask whether the control loop still takes its turns.
+#[derive(Debug, Clone)]
+pub struct Pulse(mpsc::Sender<admin::Request>);
+
+impl Pulse {
+    /// Asks; the answer comes with the loop's next turn. `None` when there is no room to ask: it is stuck, or ending.
+    pub fn ask(&self) -> Option<oneshot::Receiver<()>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.0.try_send(admin::Request::Alive(reply));
+        asked.is_ok().then_some(answer)
+    }
+}
+
 /// Starts a program on the current tokio runtime. What can fail for the user's reasons fails here: manifests that
 /// are not there, another program with the same name.
 ///
@@ -145,11 +176,10 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         state,
     } = Base::claim(settings)?;
     let files = build::files(&settings.paths, &up.manifests)?;
-    let empty = Snapshot::empty(Arc::clone(&cluster));
-    let published = Arc::new(Published::from_pointee(empty));
-    let data_plane = DataPlane::start(build::data_settings(up), Arc::clone(&published))
-        .context("cannot start the data path")?;
-    let dns = parts::DnsThread::start(build::dns_settings(up, &cluster), Arc::clone(&published))?;
+    let published = Arc::new(Published::from_pointee(Snapshot::empty(Arc::clone(
+        &cluster,
+    ))));
+    let (data_plane, dns) = start_serving(settings, &cluster, &published)?;
     let (control, requests) = mpsc::channel(64);
     let (notify, notices) = mpsc::channel(256);
     let (generations, newest) = watch::channel(0);
@@ -162,18 +192,21 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     };
     let admin = AdminTask::start(&instance, admin_state)?;
     let (runner, pods) = parts::pod_runner(up.simulate)?;
+    let logs = runner.logs();
+    let (health, probed) = parts::prober()?;
     let budget = data_plane.descriptor_limit() / 2;
-    let parts = (parts::Sockets(data_plane), runner);
-    let reconciler = Reconciler::new(world, Arc::clone(&published), parts, budget);
-    let (stopping, hurrying) = (stop.clone(), hurry.clone());
+    let held = (parts::Sockets(data_plane), runner, health);
+    let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)
+        .sharing(settings.inherited.wildcard_ports());
     let watches = Watches {
         files,
         pods,
+        probed,
         requests,
-        stop: stopping,
-        hurry: hurrying,
+        stop: stop.clone(),
+        hurry: hurry.clone(),
+        logs,
     };
-    let fixed = build::mapped_report(&settings.mapped, &up.manifests);
     let rest = parts::Rest {
         notify,
         generations,
@@ -181,15 +214,9 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         state,
         dns,
     };
-    let control_loop = ControlLoop::new(reconciler, watches, fixed, rest);
-    let (done, finished) = oneshot::channel();
-    let drain = up.drain_timeout;
-    // Its owner waits for `finished`, which tells a panic too: the sender is dropped.
-    tokio::spawn(async move {
-        let report = control_loop.run(drain).await;
-        admin.end().await;
-        let _ = done.send(report);
-    });
+    let mapped = build::mapped_report(&settings.mapped, &up.manifests);
+    let control_loop = ControlLoop::new(reconciler, watches, mapped, rest);
+    let finished = run(control_loop, up.drain_timeout, admin);
     Ok(App {
         published,
         notices,
@@ -198,6 +225,38 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         hurry,
         finished,
     })
+}
+
+/// Lets the loop run to its end. Its owner waits for the outcome, which tells a panic too: the sender is dropped.
+fn run(
+    control_loop: ControlLoop,
+    drain: Duration,
+    admin: AdminTask,
+) -> oneshot::Receiver<anyhow::Result<DrainReport>> {
+    let (done, finished) = oneshot::channel();
+    tokio::spawn(async move {
+        let report = control_loop.run(drain).await;
+        admin.end().await;
+        let _ = done.send(report);
+    });
+    finished
+}
+
+/// The data path and DNS, which both may find their sockets among the inherited ones.
+fn start_serving(
+    settings: &AppSettings,
+    cluster: &Cluster,
+    published: &Arc<Published>,
+) -> anyhow::Result<(DataPlane, parts::DnsThread)> {
+    let (up, inherited) = (&settings.up, &settings.inherited);
+    let data_settings = build::data_settings(up);
+    let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
+    let data_plane = DataPlane::start_with(data_settings, view, sockets)
+        .context("cannot start the data path")?;
+    let dns_settings = build::dns_settings(up, cluster);
+    let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
+    let dns = parts::DnsThread::start(dns_settings, view, sockets)?;
+    Ok((data_plane, dns))
 }
 
 /// What a start needs before anything is bound.
@@ -281,9 +340,67 @@ pub fn check_together(
     });
     let report = SourceReport::Synced(SourceView {
         shards: shards.collect(),
+        ..SourceView::default()
     });
     let (world, _) = compile_once(World::new(settings), &[report], crate::clock::now());
     Ok(world.diagnostics())
+}
+
+/// Manifests by themselves, compiled once: what commands with `-f` look at.
+#[derive(Debug)]
+pub struct Offline {
+    /// Objects, without simulated pods.
+    pub world: World,
+    /// Services as they would be forwarded.
+    pub snapshot: Snapshot,
+    now: Timestamp,
+}
+
+impl Offline {
+    /// Reads and compiles.
+    ///
+    /// # Errors
+    /// A path that cannot be read.
+    pub fn read(
+        paths: &[PathBuf],
+        manifests: &ManifestOptions,
+        cluster: &ClusterOptions,
+        instance: &InstanceOptions,
+    ) -> anyhow::Result<Self> {
+        let (world, snapshot) = offline(paths, manifests, cluster, instance)?;
+        let now = crate::clock::now();
+        Ok(Self {
+            world,
+            snapshot,
+            now,
+        })
+    }
+
+    /// All objects of one resource.
+    pub fn objects(&self, resource: Resource) -> Vec<serde_json::Value> {
+        objects::list(self.view(&ListenerReports::new()), resource)
+    }
+
+    /// Why a Service would be served as it would be; what to say if there is no such Service.
+    ///
+    /// # Errors
+    /// The text for a Service that is not there.
+    pub fn explain(&self, namespace: &str, name: &str) -> Result<Explanation, String> {
+        let listeners = ListenerReports::new();
+        let view = self.view(&listeners);
+        explain::explain(view, namespace, name)
+            .ok_or_else(|| explain::not_found(view, namespace, name))
+    }
+
+    fn view<'a>(&'a self, listeners: &'a ListenerReports) -> objects::View<'a> {
+        objects::View {
+            world: &self.world,
+            snapshot: &self.snapshot,
+            listeners,
+            started: self.now,
+            now: self.now,
+        }
+    }
 }
 
 /// The world and snapshot of manifests by themselves: what offline commands read. Nothing is watched or bound.

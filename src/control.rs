@@ -2,11 +2,12 @@
 //! publishes and tells the parts what to do; declares what it needs of them as traits. Must not know how sockets,
 //! pods or files are made.
 
+pub mod command;
 pub mod holder;
 pub mod reconcile;
 pub mod status;
 
-pub use reconcile::{ListenerHost, PodRunner, Reconciler};
+pub use reconcile::{ListenerHost, PodRunner, ProbeHost, Reconciler};
 
 #[cfg(test)]
 mod tests;

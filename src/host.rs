@@ -1,5 +1,5 @@
-//! The host's own addresses. Owns reading them from the kernel's tables in `/proc` (proc(5)); a host without them
-//! simply has none.
+//! The host's own addresses and what it is. Owns reading them: addresses from the kernel's tables in `/proc`
+//! (proc(5)), of which a host without them simply has none, names from uname(2) and os-release(5).
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +31,88 @@ pub fn node_port_addresses(wanted: &[IpNet], host: &[IpAddr]) -> NodePortAddress
         .iter()
         .filter(|addr| addr.is_ipv4() && wanted.iter().any(|net| net.contains(*addr)));
     NodePortAddresses::Listed(chosen.copied().collect())
+}
+
+/// Why node ports may be taken by outgoing connections of this host, and what to do about it: the kernel gives
+/// those any port of `ip_local_port_range` that is not in `ip_local_reserved_ports` (ip(7)).
+pub fn ephemeral_clash((first, last): (u16, u16)) -> Option<String> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    let range = read("ip_local_port_range")?;
+    let reserved = read("ip_local_reserved_ports").unwrap_or_default();
+    clash((first, last), &range, &reserved)
+}
+
+fn clash((first, last): (u16, u16), range: &str, reserved: &str) -> Option<String> {
+    let mut ends = range.split_whitespace().map(str::parse::<u16>);
+    let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    let (low, high) = (low.max(first), high.min(last));
+    let reserved: Vec<(u16, u16)> = reserved.trim().split(',').filter_map(port_range).collect();
+    let is_reserved = |port: &u16| {
+        reserved
+            .iter()
+            .any(|(first, last)| (first..=last).contains(&port))
+    };
+    (low..=high).find(|port| !is_reserved(port))?;
+    let kept: Vec<String> = reserved
+        .iter()
+        .map(|(first, last)| format!("{first}-{last}"))
+        .chain([format!("{low}-{high}")])
+        .collect();
+    let kept = kept.join(",");
+    Some(format!(
+        "node ports {low}-{high} are also given to outgoing connections of this host (net.ipv4.ip_local_port_range): one \
+         may be taken when it is wanted\n  fix: sudo sysctl -w net.ipv4.ip_local_reserved_ports={kept}"
+    ))
+}
+
+/// `80` or `80-90`.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+}
+
+/// What runs this program, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name of the distribution, else of the kernel.
+    pub name: String,
+    /// Processors that this process may use.
+    pub processors: usize,
+    /// Memory in KiB, where the kernel tells (`/proc/meminfo`).
+    pub memory_kib: Option<u64>,
+}
+
+/// What runs this program, as uname(2) and os-release(5) have it.
+pub fn system() -> System {
+    let uname = rustix::system::uname();
+    let text = ["/etc/os-release", "/usr/lib/os-release"]
+        .into_iter()
+        .find_map(|file| std::fs::read_to_string(file).ok());
+    let name = text.as_deref().and_then(pretty_name);
+    System {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        name: name.unwrap_or_else(|| uname.sysname().to_string_lossy().into_owned()),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_kib: std::fs::read_to_string("/proc/meminfo")
+            .ok()
+            .and_then(|text| total_kib(&text)),
+    }
+}
+
+/// The number in `MemTotal: 1234 kB`.
+fn total_kib(meminfo: &str) -> Option<u64> {
+    let mut lines = meminfo.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The value of `PRETTY_NAME`, without quotes.
+fn pretty_name(os_release: &str) -> Option<String> {
+    let mut lines = os_release.lines();
+    let value = lines.find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches(['"', '\'']).to_owned()).filter(|name| !name.is_empty())
 }
 
 /// `/32 host LOCAL` leaves of the trie: each follows a `|-- ADDRESS` line.
@@ -88,6 +170,39 @@ Local:
             local_v4(TRIE),
             [Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::LOCALHOST]
         );
+    }
+
+    #[test]
+    fn clash_of_node_ports_with_the_ephemeral_range_names_the_fix() {
+        let nodes = (30_000, 32_767);
+        assert_eq!(clash(nodes, "32768\t60999\n", "\n"), None);
+        let said = clash(nodes, "1024\t60999\n", "\n").unwrap();
+        assert!(
+            said.ends_with("ip_local_reserved_ports=30000-32767"),
+            "{said}"
+        );
+        let said = clash(nodes, "32000 60999", "8080,9148-9150").unwrap();
+        assert!(
+            said.ends_with("ip_local_reserved_ports=8080-8080,9148-9150,32000-32767"),
+            "{said}"
+        );
+        assert_eq!(clash(nodes, "1024 60999", "30000-31999,32000-32767"), None);
+        assert_eq!(clash(nodes, "", ""), None);
+    }
+
+    #[test]
+    fn pretty_name_is_taken_without_quotes() {
+        let text = "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 13\"\n";
+        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 13"));
+        assert_eq!(pretty_name("ID=debian\n"), None);
+        assert!(!system().kernel.is_empty());
+    }
+
+    #[test]
+    fn total_kib_is_the_first_number_of_its_line() {
+        let text = "MemTotal:       24689012 kB\nMemFree:  1 kB\n";
+        assert_eq!(total_kib(text), Some(24_689_012));
+        assert_eq!(total_kib("MemFree: 1 kB\n"), None);
     }
 
     #[test]

@@ -156,6 +156,13 @@ impl Instance {
             .join(SOCKET))
     }
 
+    /// Names of this user's instances that have a socket, in order; one that was killed has left its own.
+    pub fn names() -> Vec<String> {
+        let mut names = Surroundings::of_process(&InstanceDirs::default()).names();
+        names.sort();
+        names
+    }
+
     /// What an instance `name` would serve under, whether or not it runs: what its state file says, else the first
     /// choice of its name.
     ///

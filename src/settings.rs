@@ -1,19 +1,16 @@
 //! Process options: what the command line, the environment, a settings file and the defaults say, in this order of
 //! precedence. Owns parsing and bounds; nothing behind it reads the environment.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod layers;
 
-use anyhow::{Context as _, bail};
-use clap::{Args, CommandFactory, FromArgMatches, parser::ValueSource};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
 use ipnet::IpNet;
-use portico_core::object::tree::{Node, Value};
 
-use crate::{source::yaml, telemetry::LogFormat};
+pub use layers::{Origin, Parsed, Setting, parse};
+
+use crate::telemetry::{ColourChoice, LogFormat};
 
 /// Options of every command that reads manifests.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +47,23 @@ pub struct InstanceOptions {
     /// Folder for lock and socket [default: `$XDG_RUNTIME_DIR/portico/NAME`]
     #[arg(long, env = "PORTICO_RUNTIME_DIR", value_name = "DIR", global = true)]
     pub runtime_dir: Option<PathBuf>,
+}
+
+/// How everything is printed.
+#[derive(Debug, Clone, Args)]
+pub struct OutputOptions {
+    /// `--color`.
+    #[arg(
+        long,
+        env = "PORTICO_COLOR",
+        default_value = "auto",
+        value_enum,
+        value_name = "WHEN",
+        global = true,
+        hide_possible_values = true,
+        help = "Whether to colour what is printed: auto, always or never; auto heeds NO_COLOR and CLICOLOR_FORCE"
+    )]
+    pub color: ColourChoice,
 }
 
 /// Addresses and names; also what offline commands need to agree with a running program.
@@ -91,9 +105,12 @@ pub struct ClusterOptions {
     /// Name of this node: endpoints with another `nodeName` are elsewhere
     #[arg(long, env = "PORTICO_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Zone of this node
+    /// Zone of this node [default: label topology.kubernetes.io/zone of the Node manifest with its name]
     #[arg(long, env = "PORTICO_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
+    /// Hold `loadBalancerSourceRanges` against node ports and external addresses too
+    #[arg(long, env = "PORTICO_SOURCE_RANGES_EVERYWHERE")]
+    pub source_ranges_everywhere: bool,
 }
 
 impl Default for ClusterOptions {
@@ -109,6 +126,7 @@ impl Default for ClusterOptions {
             no_server_search: false,
             node_name: None,
             zone: None,
+            source_ranges_everywhere: false,
         }
     }
 }
@@ -153,7 +171,7 @@ pub struct UpOptions {
         value_name = "LEVEL"
     )]
     pub log_level: String,
-    /// How to log
+    /// How to log: for people, as JSON, or as key=value
     #[arg(long, env = "PORTICO_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
     /// Settings file, one `flag: value` a line [default: `$XDG_CONFIG_HOME/portico/settings.yaml`, /etc/portico/settings.yaml]
@@ -195,132 +213,6 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
         Err(wrong())
     } else {
         Ok((first, last))
-    }
-}
-
-/// Parses the command line of a program `P` with what a settings file says for flags that neither the command line
-/// nor the environment gives.
-///
-/// # Errors
-/// A file that cannot be read or names an unknown flag. Errors of the command line itself end the process as clap
-/// does.
-pub fn parse_with_file<P: CommandFactory + FromArgMatches>(
-    arguments: Vec<std::ffi::OsString>,
-) -> anyhow::Result<P> {
-    let matches = P::command().get_matches_from(&arguments);
-    let leaf = matches.subcommand();
-    let Some((name, leaf)) = leaf.filter(|(name, _)| matches!(*name, "up" | "demo")) else {
-        return Ok(P::from_arg_matches(&matches)?);
-    };
-    let asked = leaf.try_get_one::<PathBuf>("settings").ok().flatten();
-    let Some((file, text)) = settings_text(asked.map(PathBuf::as_path))? else {
-        return Ok(P::from_arg_matches(&matches)?);
-    };
-    let command = P::command();
-    let flags = command.find_subcommand(name).map(|command| {
-        command
-            .get_arguments()
-            .filter_map(|arg| arg.get_long())
-            .map(str::to_owned)
-            .collect::<BTreeSet<String>>()
-    });
-    let mut extended = arguments;
-    for (flag, value) in entries(&file, &text)? {
-        if !flags.as_ref().is_some_and(|flags| flags.contains(&flag)) {
-            bail!("{}: unknown setting '{flag}'", file.display());
-        }
-        let id = flag.replace('-', "_");
-        let given = leaf.value_source(&id);
-        if matches!(
-            given,
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        ) {
-            continue;
-        }
-        match value {
-            Setting::Switch(true) => extended.push(format!("--{flag}").into()),
-            Setting::Switch(false) => {}
-            Setting::Values(values) => extended.extend(
-                values
-                    .iter()
-                    .map(|value| format!("--{flag}={value}").into()),
-            ),
-        }
-    }
-    Ok(P::from_arg_matches(
-        &P::command().get_matches_from(extended),
-    )?)
-}
-
-fn settings_text(asked: Option<&Path>) -> anyhow::Result<Option<(PathBuf, String)>> {
-    if let Some(file) = asked {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read settings file {}", file.display()))?;
-        return Ok(Some((file.to_owned(), text)));
-    }
-    let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let home =
-        home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
-    let usual = home
-        .into_iter()
-        .chain([PathBuf::from("/etc")])
-        .map(|folder| folder.join("portico/settings.yaml"));
-    let mut readable =
-        usual.filter_map(|file| std::fs::read_to_string(&file).ok().map(|text| (file, text)));
-    Ok(readable.next())
-}
-
-enum Setting {
-    Switch(bool),
-    Values(Vec<String>),
-}
-
-fn entries(file: &Path, text: &str) -> anyhow::Result<Vec<(String, Setting)>> {
-    let name = file.display();
-    let mut documents = yaml::parse(text, &yaml::Limits::default());
-    if let Some(problem) = documents
-        .iter()
-        .find_map(|document| document.problems.first())
-    {
-        let line = problem.position.map_or(0, |position| position.line);
-        bail!("{name}:{line}: {}", problem.message);
-    }
-    let node = documents.pop().and_then(|document| document.root);
-    let Some(Node {
-        value: Value::Map(entries),
-        ..
-    }) = node
-    else {
-        if node.is_none() {
-            return Ok(Vec::new());
-        }
-        bail!("{name}: expected one mapping of flags to values");
-    };
-    entries
-        .iter()
-        .map(|entry| {
-            let setting = match &entry.node.value {
-                Value::Bool(on) => Setting::Switch(*on),
-                Value::List(items) => Setting::Values(
-                    items
-                        .iter()
-                        .filter_map(|item| scalar(&item.value))
-                        .collect(),
-                ),
-                value => Setting::Values(scalar(value).into_iter().collect()),
-            };
-            Ok((entry.key.to_string(), setting))
-        })
-        .collect()
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.to_string()),
-        Value::Int(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        Value::Bool(on) => Some(on.to_string()),
-        Value::Null | Value::List(_) | Value::Map(_) => None,
     }
 }
 

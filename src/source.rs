@@ -4,6 +4,7 @@
 pub mod file;
 pub mod manifest;
 pub mod once;
+pub mod overrides;
 pub mod render;
 pub mod sample;
 pub mod walk;

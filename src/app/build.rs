@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, bail};
 use portico_core::{
     object::diagnostic::Severity,
-    snapshot::Cluster,
+    snapshot::{Cluster, SourceRangeReach},
     world::{
         Deviations, Simulation, SourceReport, SourceView, WorldSettings,
         allocate::{nth, size_of},
@@ -88,6 +88,12 @@ pub(super) fn cluster(
         dns_address,
         node_name: options.node_name.clone().unwrap_or_else(host_name).into(),
         zone: options.zone.as_deref().map(Arc::from),
+        host_addresses: host::addresses(),
+        source_range_reach: if options.source_ranges_everywhere {
+            SourceRangeReach::Everywhere
+        } else {
+            SourceRangeReach::LoadBalancer
+        },
     })
 }
 
@@ -219,7 +225,10 @@ pub(super) fn mapped_report(text: &str, manifests: &ManifestOptions) -> Vec<Sour
     let file: Arc<str> = MAPPED.into();
     let loaded = manifest::load(&file, text, &manifest_settings(manifests), None);
     let shards = [(file, Arc::new(loaded.shard))].into();
-    vec![SourceReport::Synced(SourceView { shards })]
+    vec![SourceReport::Synced(SourceView {
+        shards,
+        ..SourceView::default()
+    })]
 }
 
 /// What an instance that may or may not run would use: what its state file says, else the natural choice.

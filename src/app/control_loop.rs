@@ -1,24 +1,34 @@
 //! The loop that drives the reconciler: waits for files, pods, requests, time and signals, and runs a round. Owns
-//! when a round happens; what a round does is the reconciler's.
+//! when a round happens; what a round does is the reconciler's, what is answered belongs to [`answers`].
+
+mod answers;
 
 use std::time::Duration;
 
 use portico_core::{
     snapshot::Generation,
     time::Timestamp,
-    world::{SourceReport, pods::PodObservation},
+    world::{
+        Input, SourceReport,
+        pods::{PodCommand, PodObservation},
+        probes::ProbeObservation,
+    },
 };
 use portico_dataplane::DrainReport;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{PodHandle, Rest, Sockets};
+use super::{
+    happenings::Happenings,
+    parts::{PodHandle, Probes, Rest, Sockets},
+    watchers::Watchers,
+};
 use crate::{
-    admin::{Findings, Request},
+    admin::Request,
     clock,
-    control::{Reconciler, reconcile, status},
-    simulate::host::HostReport,
-    source::file::FileWatch,
+    control::{Reconciler, status},
+    simulate::host::{HostReport, LogReader},
+    source::{file::FileWatch, overrides::Overrides},
 };
 
 /// Serving starts without a source that has said nothing for this long.
@@ -46,25 +56,39 @@ pub struct Notice {
 pub(super) struct Watches {
     pub(super) files: Option<FileWatch>,
     pub(super) pods: Option<mpsc::Receiver<HostReport>>,
+    pub(super) probed: mpsc::Receiver<ProbeObservation>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) stop: CancellationToken,
     pub(super) hurry: CancellationToken,
+    /// Logs of simulated pods; `None` without simulation.
+    pub(super) logs: Option<LogReader>,
 }
 
 /// See the module's documentation.
 pub(super) struct ControlLoop {
-    reconciler: Reconciler<Sockets, PodHandle>,
+    reconciler: Reconciler<Sockets, PodHandle, Probes>,
     watches: Watches,
     /// Reports that never change: mappings of the command line.
     fixed: Vec<SourceReport>,
     rest: Rest,
     observations: Vec<PodObservation>,
+    /// What probes said since the last round.
+    probed: Vec<ProbeObservation>,
+    /// What people asked of pods since the last round.
+    commands: Vec<PodCommand>,
+    overrides: Overrides,
+    watchers: Watchers,
+    /// Who waits for lines of a log.
+    readers: JoinSet<()>,
+    happenings: Happenings,
+    began: Timestamp,
     files_changed: bool,
 }
 
 enum Event {
     Files,
     Pods(Option<HostReport>),
+    Probes(ProbeObservation),
     Request(Option<Request>),
     Time,
     Stop,
@@ -72,7 +96,7 @@ enum Event {
 
 impl ControlLoop {
     pub(super) fn new(
-        reconciler: Reconciler<Sockets, PodHandle>,
+        reconciler: Reconciler<Sockets, PodHandle, Probes>,
         watches: Watches,
         fixed: Vec<SourceReport>,
         rest: Rest,
@@ -83,37 +107,41 @@ impl ControlLoop {
             fixed,
             rest,
             observations: Vec::new(),
+            probed: Vec::new(),
+            commands: Vec::new(),
+            overrides: Overrides::new(),
+            watchers: Watchers::default(),
+            readers: JoinSet::new(),
+            happenings: Happenings::default(),
+            began: clock::now(),
             files_changed: true,
         }
     }
 
     /// Runs until told to stop, then drains.
     pub(super) async fn run(mut self, drain: Duration) -> anyhow::Result<DrainReport> {
-        let began = clock::now();
-        let mut wake = self.round(began);
+        let mut wake = self.round();
         loop {
             match self.next_event(wake).await {
                 Event::Stop | Event::Request(None) => break,
-                Event::Request(Some(Request::Status(reply))) => {
-                    let _ = reply.send(Box::new(self.status()));
+                Event::Request(Some(Request::Command(command, reply))) => {
+                    let result = self.carry_out(command);
+                    wake = self.round();
+                    // Who asked sees the effect in whatever is asked next.
+                    let _ = reply.send(result);
                     continue;
                 }
-                Event::Request(Some(Request::Findings(reply))) => {
-                    let _ = reply.send(self.findings());
-                    continue;
-                }
-                Event::Request(Some(Request::Reload)) => {
-                    if let Some(files) = &self.watches.files {
-                        files.rescanner().rescan();
-                    }
+                Event::Request(Some(request)) => {
+                    self.answer(request);
                     continue;
                 }
                 Event::Files => self.files_changed = true,
                 Event::Pods(Some(report)) => self.take_pods(report).await,
                 Event::Pods(None) => self.watches.pods = None,
+                Event::Probes(observation) => self.take_probes(observation).await,
                 Event::Time => {}
             }
-            wake = self.round(began);
+            wake = self.round();
         }
         self.end(drain).await
     }
@@ -126,6 +154,7 @@ impl ControlLoop {
         let Watches {
             files,
             pods,
+            probed,
             requests,
             stop,
             ..
@@ -136,6 +165,8 @@ impl ControlLoop {
             request = requests.recv() => Event::Request(request),
             () = changed(files.as_mut()) => Event::Files,
             report = received(pods.as_mut()) => Event::Pods(report),
+            // Closed only if the prober broke: then what it said last stays.
+            Some(observation) = probed.recv() => Event::Probes(observation),
             () = until(pause) => Event::Time,
         }
     }
@@ -146,6 +177,15 @@ impl ControlLoop {
         tokio::time::sleep(OBSERVATION_PACE).await;
         while let Some(Ok(report)) = self.watches.pods.as_mut().map(mpsc::Receiver::try_recv) {
             self.take_pod(report);
+        }
+    }
+
+    /// Takes what a probe said and, after a short wait, all that came with it.
+    async fn take_probes(&mut self, observation: ProbeObservation) {
+        self.probed.push(observation);
+        tokio::time::sleep(OBSERVATION_PACE).await;
+        while let Ok(observation) = self.watches.probed.try_recv() {
+            self.probed.push(observation);
         }
     }
 
@@ -160,23 +200,28 @@ impl ControlLoop {
         }
     }
 
-    fn round(&mut self, began: Timestamp) -> Option<Timestamp> {
+    fn round(&mut self) -> Option<Timestamp> {
         let now = clock::now();
-        let mut reports = self.fixed.clone();
+        let mut reports = vec![self.overrides.report()];
+        reports.extend(self.fixed.iter().cloned());
         reports.extend(
             self.watches
                 .files
                 .as_ref()
                 .map(|files| files.reports.borrow().clone()),
         );
-        let deadline = began.after(SOURCE_DEADLINE);
+        let deadline = self.began.after(SOURCE_DEADLINE);
         let observations = std::mem::take(&mut self.observations);
-        let outcome = self.reconciler.round(reconcile::input(
-            &reports,
-            &observations,
+        let probes = std::mem::take(&mut self.probed);
+        let commands = std::mem::take(&mut self.commands);
+        let outcome = self.reconciler.round(Input {
+            reports: &reports,
+            observations: &observations,
+            probes: &probes,
+            commands: &commands,
             now,
-            now >= deadline,
-        ));
+            waited_enough: now >= deadline,
+        });
         self.rest.remember(self.reconciler.deviations());
         let files = std::mem::take(&mut self.files_changed);
         if outcome.published.is_some() || (files && self.reconciler.world().is_synced()) {
@@ -195,47 +240,20 @@ impl ControlLoop {
                 files,
             });
         }
+        self.tell(&outcome.plan, files, now);
         let source = (!self.reconciler.world().is_synced()).then_some(deadline);
-        [outcome.deadline, source].into_iter().flatten().min()
-    }
-
-    fn status(&self) -> status::Status {
-        let world = self.reconciler.world();
-        let sockets = self.reconciler.listeners();
-        let listeners = sockets.reports();
-        let snapshot = self.reconciler.snapshot();
-        status::Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            instance: self.rest.instance.name().to_owned(),
-            pid: std::process::id(),
-            generation: snapshot.generation,
-            synced: snapshot.synced,
-            services: status::services(&snapshot, &listeners, clock::now()),
-            listener_count: sockets.0.statuses().len(),
-            listeners: listeners.into_values().collect(),
-            dns: self.rest.dns.status(),
-            pods: status::pods(world),
-            connections: sockets.0.connections(),
-            descriptors: super::parts::descriptors(),
-            findings: world.diagnostics(),
-        }
-    }
-
-    /// What is wrong with the manifests, and which kinds in them nothing acts on.
-    fn findings(&self) -> Findings {
-        let inert = self.watches.files.as_ref();
-        Findings {
-            diagnostics: self.reconciler.world().diagnostics(),
-            inert: inert
-                .map(|files| files.inert.borrow().clone())
-                .unwrap_or_default(),
-        }
+        let stale = self.clear_stale_overrides(now).then_some(now);
+        [outcome.deadline, source, stale]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Listeners close, connections finish until the deadline, then everything else ends.
     async fn end(self, drain: Duration) -> anyhow::Result<DrainReport> {
         let hurry = self.watches.hurry.clone();
-        let (sockets, pods) = self.reconciler.into_parts();
+        let (sockets, pods, probes) = self.reconciler.into_parts();
+        drop(probes);
         let report = sockets.0.drain(drain, hurry).await;
         self.rest.dns.stop();
         drop(pods);

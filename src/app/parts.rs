@@ -10,11 +10,18 @@ use std::{
 use anyhow::Context as _;
 use portico_core::{
     backoff::Backoff,
+    object::Protocol,
     snapshot::plan::{Bind, ListenerKey, Mode},
     time::Timestamp,
-    world::{Deviations, pods::PodAction},
+    world::{
+        Deviations,
+        pods::PodAction,
+        probes::{ProbeObservation, ProbeTargets},
+    },
 };
-use portico_dataplane::{BindErrorKind, DataPlane, ListenerState, ListenerStatus, Published};
+use portico_dataplane::{
+    BindErrorKind, DataPlane, Inherited, ListenerState, ListenerStatus, Published,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +29,13 @@ use super::Notice;
 use crate::{
     clock,
     control::{
-        ListenerHost, PodRunner, holder,
+        ListenerHost, PodRunner, ProbeHost, holder,
         status::{DnsStatus, ListenerReport, ListenerReports},
     },
     dns::{self, DnsListen, DnsService, DnsSettings},
+    health::Prober,
     instance::{Instance, State, StateFile},
-    simulate::host::{HostReport, PodHost},
+    simulate::host::{HostReport, LogReader, PodHost},
 };
 
 /// Listeners whose holder is looked up for one report: each look-up reads all of `/proc`.
@@ -63,15 +71,24 @@ impl ListenerHost for Sockets {
 }
 
 impl Sockets {
+    /// Listeners that are not simply listening on what was declared, without who has their port: that takes long.
+    pub(super) fn states(&self) -> ListenerReports {
+        self.reports_with(0)
+    }
+
     /// Listeners that are not simply listening on what was declared.
     pub(super) fn reports(&self) -> ListenerReports {
+        self.reports_with(MOST_HOLDERS)
+    }
+
+    fn reports_with(&self, most_holders: usize) -> ListenerReports {
         let statuses = self.0.statuses();
         let odd = statuses
             .into_iter()
             .filter(|status| status.state != ListenerState::Listening);
         let mut holders = 0;
         odd.map(|status| {
-            let wants_holder = status.error.is_some() && holders < MOST_HOLDERS;
+            let wants_holder = status.error.is_some() && holders < most_holders;
             holders += usize::from(wants_holder);
             (status.key, report(&status, wants_holder))
         })
@@ -93,7 +110,10 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
     });
     let in_use = kind == Some(std::io::ErrorKind::AddrInUse);
     let found = (wants_holder && in_use)
-        .then(|| holder::holder_of(declared))
+        .then(|| match status.key.protocol {
+            Protocol::Udp => holder::udp_holder_of(declared),
+            _ => holder::holder_of(declared),
+        })
         .flatten();
     ListenerReport {
         declared,
@@ -105,7 +125,11 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
             ListenerState::Failed => "failed",
         }
         .into(),
-        bound: status.bound,
+        // A UDP port that refuses is closed, and served there once there are endpoints.
+        bound: match status.state {
+            ListenerState::Refusing => Some(status.bound.unwrap_or(declared)),
+            _ => status.bound,
+        },
         reason: match (&status.error, status.state) {
             (Some(error), _) => Some(error.text.to_string()),
             (None, ListenerState::Refusing) => {
@@ -129,6 +153,13 @@ impl PodRunner for PodHandle {
     }
 }
 
+impl PodHandle {
+    /// The way to the pods' logs.
+    pub(super) fn logs(&self) -> Option<LogReader> {
+        self.0.as_ref().map(PodHost::logs)
+    }
+}
+
 /// Starts the pods' process when pods are simulated.
 pub(super) fn pod_runner(
     simulate: bool,
@@ -140,6 +171,21 @@ pub(super) fn pod_runner(
     let (host, reports) =
         PodHost::start("/proc/self/exe").context("cannot start the simulated pods")?;
     Ok((PodHandle(Some(host)), Some(reports)))
+}
+
+/// The prober.
+pub(super) struct Probes(pub(super) Prober);
+
+impl ProbeHost for Probes {
+    fn watch(&mut self, targets: &Arc<ProbeTargets>) {
+        self.0.set(Arc::clone(targets));
+    }
+}
+
+/// Starts the prober's thread.
+pub(super) fn prober() -> anyhow::Result<(Probes, mpsc::Receiver<ProbeObservation>)> {
+    let (prober, observations) = Prober::start().context("cannot start the prober")?;
+    Ok((Probes(prober), observations))
 }
 
 /// What the loop holds beside the reconciler.
@@ -191,7 +237,11 @@ const DNS_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 impl DnsThread {
     /// Binds and begins to answer. An address that cannot be had is reported and tried again, not fatal.
-    pub(super) fn start(settings: DnsSettings, published: Arc<Published>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        settings: DnsSettings,
+        published: Arc<Published>,
+        inherited: Arc<Inherited>,
+    ) -> anyhow::Result<Self> {
         let now = clock::now().as_millis();
         let started = u32::try_from(now / 1000 % (1 << 32)).unwrap_or_default();
         let service = Arc::new(DnsService::new(published, started, now));
@@ -202,6 +252,7 @@ impl DnsThread {
             service: Arc::clone(&service),
             cancel: cancel.clone(),
             bound: Arc::clone(&bound),
+            inherited,
         };
         let thread = std::thread::Builder::new()
             .name("dns".into())
@@ -248,12 +299,13 @@ struct Answering {
     service: Arc<DnsService>,
     cancel: CancellationToken,
     bound: Arc<Mutex<Vec<DnsStatus>>>,
+    inherited: Arc<Inherited>,
 }
 
 impl Answering {
     async fn run(self, settings: DnsSettings, ready: std::sync::mpsc::SyncSender<()>) {
         let mut served = tokio::task::JoinSet::new();
-        let listeners = dns::bind(&settings).await;
+        let listeners = dns::bind(&settings, &self.inherited).await;
         *self.statuses() = listeners.bound().iter().map(dns_status).collect();
         served.spawn(dns::serve(
             listeners,
@@ -288,10 +340,10 @@ impl Answering {
             .map(|status| status.wanted)
             .collect();
         for wanted in missing {
-            let listeners = dns::bind(&DnsSettings {
+            let settings = DnsSettings {
                 listen: vec![DnsListen::exactly(wanted)],
-            })
-            .await;
+            };
+            let listeners = dns::bind(&settings, &self.inherited).await;
             if listeners.bound().iter().any(|bound| bound.addr.is_none()) {
                 continue;
             }

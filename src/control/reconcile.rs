@@ -1,6 +1,6 @@
 //! The reconciler: one round takes the newest reports and observations and leaves sockets, snapshot and pods as they
 //! should be. Owns the order of invariant 7: new sockets are bound before the snapshot is published and accept after
-//! it; removed ones leave it before they close; pods lose their clients before they stop.
+//! it; removed ones leave it before they close; pods lose their clients before they stop; probes follow what runs.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -11,11 +11,7 @@ use portico_core::{
         plan::{ListenerKey, ListenerPlan, ListenerTable, Mode},
     },
     time::Timestamp,
-    world::{
-        Deviations, Input, SourceReport, World,
-        pods::{PodAction, PodObservation},
-        step,
-    },
+    world::{Deviations, Input, NewEvent, World, pods::PodAction, probes::ProbeTargets, step},
 };
 use portico_dataplane::Published;
 
@@ -43,13 +39,20 @@ pub trait PodRunner {
     fn run(&mut self, actions: Vec<PodAction>);
 }
 
+/// What the reconciler needs of the prober.
+pub trait ProbeHost {
+    /// These are the probes that are to run now. What they find comes back as observations.
+    fn watch(&mut self, targets: &Arc<ProbeTargets>);
+}
+
 /// See the module's documentation.
-pub struct Reconciler<L, P> {
+pub struct Reconciler<L, P, H> {
     world: World,
     table: ListenerTable,
     published: Arc<Published>,
     listeners: L,
     pods: P,
+    probes: H,
     /// Services to compile once serving may begin.
     waiting: BTreeSet<Arc<str>>,
     /// Snapshots that a worker may still read: kept so that none is freed on a worker (invariant 2).
@@ -69,12 +72,12 @@ pub struct Outcome {
     pub deadline: Option<Timestamp>,
 }
 
-impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
+impl<L: ListenerHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
     /// A reconciler for an empty world; `budget` bounds the number of listeners.
     pub fn new(
         world: World,
         published: Arc<Published>,
-        (listeners, pods): (L, P),
+        (listeners, pods, probes): (L, P, H),
         budget: usize,
     ) -> Self {
         let table = ListenerTable::new(budget);
@@ -84,15 +87,23 @@ impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
             published,
             listeners,
             pods,
+            probes,
             waiting: BTreeSet::new(),
             retired: Vec::new(),
         }
+    }
+
+    /// Serves every address of these ports by one wildcard socket each.
+    pub fn sharing(mut self, ports: BTreeSet<u16>) -> Self {
+        self.table = self.table.sharing(ports);
+        self
     }
 
     /// One round.
     pub fn round(&mut self, input: Input<'_>) -> Outcome {
         let was_synced = self.world.is_synced();
         let namespaces = Arc::clone(self.world.namespaces());
+        let probed = Arc::clone(self.world.probe_targets());
         let stepped = step(self.world.take(), input);
         self.world = stepped.world;
         self.waiting.extend(stepped.changed);
@@ -109,6 +120,9 @@ impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
             self.publish(&mut outcome);
         }
         self.pods.run(stepped.actions);
+        if !Arc::ptr_eq(&probed, self.world.probe_targets()) {
+            self.probes.watch(self.world.probe_targets());
+        }
         let retry = self.listeners.retry(input.now);
         outcome.deadline = [outcome.deadline, retry].into_iter().flatten().min();
         outcome
@@ -140,6 +154,11 @@ impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
         &self.world
     }
 
+    /// Writes an event down.
+    pub fn record(&mut self, event: NewEvent, now: Timestamp) {
+        self.world.record(event, now);
+    }
+
     /// Starts all simulated pods again after their host was lost.
     pub fn pod_host_lost(&mut self) {
         self.world.pod_host_lost();
@@ -165,23 +184,13 @@ impl<L: ListenerHost, P: PodRunner> Reconciler<L, P> {
         self.published.load().generation
     }
 
-    /// Sockets and pods, at the end.
-    pub fn into_parts(self) -> (L, P) {
-        (self.listeners, self.pods)
+    /// The prober, to read its load.
+    pub fn probes(&self) -> &H {
+        &self.probes
     }
-}
 
-/// A round's input without observations.
-pub fn input<'a>(
-    reports: &'a [SourceReport],
-    observations: &'a [PodObservation],
-    now: Timestamp,
-    waited_enough: bool,
-) -> Input<'a> {
-    Input {
-        reports,
-        observations,
-        now,
-        waited_enough,
+    /// Sockets, pods and probes, at the end.
+    pub fn into_parts(self) -> (L, P, H) {
+        (self.listeners, self.pods, self.probes)
     }
 }

@@ -43,6 +43,9 @@ pub struct Status {
     pub listener_count: usize,
     /// Connections in progress.
     pub connections: usize,
+    /// UDP flows in progress.
+    #[serde(default)]
+    pub flows: usize,
     /// Descriptors that the process has open.
     pub descriptors: usize,
     /// Findings about the manifests, sorted by file and position.
@@ -102,6 +105,12 @@ pub struct PortStatus {
     pub node_port: Option<u16>,
     /// Usable endpoints with what they got.
     pub endpoints: Vec<EndpointStatus>,
+    /// How an endpoint is chosen: `round-robin`, `random`, `least-request`, `maglev`.
+    #[serde(default)]
+    pub balance: String,
+    /// Time-out of session affinity by client address; null without.
+    #[serde(default)]
+    pub affinity_seconds: Option<u64>,
     /// Addresses at which it is really reachable, by kind of frontend.
     pub reachable: Vec<Reachable>,
     /// Connections accepted, relayed, repeated elsewhere, rejected.
@@ -112,6 +121,15 @@ pub struct PortStatus {
     pub retries: u64,
     /// See `accepted`.
     pub rejected: u64,
+    /// Of the rejected: no usable endpoint anywhere (a listener that refuses counts nothing).
+    #[serde(default)]
+    pub refused_no_endpoints: u64,
+    /// Of the rejected: a traffic policy allows no endpoint here.
+    #[serde(default)]
+    pub dropped_policy: u64,
+    /// Of the rejected: the source is outside `loadBalancerSourceRanges`.
+    #[serde(default)]
+    pub dropped_source_range: u64,
 }
 
 /// One endpoint.
@@ -120,8 +138,14 @@ pub struct PortStatus {
 pub struct EndpointStatus {
     /// Address and port.
     pub address: SocketAddr,
-    /// Tickets that chose it.
+    /// Its share beside the others' (`portico.dev/weight`).
+    #[serde(default)]
+    pub weight: u16,
+    /// Times that it was chosen.
     pub picks: u64,
+    /// Of these, the ones by session affinity. What is left of the picks is even, or as the weights say.
+    #[serde(default)]
+    pub affine: u64,
     /// Attempts that reached it.
     pub connected: u64,
     /// Attempts that failed.
@@ -190,7 +214,7 @@ pub struct PodStatus {
     pub name: String,
     /// Address.
     pub ip: IpAddr,
-    /// Phase.
+    /// Phase, in the words of kubectl's column STATUS.
     pub phase: String,
     /// Container ports that had to move, as `80->10080/TCP`.
     pub moved_ports: Vec<String>,
@@ -307,13 +331,19 @@ fn port_status(
         .map(AsRef::as_ref)
         .collect();
     let mut endpoints: BTreeMap<SocketAddr, EndpointStatus> = BTreeMap::new();
-    for endpoint in sets.iter().flat_map(|set| set.endpoints()) {
+    let all = sets.iter().flat_map(|set| {
+        let weights = (0..).map(|index| set.weight(index));
+        set.endpoints().iter().zip(weights)
+    });
+    for (endpoint, weight) in all {
         let state = &endpoint.state;
         endpoints.insert(
             endpoint.addr,
             EndpointStatus {
                 address: endpoint.addr,
+                weight: weight.get(),
                 picks: state.picks.load(Relaxed),
+                affine: state.affine.load(Relaxed),
                 connected: state.connected.load(Relaxed),
                 failures: state.failures.load(Relaxed),
                 active: state.active.load(Relaxed),
@@ -327,16 +357,24 @@ fn port_status(
         port: port.number,
         node_port: port.node_port,
         endpoints: endpoints.into_values().collect(),
+        balance: port.policy().as_str().into(),
+        affinity_seconds: port.affinity.map(|affinity| affinity.timeout.as_secs()),
         reachable,
         accepted: port.state.accepted.load(Relaxed),
         connected: port.state.connected.load(Relaxed),
         retries: port.state.retries.load(Relaxed),
         rejected: port.state.rejected.load(Relaxed),
+        refused_no_endpoints: port.state.refused_no_endpoints.load(Relaxed),
+        dropped_policy: port.state.dropped_policy.load(Relaxed),
+        dropped_source_range: port.state.dropped_source_range.load(Relaxed),
     }
 }
 
-fn reachable_at(key: &FrontendKey, kind: FrontendKind, listeners: &ListenerReports) -> Reachable {
-    let declared = SocketAddr::new(key.addr, key.port);
+/// The report about the socket behind a frontend; `None` when it simply listens.
+pub fn report_of<'r>(
+    key: &FrontendKey,
+    listeners: &'r ListenerReports,
+) -> Option<&'r ListenerReport> {
     let own = if key.addr.is_unspecified() {
         Bind::Any
     } else {
@@ -350,12 +388,23 @@ fn reachable_at(key: &FrontendKey, kind: FrontendKind, listeners: &ListenerRepor
             protocol: key.protocol,
         })
     };
-    let report = [own, Bind::Any, Bind::AnyLoopback].into_iter().find_map(of);
+    [own, Bind::Any, Bind::AnyLoopback].into_iter().find_map(of)
+}
+
+/// Where a frontend is really reachable.
+pub fn reachable_at(
+    key: &FrontendKey,
+    kind: FrontendKind,
+    listeners: &ListenerReports,
+) -> Reachable {
+    let declared = SocketAddr::new(key.addr, key.port);
+    let report = report_of(key, listeners);
     let kind = match kind {
         FrontendKind::ClusterIP => "ClusterIP",
         FrontendKind::NodePort => "NodePort",
         FrontendKind::ExternalIP => "ExternalIP",
         FrontendKind::LoadBalancer => "LoadBalancer",
+        FrontendKind::HealthCheck => "HealthCheck",
     };
     let bound = match report {
         None => Some(declared),
@@ -386,8 +435,15 @@ pub fn pods(world: &World) -> Vec<PodStatus> {
             name: pod.name.to_string(),
             ip: pod.ip,
             phase: match &pod.phase {
-                PodPhase::Starting => "Pending".into(),
-                PodPhase::Running { .. } => "Running".into(),
+                PodPhase::Pending => "Pending".into(),
+                PodPhase::Starting => "ContainerCreating".into(),
+                PodPhase::Running { .. } => {
+                    let waiting = pod
+                        .containers
+                        .iter()
+                        .find_map(|state| state.waiting.clone());
+                    waiting.map_or_else(|| "Running".into(), |why| why.to_string())
+                }
                 PodPhase::Waiting { reason, .. } => format!("Waiting: {reason}"),
                 PodPhase::Terminating { .. } => "Terminating".into(),
             },
@@ -404,5 +460,6 @@ pub fn pods(world: &World) -> Vec<PodStatus> {
 pub fn starting(world: &World) -> usize {
     use portico_core::world::pods::PodPhase;
     let pods = world.pods().pods.values();
-    pods.filter(|pod| pod.phase == PodPhase::Starting).count()
+    pods.filter(|pod| matches!(pod.phase, PodPhase::Pending | PodPhase::Starting))
+        .count()
 }

@@ -11,14 +11,15 @@ use portico_core::{
     },
     time::Timestamp,
     world::{
-        Deviations, Simulation, SourceReport, SourceView, World, WorldSettings,
+        Deviations, Input, Simulation, SourceReport, SourceView, World, WorldSettings,
         addresses::NODE_PORT_RANGE,
         pods::{PodAction, PodObservation},
+        probes::{ProbeObservation, ProbeOutcome, ProbeTargets},
     },
 };
 use portico_dataplane::Published;
 
-use super::{ListenerHost, PodRunner, Reconciler, reconcile::input};
+use super::{ListenerHost, PodRunner, ProbeHost, Reconciler};
 use crate::source::manifest::{self, ManifestSettings, Strictness};
 
 type Notes = Rc<RefCell<Vec<String>>>;
@@ -58,6 +59,15 @@ impl ListenerHost for Sockets {
     }
 }
 
+fn late_input(reports: &[SourceReport], ms: u64, waited_enough: bool) -> Input<'_> {
+    Input {
+        reports,
+        now: Timestamp::from_millis(ms),
+        waited_enough,
+        ..Input::default()
+    }
+}
+
 struct Pods {
     notes: Notes,
     published: Arc<Published>,
@@ -71,6 +81,7 @@ impl PodRunner for Pods {
                     format!("start {}", name.split('-').next().unwrap_or_default())
                 }
                 PodAction::Stop { .. } => "stop".into(),
+                other => format!("{other:?}"),
             };
             self.notes
                 .borrow_mut()
@@ -79,9 +90,22 @@ impl PodRunner for Pods {
     }
 }
 
+struct Probes {
+    notes: Notes,
+    published: Arc<Published>,
+}
+
+impl ProbeHost for Probes {
+    fn watch(&mut self, targets: &Arc<ProbeTargets>) {
+        let generation = self.published.load().generation;
+        let note = format!("probe {}@{generation}", targets.len());
+        self.notes.borrow_mut().push(note);
+    }
+}
+
 /// A program without sockets, files and processes.
 struct Bench {
-    reconciler: Reconciler<Sockets, Pods>,
+    reconciler: Reconciler<Sockets, Pods, Probes>,
     notes: Notes,
     view: SourceView,
     settings: ManifestSettings,
@@ -112,7 +136,11 @@ impl Bench {
             notes: Rc::clone(&notes),
             published: Arc::clone(&published),
         };
-        let reconciler = Reconciler::new(world, published, (sockets, pods), 10_000);
+        let probes = Probes {
+            notes: Rc::clone(&notes),
+            published: Arc::clone(&published),
+        };
+        let reconciler = Reconciler::new(world, published, (sockets, pods, probes), 10_000);
         let settings = ManifestSettings {
             namespace: "default".into(),
             strictness: Strictness::Lenient,
@@ -148,11 +176,32 @@ impl Bench {
     }
 
     fn observe(&mut self, observations: &[PodObservation]) -> Vec<String> {
+        self.see(observations, &[])
+    }
+
+    /// A round in which every probe says this.
+    fn probe(&mut self, outcome: &ProbeOutcome) -> Vec<String> {
+        let targets = self.reconciler.world().probe_targets().keys();
+        let observations: Vec<ProbeObservation> = targets
+            .map(|key| ProbeObservation {
+                key: key.clone(),
+                outcome: outcome.clone(),
+            })
+            .collect();
+        self.see(&[], &observations)
+    }
+
+    fn see(&mut self, observations: &[PodObservation], probes: &[ProbeObservation]) -> Vec<String> {
         self.now += 1;
         let reports = [SourceReport::Synced(self.view.clone())];
         let now = Timestamp::from_millis(self.now);
-        self.reconciler
-            .round(input(&reports, observations, now, false));
+        self.reconciler.round(Input {
+            reports: &reports,
+            observations,
+            probes,
+            now,
+            ..Input::default()
+        });
         self.notes.borrow_mut().drain(..).collect()
     }
 
@@ -206,6 +255,8 @@ fn cluster() -> Cluster {
         dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
     }
 }
 
@@ -256,7 +307,8 @@ fn round_pods_stop_only_after_the_snapshot_without_them_is_published() {
         ),
     );
     let notes = bench.file("d", deployment).round();
-    assert_eq!(notes, ["bind 80 Refusing@0", "accept@1", "start web@1"]);
+    assert_eq!(notes, ["bind 80 Refusing@0", "accept@1"], "it is pending");
+    assert_eq!(bench.round(), ["accept@2", "start web@2"]);
     let uid = bench
         .reconciler
         .world()
@@ -271,11 +323,44 @@ fn round_pods_stop_only_after_the_snapshot_without_them_is_published() {
             uid,
             bound: Vec::new()
         }]),
-        ["accept@2", "switch 80 Listening@2"]
+        ["accept@3", "switch 80 Listening@3"]
     );
     assert_eq!(
         bench.file("d", "").round(),
-        ["accept@3", "switch 80 Refusing@3", "stop@3"]
+        ["accept@4", "switch 80 Refusing@4", "stop@4"]
+    );
+}
+
+#[test]
+fn round_probes_follow_what_is_published_and_their_results_publish() {
+    let mut bench = Bench::plain();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, annotations: {portico.dev/readiness-probe: tcp}}\n\
+        spec: {ports: [{port: 80}]}\n";
+    let notes = bench
+        .file("a", service)
+        .file("s", &slice("a", "127.0.0.1"))
+        .round();
+    assert_eq!(notes, ["bind 80 Refusing@0", "accept@1", "probe 1@1"]);
+    assert_eq!(
+        bench.probe(&ProbeOutcome::Success),
+        ["accept@2", "switch 80 Listening@2"]
+    );
+    let reason: Arc<str> = "dial tcp 127.0.0.1:9000: connect: connection refused".into();
+    let unhealthy = ProbeOutcome::Unhealthy {
+        reason: Arc::clone(&reason),
+    };
+    assert_eq!(
+        bench.probe(&unhealthy),
+        Vec::<String>::new(),
+        "it may still be well"
+    );
+    assert_eq!(
+        bench.probe(&ProbeOutcome::Failure { reason }),
+        ["accept@3", "switch 80 Refusing@3"]
+    );
+    assert_eq!(
+        bench.file("a", "").round(),
+        ["accept@4", "close 80@4", "probe 0@4"]
     );
 }
 
@@ -570,13 +655,9 @@ fn pending_source_serves_nothing_until_its_deadline() {
         SourceReport::Synced(bench.view.clone()),
         SourceReport::Pending,
     ];
-    let first = bench
-        .reconciler
-        .round(input(&reports, &[], Timestamp::from_millis(1), false));
+    let first = bench.reconciler.round(late_input(&reports, 1, false));
     assert_eq!(first.published, None);
-    let second = bench
-        .reconciler
-        .round(input(&reports, &[], Timestamp::from_millis(2), true));
+    let second = bench.reconciler.round(late_input(&reports, 2, true));
     assert_eq!(
         (
             second.published.map(|generation| generation.0),

@@ -10,7 +10,7 @@ use portico_core::{
     dns::Rcode,
     object::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Origin, Position,
-        Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort,
+        Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort, Weight,
     },
     snapshot::{Cluster, NodePortAddresses, ServiceView, assemble::assemble},
 };
@@ -21,6 +21,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+use portico_dataplane::Inherited;
 
 use super::*;
 
@@ -39,6 +41,8 @@ fn snapshot() -> Snapshot {
         dns_address: "127.96.0.10".parse().unwrap(),
         node_name: Arc::from("node"),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
     };
     let mut web = view("web", ClusterIpRequest::Auto);
     web.cluster_ips = vec!["127.96.1.10".parse().unwrap(), "fd00::10".parse().unwrap()];
@@ -98,6 +102,7 @@ fn slice(count: u8) -> EndpointSlice {
         zone: None,
         pod_name: None,
         hints: Hints::default(),
+        weight: Weight::default(),
     };
     let port = SlicePort {
         name: Arc::from("http"),
@@ -134,7 +139,7 @@ impl Running {
         let settings = DnsSettings {
             listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
         };
-        let listeners = bind(&settings).await;
+        let listeners = bind(&settings, &Inherited::default()).await;
         let addr = listeners.bound()[0].addr.unwrap();
         let (service, cancel) = (service(), CancellationToken::new());
         let task = tokio::spawn(serve(listeners, Arc::clone(&service), cancel.clone()));
@@ -531,8 +536,8 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
     let any = DnsSettings {
         listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
     };
-    let first = bind(&any).await;
-    let second = bind(&any).await;
+    let first = bind(&any, &Inherited::default()).await;
+    let second = bind(&any, &Inherited::default()).await;
     let fallback_port = free(&second).port();
     let wanted = DnsListen {
         addr: free(&first),
@@ -540,9 +545,12 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
     };
     let exact = DnsListen::exactly(free(&first));
 
-    let both_taken = bind(&DnsSettings {
-        listen: vec![wanted, exact],
-    })
+    let both_taken = bind(
+        &DnsSettings {
+            listen: vec![wanted, exact],
+        },
+        &Inherited::default(),
+    )
     .await;
     let failed: Vec<_> = both_taken
         .bound()
@@ -558,9 +566,12 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
     );
 
     drop(second);
-    let fallen_back = bind(&DnsSettings {
-        listen: vec![wanted],
-    })
+    let fallen_back = bind(
+        &DnsSettings {
+            listen: vec![wanted],
+        },
+        &Inherited::default(),
+    )
     .await;
     let bound = &fallen_back.bound()[0];
     assert_eq!(
@@ -574,7 +585,7 @@ async fn bind_unspecified_address_is_refused_with_the_reason() {
     let settings = DnsSettings {
         listen: vec![DnsListen::exactly("0.0.0.0:0".parse().unwrap())],
     };
-    let listeners = bind(&settings).await;
+    let listeners = bind(&settings, &Inherited::default()).await;
     let [bound] = listeners.bound() else {
         panic!("one account: {listeners:?}")
     };

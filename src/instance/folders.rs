@@ -86,6 +86,15 @@ impl Surroundings {
         Ok(folders.into_iter().next_back().unwrap_or_default())
     }
 
+    /// Names with a socket in the usual place.
+    pub(super) fn names(&self) -> Vec<String> {
+        let base = self.runtime_dirs("").into_iter().next().unwrap_or_default();
+        let folders = fs::read_dir(base).into_iter().flatten().flatten();
+        let with_socket = folders.filter(|folder| folder.path().join(super::SOCKET).exists());
+        let name = |folder: fs::DirEntry| folder.file_name().into_string().ok();
+        with_socket.filter_map(name).collect()
+    }
+
     /// The folder of the state file.
     pub(super) fn state_dir(&self, name: &str, runtime_dir: &Path) -> PathBuf {
         let by_name = |base: PathBuf| base.join("portico").join(name);

@@ -65,6 +65,7 @@ fn object(file: &Arc<str>, name: &str) -> Object {
             position: portico_core::object::Position::default(),
             marks: Arc::new([]),
         },
+        manifest: "{}".into(),
         spec: Spec::Namespace,
     }
 }

@@ -265,7 +265,10 @@ impl Tree {
             .iter()
             .filter_map(|(name, entry)| Some((Arc::clone(name), Arc::clone(entry.shard.as_ref()?))))
             .collect();
-        SourceView { shards }
+        SourceView {
+            shards,
+            ..SourceView::default()
+        }
     }
 
     /// Why the view may be old.

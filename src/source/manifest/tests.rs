@@ -7,7 +7,8 @@ use std::{
 };
 
 use portico_core::object::{
-    ClusterIpRequest, Conditions, Kind, Protocol, Service, ServiceType, Spec, TargetPort, Workload,
+    ClusterIpRequest, Conditions, Container, Kind, Probe, ProbeCheck, Protocol, Service,
+    ServiceType, Spec, TargetPort, Workload,
     workload::{IntOrPercent, Strategy},
 };
 
@@ -228,12 +229,12 @@ fn load_strictly_rejects_only_the_objects_that_are_warned_about() {
 fn load_of_lists_and_inert_kinds_counts_what_nothing_acts_on() {
     let text = "{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}, spec: {ports: [{port: 80}]}}]}\n\
                 ---\n{apiVersion: v1, kind: ConfigMapList, items: [{metadata: {name: a}}, {metadata: {name: b}}]}\n\
-                ---\n{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: a}}\n\
+                ---\n{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}}\n\
                 ---\n{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}\n";
     let loaded = load_text(text, None);
     assert_eq!(messages(&loaded), [""; 0]);
     assert_eq!(names(&loaded.shard), ["Service default/a"]);
-    let expected = [("ConfigMap", 2), ("DaemonSet", 1), ("Service", 1)];
+    let expected = [("ConfigMap", 2), ("CronJob", 1), ("Service", 1)];
     assert_eq!(
         loaded.inert,
         expected
@@ -499,6 +500,144 @@ fn load_of_templates_hashes_their_values_not_their_form() {
         panic!("no workload")
     };
     assert_eq!(one.template.hash, reordered.template.hash);
+}
+
+/// The containers of the Pod in `text`.
+fn containers(text: &str) -> Vec<Container> {
+    let object = object(text);
+    match &object.spec {
+        Spec::Pod(pod) => pod.spec.containers.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn seconds(seconds: [u64; 3]) -> [Duration; 3] {
+    seconds.map(Duration::from_secs)
+}
+
+#[test]
+fn load_of_probes_reads_them_with_defaults() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n    image: i\n    \
+                livenessProbe: {httpGet: {port: http}, periodSeconds: 0, terminationGracePeriodSeconds: 7}\n    \
+                readinessProbe: {grpc: {port: 9, service: s}, initialDelaySeconds: 5, timeoutSeconds: 2, \
+                periodSeconds: 3, successThreshold: 4, failureThreshold: 6}\n";
+    let main = &containers(text)[0];
+    let liveness = main.liveness.as_deref().unwrap();
+    let times = |probe: &Probe| [probe.initial_delay, probe.timeout, probe.period];
+    assert_eq!(times(liveness), seconds([0, 1, 10]));
+    assert_eq!(
+        (liveness.success_threshold, liveness.failure_threshold),
+        (1, 3)
+    );
+    assert_eq!(liveness.termination_grace, Some(Duration::from_secs(7)));
+    let readiness = main.readiness.as_deref().unwrap();
+    assert_eq!(times(readiness), seconds([5, 2, 3]));
+    assert_eq!(
+        (readiness.success_threshold, readiness.failure_threshold),
+        (4, 6)
+    );
+    assert_eq!(
+        (&readiness.termination_grace, &main.startup),
+        (&None, &None)
+    );
+}
+
+#[test]
+fn load_of_probes_reads_what_is_asked() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n    image: i\n    \
+                livenessProbe: {httpGet: {port: http}}\n    readinessProbe: {grpc: {port: 9, service: s}}\n    \
+                startupProbe: {exec: {command: [a]}}\n  - name: b\n    image: i\n    \
+                livenessProbe: {tcpSocket: {port: 80, host: h}}\n    \
+                readinessProbe: {httpGet: {path: up, port: 81, scheme: HTTPS, host: h, httpHeaders: [{name: X, value: y}]}}\n";
+    let read = containers(text);
+    let check = |probe: &Option<Arc<Probe>>| probe.as_ref().map(|probe| probe.check.clone());
+    let plain = ProbeCheck::HttpGet {
+        path: "/".into(),
+        port: TargetPort::Name("http".into()),
+        host: None,
+        https: false,
+        headers: Vec::new(),
+    };
+    assert_eq!(check(&read[0].liveness), Some(plain));
+    let (port, service) = (9, "s".into());
+    let grpc = ProbeCheck::Grpc { port, service };
+    assert_eq!(check(&read[0].readiness), Some(grpc));
+    assert_eq!(check(&read[0].startup), Some(ProbeCheck::Exec));
+    let tcp = ProbeCheck::TcpSocket {
+        port: TargetPort::Number(80),
+        host: Some("h".into()),
+    };
+    assert_eq!(check(&read[1].liveness), Some(tcp));
+    let https = ProbeCheck::HttpGet {
+        path: "/up".into(),
+        port: TargetPort::Number(81),
+        host: Some("h".into()),
+        https: true,
+        headers: vec![("X".into(), "y".into())],
+    };
+    assert_eq!(check(&read[1].readiness), Some(https));
+}
+
+#[test]
+fn load_of_a_template_copied_from_a_replica_set_is_the_deployments_own() {
+    let text = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {selector: {matchLabels: {app: a}}, \
+                template: {metadata: {labels: {app: a, pod-template-hash: b5}}, spec: {containers: [{name: c, image: i}]}}}}";
+    let template = |text: &str| {
+        let Spec::Workload(workload) = &object(text).spec else {
+            panic!("no workload")
+        };
+        Arc::clone(&workload.template)
+    };
+    let (copied, own) = (
+        template(text),
+        template(&text.replace(", pod-template-hash: b5", "")),
+    );
+    assert_eq!(copied, own);
+    let set = text.replace("kind: Deployment", "kind: ReplicaSet");
+    assert_ne!(template(&set), own, "a set's own label is its business");
+}
+
+#[test]
+fn load_of_sets_gets_the_defaults_of_their_version() {
+    let check = |api_version: &str, kind: &str, fields: &str, expected: Strategy| {
+        let text = format!(
+            "{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: a}}, spec: {{{fields} selector: \
+             {{matchLabels: {{app: a}}}}, template: {{metadata: {{labels: {{app: a}}}}, spec: {{containers: \
+             [{{name: c, image: i}}]}}}}}}}}"
+        );
+        let object = object(&text);
+        let Spec::Workload(workload) = &object.spec else {
+            panic!("no workload")
+        };
+        assert_eq!(workload.strategy, expected, "{api_version} {kind} {fields}");
+        assert_eq!(workload.revision_history_limit, 10, "{api_version} {kind}");
+        Arc::clone(workload)
+    };
+    let rolling = |surge, unavailable| Strategy::RollingUpdate {
+        max_surge: surge,
+        max_unavailable: unavailable,
+    };
+    let one = rolling(IntOrPercent::Int(0), IntOrPercent::Int(1));
+    check("apps/v1", "DaemonSet", "", one);
+    check("apps/v1beta2", "DaemonSet", "", one);
+    check("extensions/v1beta1", "DaemonSet", "", Strategy::OnDelete);
+    let surging = "updateStrategy: {rollingUpdate: {maxSurge: 20%, maxUnavailable: 0}},";
+    let expected = rolling(IntOrPercent::Percent(20), IntOrPercent::Int(0));
+    check("apps/v1", "DaemonSet", surging, expected);
+    let ordered = check("apps/v1", "StatefulSet", "", Strategy::Partition(0));
+    assert_eq!((ordered.replicas, ordered.parallel), (1, false));
+    assert_eq!(ordered.service_name, None);
+    check("apps/v1beta1", "StatefulSet", "", Strategy::OnDelete);
+    let fields = "serviceName: peers, podManagementPolicy: Parallel, updateStrategy: {type: RollingUpdate, \
+                  rollingUpdate: {partition: 3}},";
+    let parallel = check(
+        "apps/v1beta1",
+        "StatefulSet",
+        fields,
+        Strategy::Partition(3),
+    );
+    assert!(parallel.parallel);
+    assert_eq!(parallel.service_name.as_deref(), Some("peers"));
 }
 
 #[test]
