@@ -139,6 +139,7 @@ fn parse(texts: &[String]) -> SourceView {
         .map(|(file, text)| shard(file, text, None));
     SourceView {
         shards: shards.collect::<BTreeMap<_, _>>(),
+        ..SourceView::default()
     }
 }
 
@@ -165,6 +166,8 @@ fn cluster() -> Arc<Cluster> {
         dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
         zone: None,
+        host_addresses: Vec::new(),
+        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
     })
 }
 
@@ -204,9 +207,9 @@ impl Bench {
         let reports = [SourceReport::Synced(view)];
         let input = Input {
             reports: &reports,
-            observations: &[],
             now: Timestamp::from_millis(1),
             waited_enough: true,
+            ..Input::default()
         };
         let stepped = step(self.world.take(), input);
         self.world = stepped.world;

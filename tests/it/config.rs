@@ -65,6 +65,84 @@ fn manifests_are_served() {
     );
 }
 
+/// `PORTICO_BLESS=1` writes the table anew, to be read before it is committed.
+#[test]
+fn table_of_annotations_is_the_programs_own() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/annotations.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let head = text.find("| annotation |").unwrap_or(text.len());
+    let expected = format!(
+        "{}{}",
+        &text[..head],
+        portico_core::object::annotations::markdown()
+    );
+    if std::env::var_os("PORTICO_BLESS").is_some() {
+        std::fs::write(&file, &expected).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&file).unwrap() == expected,
+        "docs/annotations.md is not what the program does: run this test with PORTICO_BLESS=1"
+    );
+}
+
+/// systemd reads the units without a complaint. One before 253 does not know `notify-reload` yet.
+#[test]
+fn systemd_units_are_read_by_systemd() {
+    let Ok(version) = std::process::Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+    else {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return;
+    };
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let number = version
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse::<u32>().ok());
+    let folder = tempfile::tempdir().unwrap();
+    for (unit, user) in [
+        ("portico.service", false),
+        ("portico.socket", false),
+        ("user/portico.service", true),
+    ] {
+        let text = std::fs::read_to_string(config("systemd").join(unit)).unwrap();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        for line in &mut lines {
+            if let Some(rest) = line.strip_prefix("ExecStart=") {
+                let (_, arguments) = rest.split_once(' ').unwrap();
+                *line = format!("ExecStart={} {arguments}", env!("CARGO_BIN_EXE_portico"));
+            }
+            if number.is_none_or(|number| number < 253) && line == "Type=notify-reload" {
+                *line = "Type=notify".to_owned();
+            }
+            // The page is installed with the program.
+            if line.starts_with("Documentation=") {
+                line.clear();
+            }
+        }
+        let file = folder.path().join(if user { "user.service" } else { unit });
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let mut command = std::process::Command::new("systemd-analyze");
+        let folder = folder.path();
+        command
+            .arg(if user { "--user" } else { "--system" })
+            .arg("verify")
+            .arg(&file);
+        command.env("XDG_RUNTIME_DIR", folder).env("HOME", folder);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let about: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains(file.to_str().unwrap()))
+            .collect();
+        assert!(
+            output.status.success() && about.is_empty(),
+            "{unit}: {said}"
+        );
+    }
+}
+
 #[test]
 fn every_setting_is_known_and_no_flag_is_missing() {
     let folder = tempfile::tempdir().unwrap();

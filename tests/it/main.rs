@@ -8,18 +8,31 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::too_many_lines,
     reason = "a test that cannot go on fails"
 )]
 
 mod addresses;
+mod affinity;
 mod balance;
 mod cli;
+mod completion;
 mod config;
 mod demo;
+mod explain;
 mod first_minute;
+mod kubectl;
+mod kubectl_get;
+mod manual;
 mod names;
 mod pods;
+mod probes;
 mod reload;
+mod rollouts;
+mod service_manager;
+mod service_rules;
 mod support;
+mod transcripts;
 mod tutorials;
+mod udp;

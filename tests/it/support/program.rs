@@ -80,6 +80,27 @@ impl Program {
         portico(self.folder.path()).args(args).output().unwrap()
     }
 
+    /// A shell in the folder of the manifests, in which `portico` is this instance.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let binary = Path::new(env!("CARGO_BIN_EXE_portico"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = portico(self.folder.path());
+        let environment: Vec<_> = command
+            .get_envs()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+            .collect();
+        command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .envs(environment)
+            .env(
+                "PATH",
+                format!("{}:{path}", binary.parent().unwrap().display()),
+            )
+            .current_dir(self.manifests());
+        command
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -115,6 +136,44 @@ impl Program {
             );
             self.ask(&format!("/v1/generation?after={}", status.generation));
         }
+    }
+
+    /// All objects of a resource, as JSON.
+    pub(crate) fn objects(&self, resource: &str) -> Vec<serde_json::Value> {
+        serde_json::from_str(&self.ask(&format!("/v1/objects/{resource}"))).unwrap()
+    }
+
+    /// Waits until an object is as wanted: looks at each of its changes.
+    pub(crate) fn wait_for_object(
+        &self,
+        resource: &str,
+        name: &str,
+        done: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let mut stream = UnixStream::connect(self.folder.path().join("run/api.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "GET /v1/watch/{resource} HTTP/1.0\r\nHost: test\r\n\r\n"
+        )
+        .unwrap();
+        let mut last = String::new();
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { break };
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else {
+                continue;
+            };
+            if event["object"]["metadata"]["name"] == name {
+                if event["type"] != "DELETED" && done(&event["object"]) {
+                    return event["object"].clone();
+                }
+                last = line;
+            }
+        }
+        panic!(
+            "waited for {resource} {name}; last seen: {last}\n{}",
+            self.stderr()
+        );
     }
 
     /// Waits until no connection is open; relays end a moment after their clients.
