@@ -6,7 +6,9 @@ use std::{fmt::Write as _, process::ExitCode, thread, time::Duration};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Verbatim, change::Namespace, cluster::Cluster, say, target};
+use super::{
+    Verbatim, change::Namespace, cluster::Cluster, describe::json::name as name_of, say, target,
+};
 use crate::{
     admin::client::{self, Refused},
     control::command::LogPage,
@@ -242,12 +244,7 @@ fn pod_of<'p>(
 ) -> anyhow::Result<&'p Value> {
     let (kind, name) = word.split_once('/').unwrap_or(("pod", word));
     let resource = target::resource(kind)?;
-    let not_found = |name: &str| {
-        let resource = resource.qualified();
-        Verbatim(format!(
-            "Error from server (NotFound): {resource} \"{name}\" not found"
-        ))
-    };
+    let not_found = |name: &str| Verbatim(resource.not_found(name));
     if resource == Resource::Pods {
         let found = pods.iter().find(|pod| name_of(pod) == name);
         return found.ok_or_else(|| not_found(name).into());
@@ -310,11 +307,4 @@ fn containers_of(
         }
         (None, names) => Ok(names.iter().copied().map(stream).collect()),
     }
-}
-
-fn name_of(object: &Value) -> &str {
-    object
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
 }

@@ -15,7 +15,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Verbatim, change::Namespace, cluster::Cluster, say, target};
+use super::{
+    Verbatim, change::Namespace, cluster::Cluster, describe::json::name as name_of, say, target,
+};
 use crate::{
     control::status::{ServiceStatus, Status},
     objects::Resource,
@@ -141,12 +143,7 @@ impl Place<'_> {
             .unwrap_or(("pod", &self.args.resource));
         let resource = target::resource(kind)?;
         let namespace = &self.args.namespace.namespace;
-        let not_found = || {
-            let resource = resource.qualified();
-            Verbatim(format!(
-                "Error from server (NotFound): {resource} \"{name}\" not found"
-            ))
-        };
+        let not_found = || Verbatim(resource.not_found(name));
         if resource == Resource::Services {
             let mut services = self.status.services.iter();
             let service = services
@@ -273,13 +270,6 @@ fn container_port(pod: &Value, name: &str) -> Option<u16> {
 fn is_running(pod: &Value) -> bool {
     pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running")
         && pod.pointer("/metadata/deletionTimestamp").is_none()
-}
-
-fn name_of(object: &Value) -> &str {
-    object
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
 }
 
 async fn serve(forwards: Vec<Forward>, addresses: &[IpAddr]) -> anyhow::Result<ExitCode> {
