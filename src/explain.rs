@@ -71,7 +71,9 @@ fn in_force(subject: Subject<'_>) -> Explanation {
     let mut problems = notes::findings(subject.view, &object.key.to_string(), Some(object));
     // The version in force is a good one: what is rejected is a newer one.
     for rejected in &mut problems {
-        if rejected.severity == Severity::Error {
+        // A second declaration is no newer version: its own words say which one stays.
+        let is_newer = !rejected.text.contains("already declared at ");
+        if rejected.severity == Severity::Error && is_newer {
             rejected.text = format!(
                 "a newer version is rejected, the one before stays in force: {}",
                 rejected.text
