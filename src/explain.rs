@@ -69,17 +69,7 @@ fn in_force(subject: Subject<'_>) -> Explanation {
     let addresses = listeners::ways(subject);
     let object = &subject.record.object;
     let mut problems = notes::findings(subject.view, &object.key.to_string(), Some(object));
-    // The version in force is a good one: what is rejected is a newer one.
-    for rejected in &mut problems {
-        // A second declaration is no newer version: its own words say which one stays.
-        let is_newer = !rejected.text.contains("already declared at ");
-        if rejected.severity == Severity::Error && is_newer {
-            rejected.text = format!(
-                "a newer version is rejected, the one before stays in force: {}",
-                rejected.text
-            );
-        }
-    }
+    tell_newer(&mut problems);
     problems.extend(left_alone(subject));
     problems.extend(notes::problems(subject));
     if subject.spec().service_type != ServiceType::ExternalName && !is_own_dns(subject) {
@@ -314,6 +304,20 @@ fn rejected(view: View<'_>, namespace: &str, name: &str) -> Option<Explanation> 
         names: Vec::new(),
         attempt: None,
     })
+}
+
+/// The version in force is a good one: what is rejected is a newer one. A second declaration is not: its own words say
+/// which one stays.
+fn tell_newer(problems: &mut [Problem]) {
+    let rejected = problems.iter_mut().filter(|problem| {
+        problem.severity == Severity::Error && !problem.text.contains("already declared at ")
+    });
+    for problem in rejected {
+        problem.text = format!(
+            "a newer version is rejected, the one before stays in force: {}",
+            problem.text
+        );
+    }
 }
 
 /// What to say about a Service that nobody declared: kubectl's words, then what was perhaps meant.
