@@ -1,9 +1,12 @@
 //! Namespaces and Nodes. Owns those that nobody declared: `default`, namespaces that objects are in, and this
 //! machine as the only node.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use portico_core::object::{Kind, ObjectKey};
+use portico_core::{
+    object::{Kind, ObjectKey},
+    time::Timestamp,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -176,15 +179,25 @@ fn conditions(view: View<'_>) -> Vec<Value> {
         ),
         ("Ready", "KubeletReady", "kubelet is posting ready status"),
     ];
+    let heartbeat = heartbeat(view);
     let conditions = good.into_iter().map(|(kind, reason, message)| {
         let mut made = condition(kind, kind == "Ready", since);
         made.remove("lastProbeTime");
-        set(&mut made, "lastHeartbeatTime", rfc3339(view.now));
+        set(&mut made, "lastHeartbeatTime", rfc3339(heartbeat));
         set(&mut made, "reason", reason);
         set(&mut made, "message", message);
         made.into()
     });
     conditions.collect()
+}
+
+/// When the node last said that it is well: every five minutes, as kubelet does while nothing changes
+/// (`nodeStatusReportFrequency`), so that a watch is not told of each look.
+fn heartbeat(view: View<'_>) -> Timestamp {
+    const PERIOD: Duration = Duration::from_mins(5);
+    let periods = view.now.since(view.started).as_secs() / PERIOD.as_secs();
+    let periods = u32::try_from(periods).unwrap_or(u32::MAX);
+    view.started.after(PERIOD.saturating_mul(periods))
 }
 
 /// Processors and memory of this machine; the number of pods is not limited.

@@ -33,14 +33,14 @@ impl ControlLoop {
                 }
             }
             Request::Objects(resource, reply) => {
-                let listeners = self.reconciler.listeners().reports();
+                let listeners = self.reconciler.listeners().states();
                 let snapshot = self.reconciler.snapshot();
                 let view = self.view(&snapshot, &listeners, clock::now());
                 drop(reply.send(objects::list(view, resource)));
             }
             Request::Watch(resource, lines) => {
                 let mut watchers = std::mem::take(&mut self.watchers);
-                let listeners = self.reconciler.listeners().reports();
+                let listeners = self.reconciler.listeners().states();
                 let snapshot = self.reconciler.snapshot();
                 let view = self.view(&snapshot, &listeners, clock::now());
                 watchers.add(resource, lines, view);
