@@ -484,26 +484,13 @@ fn spec_part(manifest: &str) -> Option<String> {
 
 /// The identity of a declared object; events have none.
 pub(super) fn key_of(target: &Target) -> Option<ObjectKey> {
-    let kind = match target.resource {
-        Resource::Services => Kind::Service,
-        Resource::Endpoints => Kind::Endpoints,
-        Resource::EndpointSlices => Kind::EndpointSlice,
-        Resource::Pods => Kind::Pod,
-        Resource::ReplicaSets => Kind::ReplicaSet,
-        Resource::Deployments => Kind::Deployment,
-        Resource::DaemonSets => Kind::DaemonSet,
-        Resource::StatefulSets => Kind::StatefulSet,
-        Resource::Namespaces => Kind::Namespace,
-        Resource::Nodes => Kind::Node,
-        Resource::Events => return None,
-    };
     let namespace = if target.resource.is_namespaced() {
         &*target.namespace
     } else {
         ""
     };
     Some(ObjectKey {
-        kind,
+        kind: Kind::named(target.resource.kind())?,
         namespace: namespace.into(),
         name: target.name.as_str().into(),
     })

@@ -182,20 +182,8 @@ fn service_of(services: &str) -> Option<ObjectKey> {
 fn object_of(text: &str) -> Option<ObjectKey> {
     let (kind, path) = text.split_once(' ')?;
     let (namespace, name) = path.split_once('/').unwrap_or(("", path));
-    let kinds = [
-        Kind::Service,
-        Kind::Endpoints,
-        Kind::EndpointSlice,
-        Kind::Pod,
-        Kind::ReplicaSet,
-        Kind::Deployment,
-        Kind::DaemonSet,
-        Kind::StatefulSet,
-        Kind::Namespace,
-        Kind::Node,
-    ];
     Some(ObjectKey {
-        kind: kinds.into_iter().find(|known| known.as_str() == kind)?,
+        kind: Kind::named(kind)?,
         namespace: namespace.into(),
         name: name.into(),
     })

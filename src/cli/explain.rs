@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::{Verbatim, cluster::ScopeOptions, say};
+use super::{Verbatim, cluster::ScopeOptions, say, table::TabWriter};
 use crate::{
     admin::client,
     app,
@@ -324,17 +324,8 @@ fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<Stri
     if all.len() == 1 {
         return;
     }
-    let width = |column: usize| {
-        let cells = all.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
     text.push('\n');
-    for row in &all {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}   ");
-        }
+    for line in TabWriter::default().lines(&all).lines() {
         text.push_str(line.trim_end());
         text.push('\n');
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use portico_core::world::pods::CHANGE_CAUSE;
 use serde_json::Value;
 
 use super::describe::{
@@ -17,7 +18,6 @@ use crate::objects::Resource;
 mod tests;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
-const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
 /// How far a rollout is, as a line without its line break.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use portico_core::{
     object::{Object, ObjectKey, annotations::OVERRIDES, diagnostic::Severity},
     time::Timestamp,
-    world::{Layer, Shard, SourceReport, SourceView},
+    world::{Layer, Shard, SourceReport, SourceView, pods::CHANGE_CAUSE},
 };
 use serde_json::{Map, Value};
 
@@ -21,9 +21,6 @@ const TEMPLATE: &str = "/spec/template";
 
 /// What `rollout restart` writes into the template, as kubectl does.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-
-/// Why a Deployment is as it is, for `rollout history`.
-const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
 /// What to write over a declaration.
 #[derive(Debug, Clone, PartialEq)]

@@ -164,6 +164,8 @@ fn roll_under_load(program: &Program, text: &str, count: usize) -> Seen {
         }
         stop.store(true, SeqCst);
     });
+    let (answered, lost) = (seen.answered.load(SeqCst), seen.lost.load(SeqCst));
+    println!("{count} rollouts: {answered} requests answered, {lost} lost");
     seen
 }
 

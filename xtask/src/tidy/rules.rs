@@ -47,11 +47,6 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "commands see the app; they print statuses, objects, findings, the host's addresses and what clashes with them",
     ),
     (
-        "cli",
-        &["objects::Resource"],
-        "commands name kinds of objects as kubectl does",
-    ),
-    (
         "cli::demo::check",
         &["app", "control::status", "dns::query"],
         "its proof asks a real DNS question over UDP",
@@ -97,11 +92,6 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "settings",
         &["source::yaml", "telemetry"],
         "the settings file is YAML; the log format is an option",
-    ),
-    (
-        "objects",
-        &["control::status"],
-        "objects tell what their listeners report",
     ),
     ("simulate", &["clock"], "runs in another process"),
     ("source", &["clock"], "reports, and knows nobody"),

@@ -31,6 +31,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Service,
+        Self::Endpoints,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::Deployment,
+        Self::ReplicaSet,
+        Self::DaemonSet,
+        Self::StatefulSet,
+        Self::Namespace,
+        Self::Node,
+    ];
+
+    /// The kind that manifests spell like this.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The kind as manifests spell it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -152,7 +152,7 @@ pub(super) fn resolve(root: &Cursor<'_>, implied: Option<(&str, &str)>) -> Optio
         .non_empty()
         .map(AsRef::as_ref)
         .or(implied.map(|(_, kind)| kind))?;
-    if let Some(known) = kind_named(kind) {
+    if let Some(known) = Kind::named(kind) {
         if let Some(known) = Known::new(known, version) {
             return Some(Resolved::Known(known));
         }
@@ -183,28 +183,10 @@ pub(super) fn resolve(root: &Cursor<'_>, implied: Option<(&str, &str)>) -> Optio
     })
 }
 
-/// The kinds that act.
-const KINDS: [Kind; 10] = [
-    Kind::Service,
-    Kind::Endpoints,
-    Kind::EndpointSlice,
-    Kind::Pod,
-    Kind::Deployment,
-    Kind::ReplicaSet,
-    Kind::DaemonSet,
-    Kind::StatefulSet,
-    Kind::Namespace,
-    Kind::Node,
-];
-
-fn kind_named(name: &str) -> Option<Kind> {
-    KINDS.into_iter().find(|kind| kind.as_str() == name)
-}
-
 /// The kind of `api_version` that was meant by one that the version does not have. Only built-in versions have kinds
 /// that act, and none of their other kinds (`Secret`, `PodTemplate`, ...) is spelt nearly like one of those.
 fn misspelt(kind: &str, api_version: &str) -> Option<&'static str> {
-    let names = KINDS
+    let names = Kind::ALL
         .into_iter()
         .filter(|known| Known::new(*known, api_version).is_some())
         .map(Kind::as_str);
