@@ -1,6 +1,266 @@
-//! The load generator behind `portico bench`.
-pub mod target;
-pub mod exchange;
-pub mod sample;
-pub mod drive;
+//! The load generator behind `portico bench`: open loop, with a verdict on evenness, latencies from the intended time,
+//! and what the program costs beside asking its endpoints. Owns the run from the first request to the report; how a
+//! running program is asked is the caller's, and so is where the report goes.
+
+pub mod compare;
+mod drive;
+mod exchange;
+pub mod figure;
+mod html;
+mod judge;
+mod log;
+mod overhead;
 mod pace;
+mod provenance;
+pub mod report;
+mod sample;
+pub mod stats;
+pub mod target;
+mod text;
+pub mod view;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+pub use drive::{Load, Progress};
+pub use exchange::{Manner, Reuse};
+pub use html::html;
+pub use judge::{Verdict, Word};
+pub use log::log;
+pub use sample::MOST_REQUESTS;
+pub use text::text;
+
+use drive::Driven;
+use figure::Gate;
+use judge::{Case, judge};
+use pace::float;
+use report::{Figures, Generator, Input, Provenance, Report, Run, SCHEMA};
+use view::View;
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How it is asked.
+    pub manner: Manner,
+    /// How much and how fast.
+    pub load: Load,
+    /// The Service, if one was named.
+    pub service: Option<String>,
+    /// Shares that are expected of those who answer, by name, where the program does not say.
+    pub weights: BTreeMap<String, u64>,
+    /// Whether the endpoints are asked directly too, to know what the program costs.
+    pub overhead: bool,
+    /// How late the generator may be at the 99th percentile.
+    pub most_lag: Duration,
+    /// Conditions under which the run fails.
+    pub gates: Vec<Gate>,
+    /// What is known of where it runs before it begins.
+    pub provenance: Provenance,
+}
+
+/// What is in front of the endpoints, where it can be asked.
+pub trait Program {
+    /// Asks it now.
+    fn look(&mut self) -> Option<View>;
+    /// What was seen since the run began, in order.
+    fn looks(&mut self) -> Vec<View>;
+}
+
+/// The outcome of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything that is known of it.
+    pub report: Report,
+    /// Corrected latencies as an `HdrHistogram` log.
+    pub log: Vec<u8>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The kernel has no timers for us.
+pub async fn run(
+    plan: &Plan,
+    program: &mut dyn Program,
+    progress: &Rc<Progress>,
+    cancel: &CancellationToken,
+) -> io::Result<Outcome> {
+    let first = program.look();
+    let endpoints: Vec<SocketAddr> = first.iter().flat_map(addresses).collect();
+    let before = served(&plan.manner, first.as_ref()).await;
+    let began = Instant::now();
+    let cpu = cpu_time();
+    let driven = drive::run(&plan.manner, &[], &plan.load, progress, cancel).await?;
+    let cpu = cpu_time().saturating_sub(cpu);
+    // The last answer may be here before its connection is counted as ended: what is asked now is later than both.
+    let last = program.look();
+    let after = served(&plan.manner, last.as_ref()).await;
+    let views: Vec<View> = first
+        .into_iter()
+        .chain(program.looks())
+        .chain(last)
+        .collect();
+    let overhead = if plan.overhead && !endpoints.is_empty() && !cancel.is_cancelled() {
+        overhead::measure(&plan.manner, &plan.load, &endpoints, cancel).await?
+    } else {
+        None
+    };
+    let served = difference(&before, &after);
+    let generator = generator(plan, &driven, cpu);
+    let run = run_of(plan, &driven, views.last());
+    let log = log(&report::corrected_histogram(&driven.samples), driven.took);
+    let figures = report::build(&Input {
+        samples: &driven.samples,
+        keep_alive: run.keep_alive,
+        began,
+        took: driven.took,
+        views: &views,
+        weights: &plan.weights,
+        served: &served,
+    });
+    let mut report = compose(plan, run, figures, generator);
+    report.overhead = overhead;
+    report.gates = plan.gates.iter().map(|gate| gate.check(&report)).collect();
+    Ok(Outcome { report, log })
+}
+
+/// The report without what is measured after the run.
+fn compose(plan: &Plan, run: Run, figures: Figures, generator: Generator) -> Report {
+    let mut verdict = judge(&Case {
+        whole: figures.units.first().and_then(|unit| unit.evenness),
+        epochs: figures
+            .epochs
+            .iter()
+            .filter_map(|epoch| epoch.evenness)
+            .collect(),
+        repeats: figures.order.client_repeat_rate,
+        silent: &figures.silent,
+        has_weights: figures.has_weights,
+        is_sticky: run.affinity_seconds.is_some(),
+        asked: run.requests,
+        failed: run.failed,
+    });
+    if let Some(why) = &generator.invalid {
+        verdict.word = Word::Invalid;
+        verdict.reasons.insert(0, why.clone());
+    }
+    Report {
+        schema: SCHEMA.to_owned(),
+        verdict,
+        run,
+        units: figures.units,
+        epochs: figures.epochs,
+        order: figures.order,
+        latency: figures.latency,
+        endpoints: figures.endpoints,
+        timeline: figures.timeline,
+        errors: figures.errors,
+        counts: figures.counts,
+        overhead: None,
+        generator,
+        provenance: provenance::of_this_machine(plan.provenance.clone()),
+        gates: Vec::new(),
+    }
+}
+
+fn addresses(view: &View) -> impl Iterator<Item = SocketAddr> {
+    view.endpoints.iter().map(|endpoint| endpoint.address)
+}
+
+fn run_of(plan: &Plan, driven: &Driven, view: Option<&View>) -> Run {
+    let list = &driven.samples.list;
+    let count = |is: &dyn Fn(&sample::Sample) -> bool| {
+        u64::try_from(list.iter().filter(|sample| is(sample)).count()).unwrap_or(u64::MAX)
+    };
+    let answered = count(&|sample| matches!(sample.outcome, sample::Outcome::By(_)));
+    let requests = count(&|_| true);
+    let seconds = driven.took.as_secs_f64();
+    Run {
+        target: plan.manner.target.to_string(),
+        address: plan.manner.target.addr.to_string(),
+        service: plan.service.clone(),
+        keep_alive: plan.manner.reuse == Reuse::KeepAlive,
+        rate: plan.load.rate,
+        clients: plan.load.clients,
+        requests,
+        answered,
+        failed: requests - answered,
+        unsent: driven.unsent,
+        connections: count(&|sample| sample.connect.is_some()),
+        seconds,
+        achieved_rate: float(answered) / seconds.max(1e-9),
+        balance: view.map(|view| view.balance.clone()),
+        affinity_seconds: view.and_then(|view| view.affinity_seconds),
+    }
+}
+
+fn generator(plan: &Plan, driven: &Driven, cpu: Duration) -> Generator {
+    let lag = |percentile| float(driven.lag.value_at_percentile(percentile)) / 1e6;
+    let most = plan.most_lag.as_secs_f64() * 1e3;
+    let late = |sample: &&sample::Sample| sample.sent.saturating_sub(sample.intended) > 1_000_000;
+    let queued = driven.samples.list.iter().filter(late).count();
+    let lag_p99 = lag(99.0);
+    let invalid = (lag_p99 > most).then(|| {
+        format!(
+            "the generator was {lag_p99:.1} ms late at the 99th percentile, {most:.1} ms are allowed: ask less \
+             (--rate), or on a machine with less else to do"
+        )
+    });
+    Generator {
+        lag_p50: lag(50.0),
+        lag_p99,
+        lag_most: lag(100.0),
+        queued: float(u64::try_from(queued).unwrap_or(u64::MAX))
+            / float(u64::try_from(driven.samples.list.len()).unwrap_or(1).max(1)),
+        cpu: cpu.as_secs_f64() / driven.took.as_secs_f64().max(1e-9),
+        invalid,
+    }
+}
+
+/// CPU time of this process so far.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
+}
+
+/// How many requests each endpoint has answered by its own count, asking them directly; those that do not count are
+/// not in it. The question counts too, so that one is taken off.
+async fn served(manner: &Manner, view: Option<&View>) -> BTreeMap<String, u64> {
+    let mut served = BTreeMap::new();
+    if manner.target.protocol != target::Protocol::Http {
+        return served;
+    }
+    for endpoint in view.iter().flat_map(|view| &view.endpoints) {
+        let own = Manner {
+            target: manner.target.moved_to(endpoint.address),
+            reuse: Reuse::Never,
+            ..manner.clone()
+        };
+        let answer = exchange::Client::new(&own, None).ask().await.result;
+        if let Ok(Some(serial)) = answer.map(|answered| answered.serial) {
+            served.insert(endpoint.title(), serial.saturating_sub(1));
+        }
+    }
+    served
+}
+
+/// What was added for those who counted at the end; the first question is among it.
+fn difference(
+    before: &BTreeMap<String, u64>,
+    after: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let grown = after.iter().map(|(name, after)| {
+        let before = before.get(name).map_or(0, |before| before + 1);
+        (name.clone(), after.saturating_sub(before))
+    });
+    grown.collect()
+}

@@ -2,6 +2,7 @@
 //! settings only.
 
 mod age;
+pub mod bench;
 pub mod change;
 pub mod cluster;
 pub mod completion;
@@ -90,6 +91,8 @@ enum Command {
     Url(url::UrlArgs),
     /// Say why a Service is served as it is, what is wrong with it and what to do about it
     Explain(Box<explain::ExplainArgs>),
+    /// Measure a Service or any address: evenness, latency, and what the program adds
+    Bench(Box<bench::BenchArgs>),
     /// Print the Service and EndpointSlice for local processes
     Map(map::MapArgs),
     /// Write a small folder, serve it and say what to try; `--check` proves it instead
@@ -172,6 +175,7 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Reset(args) => change::reset(&args, &cli.instance),
         Command::Url(args) => url::run(&args, &cli.instance),
         Command::Explain(args) => explain::run(&args, &cli.instance),
+        Command::Bench(args) => bench::run(&args, &cli.instance),
         Command::Map(args) => map::run(&args),
         Command::Demo(args) => demo::run(*args, cli.instance),
     }

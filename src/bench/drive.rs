@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -39,6 +39,8 @@ pub(super) struct Driven {
     /// How late the generator itself was, in nanoseconds.
     pub(super) lag: Histogram<u64>,
     pub(super) took: Duration,
+    /// Requests that had fallen due and were not begun, for want of a free client.
+    pub(super) unsent: u64,
 }
 
 /// How far a run is, for who waits.
@@ -50,26 +52,29 @@ pub struct Progress {
     pub failed: Cell<u64>,
 }
 
-/// Asks as `load` says until it is done, or until `cancel`.
+/// Asks as `load` says until it is done, or until `cancel`: client by client one of `targets` in turn.
 ///
 /// # Errors
 /// The kernel has no timer for us.
 pub(super) async fn run(
     manner: &Manner,
+    targets: &[SocketAddr],
     load: &Load,
     progress: &Rc<Progress>,
     cancel: &CancellationToken,
 ) -> io::Result<Driven> {
     let pace = Rc::new(Pace::new(load.rate, load.requests, load.duration)?);
     let samples = Rc::new(RefCell::new(Samples::default()));
-    let everything = LocalSet::new().run_until({
+    let local = LocalSet::new();
+    let everything = local.run_until({
         let (pace, samples, progress) = (&pace, &samples, progress);
         async move {
             let mut lanes = JoinSet::new();
-            for lane in 0..load.clients {
-                let client = Client::new(manner, source(lane, load.sources, manner));
+            let clients = Rc::new(Clients::new(manner, targets, load));
+            for _ in 0..load.clients {
                 let (pace, samples) = (Rc::clone(pace), Rc::clone(samples));
-                lanes.spawn_local(ask_in_turn(client, pace, samples, Rc::clone(progress)));
+                let clients = Rc::clone(&clients);
+                lanes.spawn_local(ask_in_turn(clients, pace, samples, Rc::clone(progress)));
             }
             let ended = async { while lanes.join_next().await.is_some() {} };
             let (released, ()) = tokio::join!(pace.run(), ended);
@@ -82,18 +87,20 @@ pub(super) async fn run(
     }
     Ok(Driven {
         lag: pace.lag(),
+        unsent: pace.unsent(),
         took: pace.started().elapsed(),
         samples: samples.take(),
     })
 }
 
 async fn ask_in_turn(
-    mut client: Client,
+    clients: Rc<Clients>,
     pace: Rc<Pace>,
     samples: Rc<RefCell<Samples>>,
     progress: Rc<Progress>,
 ) {
     while let Some(turn) = pace.turn().await {
+        let (number, mut client) = clients.take();
         let sent = Instant::now();
         let exchange = client.ask().await;
         let done = Instant::now();
@@ -107,16 +114,72 @@ async fn ask_in_turn(
             sent: sent.saturating_duration_since(began),
             done: done.saturating_duration_since(began),
         };
-        samples.borrow_mut().add(times, exchange);
+        samples.borrow_mut().add(number, times, exchange);
+        clients.give_back(number, client);
     }
 }
 
+/// Clients that have nothing to do. Each request takes any of them: in turn, they would fall in step with whoever
+/// chooses endpoints in turn, and each would meet the same endpoint again and again.
+struct Clients {
+    idle: RefCell<Vec<(u16, Client)>>,
+    /// Marsaglia's xorshift: chance that repeats.
+    chance: Cell<u64>,
+    manner: Manner,
+}
+
+impl Clients {
+    fn new(manner: &Manner, targets: &[SocketAddr], load: &Load) -> Self {
+        let client = |number: u16| {
+            let own = of_client(manner, targets, number);
+            let source = source(number, load.sources, &own);
+            (number, Client::new(&own, source))
+        };
+        Self {
+            idle: RefCell::new((0..load.clients).map(client).collect()),
+            chance: Cell::new(0x9e37_79b9_7f4a_7c15),
+            manner: manner.clone(),
+        }
+    }
+
+    fn take(&self) -> (u16, Client) {
+        let mut chance = self.chance.get();
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        self.chance.set(chance);
+        let mut idle = self.idle.borrow_mut();
+        let place = usize::try_from(chance >> 33)
+            .unwrap_or(0)
+            .checked_rem(idle.len());
+        // There are as many clients as may ask at a time, so there is one.
+        place.map_or_else(
+            || (0, Client::new(&self.manner, None)),
+            |place| idle.swap_remove(place),
+        )
+    }
+
+    fn give_back(&self, number: u16, client: Client) {
+        self.idle.borrow_mut().push((number, client));
+    }
+}
+
+/// The manner of a client.
+fn of_client(manner: &Manner, targets: &[SocketAddr], number: u16) -> Manner {
+    let place = usize::from(number).checked_rem(targets.len()).unwrap_or(0);
+    let mut own = manner.clone();
+    if let Some(addr) = targets.get(place) {
+        own.target = own.target.moved_to(*addr);
+    }
+    own
+}
+
 /// The address that a client asks from: only towards our own machine is there more than one.
-fn source(lane: u16, sources: u8, manner: &Manner) -> Option<IpAddr> {
+fn source(number: u16, sources: u8, manner: &Manner) -> Option<IpAddr> {
     let target = manner.target.addr.ip();
     if sources <= 1 || !(target.is_ipv4() && target.is_loopback()) {
         return None;
     }
-    let [_, last] = (lane % u16::from(sources)).to_be_bytes();
+    let [_, last] = (number % u16::from(sources)).to_be_bytes();
     Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last.saturating_add(1))))
 }

@@ -157,8 +157,6 @@ async fn connect(
             TcpSocket::new_v6()?
         };
         if let Some(local) = local {
-            // Else the kernel reserves a port for all targets before it knows which one is meant (ip(7)).
-            socket2::SockRef::from(&socket).set_bind_address_no_port(true)?;
             socket.bind(local)?;
         }
         let stream = socket.connect(addr).await?;
@@ -174,7 +172,10 @@ async fn connect(
 
 /// The first line of what came, as a name.
 fn first_line(bytes: &[u8]) -> String {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     name_of(&String::from_utf8_lossy(line))
 }
 

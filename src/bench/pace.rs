@@ -2,28 +2,27 @@
 //! answer does not hide the ones behind it. Owns the schedule, the release of work at its time, and how late the
 //! generator itself was; must not know what the work is.
 //!
-//! The runtime's own timers count milliseconds, which at a thousand a second would be as long as the interval: a
-//! timer of the kernel (timerfd_create(2)) counts nanoseconds.
+//! The runtime's own timers count milliseconds, which at a thousand a second would be as long as the interval. So a
+//! thread that does nothing else sleeps until something is due.
 
 use std::{
     cell::{Cell, RefCell},
-    io,
-    os::fd::OwnedFd,
+    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
 use rustix::{
-    io::read,
-    time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-        timerfd_settime,
-    },
+    thread::{ClockId, NanosleepRelativeResult, clock_nanosleep_relative},
+    time::Timespec,
 };
-use tokio::{io::unix::AsyncFd, sync::Semaphore};
+use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::Semaphore};
 
 /// Shortest sleep: what falls due within it is released together.
 const SHORTEST: Duration = Duration::from_micros(50);
+
+/// Longest sleep at a time.
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// Most that may wait for work at a time.
 const MOST_CLIENTS: usize = 1 << 16;
@@ -43,10 +42,9 @@ pub(super) struct Pace {
     is_over: Cell<bool>,
 }
 
-/// One unit of work: its number and when it was to begin.
+/// One unit of work: when it was to begin.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
-    pub(super) number: u64,
     pub(super) intended: Instant,
 }
 
@@ -90,9 +88,13 @@ impl Pace {
         }
         self.taken.set(number + 1);
         Some(Turn {
-            number,
-            intended: self.started + self.offset(number),
+            intended: self.started + offset(number, self.rate),
         })
+    }
+
+    /// How much was released and never begun.
+    pub(super) fn unsent(&self) -> u64 {
+        self.released.get().saturating_sub(self.taken.get())
     }
 
     /// Takes what is released and not yet begun out of the schedule.
@@ -106,7 +108,7 @@ impl Pace {
     /// # Errors
     /// The kernel has no timer for us.
     pub(super) async fn run(&self) -> io::Result<()> {
-        let timer = Timer::new()?;
+        let mut metronome = Metronome::start(self.started, self.rate, self.total)?;
         while !self.is_over.get() {
             let now = self.started.elapsed();
             if self.until.is_some_and(|until| now >= until) {
@@ -114,9 +116,9 @@ impl Pace {
                 break;
             }
             let released = self.released.get();
-            let due = self.due_at(now).min(self.total);
+            let due = due_at(now, self.rate).min(self.total);
             for number in released..due {
-                let late = now.saturating_sub(self.offset(number));
+                let late = now.saturating_sub(offset(number, self.rate));
                 self.record(late);
             }
             self.released.set(due.max(released));
@@ -127,8 +129,7 @@ impl Pace {
                 self.due.add_permits(MOST_CLIENTS);
                 break;
             }
-            let next = self.offset(due).saturating_sub(self.started.elapsed());
-            timer.wait(next.max(SHORTEST)).await?;
+            metronome.tick().await?;
         }
         Ok(())
     }
@@ -137,62 +138,72 @@ impl Pace {
         let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
         self.lag.borrow_mut().saturating_record(late);
     }
-
-    fn offset(&self, number: u64) -> Duration {
-        Duration::from_secs_f64(float(number) / self.rate)
-    }
-
-    /// How many units have fallen due by `now`.
-    fn due_at(&self, now: Duration) -> u64 {
-        // The first is due at once. Saturating by definition of the conversion; rates and times are bounded far below.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count that is not negative and far below 2^53"
-        )]
-        let due = (now.as_secs_f64() * self.rate) as u64;
-        due.saturating_add(1)
-    }
 }
 
-/// A number of at most 2^53, which is any that is counted here.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts are far below 2^53, up to which this is exact"
-)]
-pub(super) fn float(number: u64) -> f64 {
-    number as f64
-}
+/// Tells when something is due: a thread that sleeps for nanoseconds (`clock_nanosleep(2)`) and writes a byte. It ends
+/// when nobody reads any more.
+struct Metronome(UnixStream);
 
-/// A timer of the kernel.
-struct Timer(AsyncFd<OwnedFd>);
-
-impl Timer {
-    fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self(AsyncFd::new(fd)?))
+impl Metronome {
+    fn start(started: Instant, rate: f64, total: u64) -> io::Result<Self> {
+        let (ticks, mut bell) = std::os::unix::net::UnixStream::pair()?;
+        ticks.set_nonblocking(true)?;
+        std::thread::Builder::new()
+            .name("metronome".to_owned())
+            .spawn(move || {
+                let mut next = 1;
+                while next < total {
+                    let at = offset(next, rate);
+                    let rest = at.saturating_sub(started.elapsed()).max(SHORTEST);
+                    if nap(rest).is_err() || bell.write_all(&[0]).is_err() {
+                        return;
+                    }
+                    next = due_at(started.elapsed(), rate);
+                }
+                let _ = bell.write_all(&[0]);
+            })?;
+        Ok(Self(UnixStream::from_std(ticks)?))
     }
 
-    async fn wait(&self, time: Duration) -> io::Result<()> {
-        let once = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: Timespec {
-                tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: time.subsec_nanos().into(),
-            },
-        };
-        timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
-        let mut guard = self.0.readable().await?;
-        // Its count of expirations; an early wake-up finds none, which does no harm either.
-        let _ = read(self.0.get_ref(), &mut [0; 8]);
-        guard.clear_ready();
+    /// Waits until something is due, or the thread has ended.
+    async fn tick(&mut self) -> io::Result<()> {
+        // Bytes that have piled up are one tick.
+        let read = self.0.read(&mut [0; 64]).await?;
+        // The thread ends when everything is due.
+        debug_assert!(read <= 64);
         Ok(())
     }
 }
+
+/// Sleeps for `time`, in parts of a second at most, so that whoever waits for the end does not wait long.
+fn nap(time: Duration) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: 0,
+        tv_nsec: time.min(LONGEST).subsec_nanos().into(),
+    };
+    match clock_nanosleep_relative(ClockId::Monotonic, &time) {
+        NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) => Ok(()),
+        NanosleepRelativeResult::Err(error) => Err(error.into()),
+    }
+}
+
+fn offset(number: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(float(number) / rate)
+}
+
+/// How many units have fallen due by `now`; the first is due at once.
+fn due_at(now: Duration, rate: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count that is not negative and far below 2^53"
+    )]
+    let due = (now.as_secs_f64() * rate) as u64;
+    due.saturating_add(1)
+}
+
+/// A number of at most 2^53, which is any that is counted here.
+pub(super) use portico_core::observe::real as float;
 
 #[cfg(test)]
 mod tests {
@@ -211,10 +222,9 @@ mod tests {
         let (turns, released) = tokio::join!(turns, pace.run());
         released.unwrap();
         assert!(pace.turn().await.is_none());
-        let numbers: Vec<u64> = turns.iter().map(|turn| turn.number).collect();
-        assert_eq!(numbers, (0..50).collect::<Vec<u64>>());
-        let step = turns[1].intended - turns[0].intended;
-        assert_eq!(step, Duration::from_micros(10));
+        for two in turns.windows(2) {
+            assert_eq!(two[1].intended - two[0].intended, Duration::from_micros(10));
+        }
         assert_eq!(pace.lag().len(), 50);
     }
 
@@ -224,13 +234,13 @@ mod tests {
         let first = async {
             let first = pace.turn().await;
             pace.stop();
-            (first.map(|turn| turn.number), pace.turn().await.is_none())
+            (first.is_some(), pace.turn().await.is_none())
         };
         let turns = tokio::select! {
             biased;
             turns = first => turns,
             _ = pace.run() => unreachable!("the second of a thousand is due in a second"),
         };
-        assert_eq!(turns, (Some(0), true));
+        assert_eq!(turns, (true, true));
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Sample {
     pub(super) connect: Option<u32>,
     /// From sending to the first byte, in nanoseconds, at most 4.2 s.
     pub(super) first: u32,
+    /// The client that asked.
+    pub(super) client: u16,
     /// Bytes of the answer.
     pub(super) bytes: u32,
     /// Who answered, or what went wrong.
@@ -62,7 +64,8 @@ pub(super) struct Times {
 }
 
 impl Samples {
-    pub(super) fn add(&mut self, times: Times, exchange: Exchange) {
+    /// Enters an exchange of `client`.
+    pub(super) fn add(&mut self, client: u16, times: Times, exchange: Exchange) {
         let (bytes, outcome) = match exchange.result {
             Ok(answered) => {
                 let number = self.number(answered.who);
@@ -80,6 +83,7 @@ impl Samples {
             done: nanos(times.done),
             connect: exchange.connect.map(short),
             first: short(exchange.first),
+            client,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             outcome,
         });

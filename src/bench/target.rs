@@ -81,7 +81,9 @@ impl fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The scheme is missing or not one of ours.
-    #[error("'{0}' is no target: use http://HOST:PORT/PATH, tcp://HOST:PORT, udp://HOST:PORT or dns://HOST:PORT/NAME")]
+    #[error(
+        "'{0}' is no target: use http://HOST:PORT/PATH, tcp://HOST:PORT, udp://HOST:PORT or dns://HOST:PORT/NAME"
+    )]
     Scheme(String),
     /// There is no port, and none that is usual.
     #[error("'{0}' names no port")]
@@ -191,7 +193,10 @@ mod tests {
     #[test]
     fn target_of_a_text_has_address_protocol_and_path() {
         use Protocol::{Dns, Http, Tcp, Udp};
-        check("http://127.0.0.1:8080/a?b", Ok(("127.0.0.1:8080", Http, "/a?b")));
+        check(
+            "http://127.0.0.1:8080/a?b",
+            Ok(("127.0.0.1:8080", Http, "/a?b")),
+        );
         check("http://127.0.0.1", Ok(("127.0.0.1:80", Http, "/")));
         check("http://[::1]/x", Ok(("[::1]:80", Http, "/x")));
         check("tcp://127.0.0.1:9", Ok(("127.0.0.1:9", Tcp, "/")));

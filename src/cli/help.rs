@@ -48,6 +48,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ("portico map web:80=127.0.0.1:3000,127.0.0.1:3001 > k8s/web.yaml", "a manifest to keep"),
         ("portico map web.shop=:3000 -o json", "in namespace shop, on the port of the process"),
     ]),
+    ("bench", &[
+        ("portico bench service/web", "ten seconds: is it even, how fast, what does it cost"),
+        ("portico bench web -N 30000 -r 5000 --html report.html", "so many, so fast, as a page with plots"),
+        ("portico bench web --keep-alive -o json", "kept connections, for a script"),
+        ("portico bench --target http://127.0.0.1:8000/ --identify header:x-pod", "any other proxy, by the same measure"),
+        ("portico bench compare a.json b.json", "two reports that were written with `-o json`"),
+    ]),
+    ("bench compare", &[
+        ("portico bench compare a.json b.json", "what has changed from the first to the second"),
+    ]),
     ("demo", &[
         ("portico demo", "write a small folder, serve it, say what to try"),
         ("portico demo --dir ./demo", "into a folder that stays"),
@@ -114,7 +124,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "scale", "set", "rollout", "delete", "label", "annotate", "edit", "pod", "reset",
         ],
     ),
-    ("Understand", &["explain", "validate", "settings"]),
+    ("Understand", &["explain", "bench", "validate", "settings"]),
     ("Set up", &["completion", "man"]),
 ];
 

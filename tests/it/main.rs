@@ -16,6 +16,7 @@
 mod addresses;
 mod affinity;
 mod balance;
+mod bench;
 mod cli;
 mod completion;
 mod config;

@@ -39,14 +39,13 @@ impl Client {
 
     pub(super) async fn ask(&mut self) -> Exchange {
         let mut connect = None;
-        let socket = match self.open.take() {
-            Some(socket) => Ok(socket),
-            None => {
-                let began = Instant::now();
-                let socket = self.socket().await;
-                connect = Some(began.elapsed());
-                socket
-            }
+        let socket = if let Some(socket) = self.open.take() {
+            Ok(socket)
+        } else {
+            let began = Instant::now();
+            let socket = self.socket().await;
+            connect = Some(began.elapsed());
+            socket
         };
         let socket = match socket {
             Ok(socket) => socket,

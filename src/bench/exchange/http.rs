@@ -15,7 +15,9 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Answered, Exchange, Failure, LONGEST_NAME, Manner, Reuse, connect, first_line, name_of};
+use super::{
+    Answered, Exchange, Failure, LONGEST_NAME, Manner, Reuse, connect, first_line, name_of,
+};
 use crate::bench::target::Identity;
 
 /// How simulated pods number their answers.
@@ -103,9 +105,7 @@ async fn exchange(
         // Whoever closes first keeps the port for a while (TIME-WAIT, RFC 9293): not us, who need many.
         request = request.header("connection", "close");
     }
-    let request = request
-        .body(Empty::new())
-        .map_err(|_| Failure::Protocol)?;
+    let request = request.body(Empty::new()).map_err(|_| Failure::Protocol)?;
     let began = Instant::now();
     let Open { sender, connection } = open;
     let mut answer = pin!(async {

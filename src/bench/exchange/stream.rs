@@ -1,6 +1,9 @@
 //! Plain TCP: something is sent, and the first line that comes back is the answer. Owns the connection.
 
-use std::{net::SocketAddr, time::{Duration, Instant}};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -38,6 +38,10 @@ const MOST_MESSAGE: usize = 1024;
 /// How kubelet's probes call themselves.
 const PROBER: &[u8] = b"kube-probe/";
 
+/// Which of its pod's answers this is, from 1 on: whoever counts too can tell that none was lost.
+const SERIAL: hyper::header::HeaderName =
+    hyper::header::HeaderName::from_static("x-portico-request");
+
 /// `grpc-status` (gRPC, Status codes and their use).
 const OK: &str = "0";
 const NOT_FOUND: &str = "5";
@@ -55,6 +59,8 @@ pub(super) struct Manner {
     asked: AtomicU64,
     unready: AtomicBool,
     dead: AtomicBool,
+    /// Requests that were answered, probes aside.
+    served: AtomicU64,
 }
 
 impl Manner {
@@ -68,6 +74,7 @@ impl Manner {
             asked: AtomicU64::new(0),
             unready: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            served: AtomicU64::new(0),
         }
     }
 
@@ -165,6 +172,10 @@ impl Answers {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         self.sign(headers);
+        if !probe {
+            let number = self.manner.served.fetch_add(1, Relaxed).saturating_add(1);
+            headers.insert(SERIAL, HeaderValue::from(number));
+        }
         response
     }
 

@@ -29,9 +29,15 @@ const EDGES: &[(&str, &[&str], &str)] = &[
     ),
     ("app", &["*"], "the composition root knows everyone"),
     (
+        "bench",
+        &[],
+        "measures addresses; whoever knows a program tells it through a trait",
+    ),
+    (
         "cli",
         &[
             "app",
+            "bench",
             "settings",
             "telemetry",
             "host::addresses",
