@@ -189,6 +189,7 @@ impl Bench {
             cluster,
             node_ports: NODE_PORT_RANGE,
             host_addresses: Vec::new(),
+            external_ranges: Vec::new(),
             simulation: Simulation::Off,
             foreign_addresses: Severity::Warning,
             remembered: Deviations::default(),

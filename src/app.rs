@@ -33,6 +33,7 @@ use crate::{
         status::{ListenerReports, Status},
     },
     explain::{self, Explanation},
+    host::routes::Routes,
     instance::{Instance, State, StateFile},
     objects::{self, Resource},
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
@@ -171,6 +172,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let up = &settings.up;
     let Base {
         instance,
+        routes,
         cluster,
         world,
         state,
@@ -195,7 +197,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let logs = runner.logs();
     let (health, probed) = parts::prober()?;
     let budget = data_plane.descriptor_limit() / 2;
-    let held = (parts::Sockets(data_plane), runner, health);
+    let held = (parts::Sockets(data_plane, routes), runner, health);
     let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)
         .sharing(settings.inherited.wildcard_ports());
     let watches = Watches {
@@ -262,6 +264,7 @@ fn start_serving(
 /// What a start needs before anything is bound.
 struct Base {
     instance: Instance,
+    routes: Routes,
     cluster: Arc<Cluster>,
     world: World,
     state: (StateFile, State),
@@ -274,13 +277,17 @@ impl Base {
         let dirs = build::instance_dirs(&settings.instance);
         let guard = build::slot_use(&up.cluster);
         let instance = Instance::acquire(&settings.instance.instance, &dirs, guard)?;
+        // Before the host's addresses are looked at: some may be left over from a killed run.
+        let mut routes = Routes::open(&build::route_owner(&instance));
         let cluster = build::cluster(&up.cluster, &up.manifests, &instance.ranges())?;
+        build::make_local(&mut routes, &up.cluster, &cluster)?;
         let cluster = Arc::new(cluster);
         let mut file = instance.state_file();
         let state = file.load();
         let world = World::new(build::world_settings(up, &cluster, &state));
         Ok(Self {
             instance,
+            routes,
             cluster,
             world,
             state: (file, state),

@@ -5,9 +5,11 @@
 pub mod command;
 pub mod holder;
 pub mod reconcile;
+mod routes;
 pub mod status;
 
 pub use reconcile::{ListenerHost, PodRunner, ProbeHost, Reconciler};
+pub use routes::RouteHost;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! The host's own addresses and what it is. Owns reading them: addresses from the kernel's tables in `/proc`
 //! (proc(5)), of which a host without them simply has none, names from uname(2) and os-release(5).
 
+pub mod routes;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

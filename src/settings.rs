@@ -76,6 +76,15 @@ pub struct ClusterOptions {
     /// Range of load-balancer addresses [default: 127.112.0.0/16]
     #[arg(long, env = "PORTICO_LOADBALANCER_CIDR", value_name = "CIDR")]
     pub loadbalancer_cidr: Option<IpNet>,
+    /// Ranges in which externalIPs and requested load-balancer addresses are made addresses of this host by a route, which
+    /// needs `CAP_NET_ADMIN`; may be repeated [default: none]
+    #[arg(
+        long,
+        env = "PORTICO_EXTERNAL_IP_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub external_ip_cidr: Vec<IpNet>,
     /// Range of simulated pods' addresses [default: 127.120.0.0/13]
     #[arg(long, env = "PORTICO_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<IpNet>,
@@ -119,6 +128,7 @@ impl Default for ClusterOptions {
         Self {
             service_cidr: None,
             loadbalancer_cidr: None,
+            external_ip_cidr: Vec::new(),
             pod_cidr: None,
             nodeport_addresses: Vec::new(),
             service_node_port_range: (30_000, 32_767),

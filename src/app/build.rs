@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
     object::diagnostic::Severity,
     snapshot::{Cluster, SourceRangeReach},
@@ -16,7 +16,7 @@ use portico_dataplane::DataSettings;
 use crate::{
     clock,
     dns::{DnsListen, DnsSettings},
-    host,
+    host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
     source::{
@@ -97,6 +97,39 @@ pub(super) fn cluster(
     })
 }
 
+/// What the routes of an instance are known by: the same for every run of it. Its runtime folder holds its lock, so
+/// that no two processes that see one folder have it at once.
+pub(super) fn route_owner(instance: &Instance) -> String {
+    let uid = rustix::process::getuid().as_raw();
+    format!(
+        "{uid} {} {}",
+        instance.name(),
+        instance.runtime_dir().display()
+    )
+}
+
+/// Makes the ranges that are not in 127/8 addresses of this host, and lets single ones be made so.
+pub(super) fn make_local(
+    routes: &mut Routes,
+    options: &ClusterOptions,
+    cluster: &Cluster,
+) -> anyhow::Result<()> {
+    let ranges = [
+        cluster.service_cidr,
+        cluster.load_balancer_cidr,
+        cluster.pod_cidr,
+    ];
+    let done = routes.make_local(&ranges);
+    done.and_then(|_| routes.allow(&options.external_ip_cidr))
+        .map_err(|error| {
+            let program = std::env::current_exe().unwrap_or_else(|_| "portico".into());
+            match error.fix(&program.display().to_string()) {
+                Some(fix) => anyhow!("{:#}\n  fix: {fix}", anyhow::Error::new(error)),
+                None => error.into(),
+            }
+        })
+}
+
 /// As uname(2) has it.
 fn host_name() -> String {
     rustix::system::uname()
@@ -147,6 +180,7 @@ fn settings_of(
         cluster: Arc::clone(cluster),
         node_ports: first..=last,
         host_addresses: host::addresses(),
+        external_ranges: options.external_ip_cidr.clone(),
         simulation,
         foreign_addresses: if manifests.strict {
             Severity::Error

@@ -254,9 +254,12 @@ impl ControlLoop {
         let hurry = self.watches.hurry.clone();
         let (sockets, pods, probes) = self.reconciler.into_parts();
         drop(probes);
-        let report = sockets.0.drain(drain, hurry).await;
+        let Sockets(data_plane, routes) = sockets;
+        let report = data_plane.drain(drain, hurry).await;
         self.rest.dns.stop();
         drop(pods);
+        // Last: connections need their addresses to the end.
+        drop(routes);
         Ok(report)
     }
 }

@@ -29,11 +29,12 @@ use super::Notice;
 use crate::{
     clock,
     control::{
-        ListenerHost, PodRunner, ProbeHost, holder,
+        ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
         status::{DnsStatus, ListenerReport, ListenerReports},
     },
     dns::{self, DnsListen, DnsService, DnsSettings},
     health::Prober,
+    host::routes::{RouteError, Routes},
     instance::{Instance, State, StateFile},
     simulate::host::{HostReport, LogReader, PodHost},
 };
@@ -41,8 +42,8 @@ use crate::{
 /// Listeners whose holder is looked up for one report: each look-up reads all of `/proc`.
 const MOST_HOLDERS: usize = 16;
 
-/// The data path's sockets.
-pub(super) struct Sockets(pub(super) DataPlane);
+/// The data path's sockets, and the routes that some of their addresses are there by.
+pub(super) struct Sockets(pub(super) DataPlane, pub(super) Routes);
 
 impl ListenerHost for Sockets {
     fn bind(
@@ -68,6 +69,39 @@ impl ListenerHost for Sockets {
     fn retry(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.0.retry(now)
     }
+}
+
+impl RouteHost for Sockets {
+    fn attach(&mut self, addrs: &[IpAddr]) {
+        for addr in addrs {
+            match self.1.attach(*addr) {
+                Ok(true) => {
+                    tracing::info!(address = %addr, "made local by a route: a Service names it");
+                }
+                Ok(false) => {}
+                // The sockets there say that they cannot be bound.
+                Err(error) => {
+                    tracing::warn!(address = %addr, error = said(error), "cannot make an external address local");
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, addrs: &[IpAddr]) {
+        for addr in addrs {
+            match self.1.detach(*addr) {
+                Ok(true) => tracing::info!(address = %addr, "no longer local: no Service names it"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(address = %addr, error = said(error), "an external address stays local");
+                }
+            }
+        }
+    }
+}
+
+fn said(error: RouteError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 impl Sockets {

@@ -69,7 +69,13 @@ pub fn fix_for(error: io::ErrorKind, addr: SocketAddr, holder: Option<&Holder>) 
         io::ErrorKind::AddrNotAvailable if addr.ip().is_loopback() => {
             "sudo ip link set lo up".to_owned()
         }
-        io::ErrorKind::AddrNotAvailable => format!("sudo ip address add {} dev lo", addr.ip()),
+        io::ErrorKind::AddrNotAvailable => {
+            let addr = addr.ip();
+            let bits = if addr.is_ipv4() { 32 } else { 128 };
+            format!(
+                "sudo ip address add {addr} dev lo (or, with CAP_NET_ADMIN: --external-ip-cidr {addr}/{bits})"
+            )
+        }
         _ => String::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! The reconciler: one round takes the newest reports and observations and leaves sockets, snapshot and pods as they
 //! should be. Owns the order of invariant 7: new sockets are bound before the snapshot is published and accept after
 //! it; removed ones leave it before they close; pods lose their clients before they stop; probes follow what runs.
+//! An external address gets its route before it is bound, and loses it after the last socket there is closed.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -14,6 +15,8 @@ use portico_core::{
     world::{Deviations, Input, NewEvent, World, pods::PodAction, probes::ProbeTargets, step},
 };
 use portico_dataplane::Published;
+
+use super::routes::{ExternalAddresses, RouteHost};
 
 /// What the reconciler needs of the sockets.
 pub trait ListenerHost {
@@ -51,6 +54,7 @@ pub struct Reconciler<L, P, H> {
     table: ListenerTable,
     published: Arc<Published>,
     listeners: L,
+    external: ExternalAddresses,
     pods: P,
     probes: H,
     /// Services to compile once serving may begin.
@@ -72,7 +76,7 @@ pub struct Outcome {
     pub deadline: Option<Timestamp>,
 }
 
-impl<L: ListenerHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
+impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
     /// A reconciler for an empty world; `budget` bounds the number of listeners.
     pub fn new(
         world: World,
@@ -86,6 +90,7 @@ impl<L: ListenerHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
             table,
             published,
             listeners,
+            external: ExternalAddresses::default(),
             pods,
             probes,
             waiting: BTreeSet::new(),
@@ -133,6 +138,10 @@ impl<L: ListenerHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
         let previous: Arc<Snapshot> = self.published.load_full();
         let (snapshot, transitions) = compile(&previous, &self.world, &changed);
         let plan = self.table.apply(&transitions);
+        let (came, went) = self.external.apply(&transitions);
+        if !came.is_empty() {
+            self.listeners.attach(&came);
+        }
         let table = &self.table;
         self.listeners
             .bind(&plan.bind, &|addr, port| table.is_declared(addr, port));
@@ -146,6 +155,9 @@ impl<L: ListenerHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H> {
             self.listeners.switch(*key, *mode);
         }
         self.listeners.close(&plan.close);
+        if !went.is_empty() {
+            self.listeners.detach(&went);
+        }
         outcome.plan = plan;
     }
 

@@ -19,7 +19,7 @@ use portico_core::{
 };
 use portico_dataplane::Published;
 
-use super::{ListenerHost, PodRunner, ProbeHost, Reconciler};
+use super::{ListenerHost, PodRunner, ProbeHost, Reconciler, RouteHost};
 use crate::source::manifest::{self, ManifestSettings, Strictness};
 
 type Notes = Rc<RefCell<Vec<String>>>;
@@ -56,6 +56,19 @@ impl ListenerHost for Sockets {
     }
     fn retry(&mut self, _: Timestamp) -> Option<Timestamp> {
         None
+    }
+}
+
+impl RouteHost for Sockets {
+    fn attach(&mut self, addrs: &[IpAddr]) {
+        for addr in addrs {
+            self.note(&format!("attach {addr}"));
+        }
+    }
+    fn detach(&mut self, addrs: &[IpAddr]) {
+        for addr in addrs {
+            self.note(&format!("detach {addr}"));
+        }
     }
 }
 
@@ -123,6 +136,7 @@ impl Bench {
             cluster,
             node_ports: NODE_PORT_RANGE,
             host_addresses: vec![[10, 0, 0, 5].into()],
+            external_ranges: Vec::new(),
             simulation,
             foreign_addresses: Severity::Warning,
             remembered,
@@ -292,6 +306,48 @@ fn round_new_service_binds_before_it_publishes_and_accepts_after() {
         ["accept@2", "switch 80 Refusing@2"]
     );
     assert_eq!(bench.file("a", "").round(), ["accept@3", "close 80@3"]);
+}
+
+#[test]
+fn round_external_address_has_its_route_before_it_is_bound_and_until_it_is_closed() {
+    let mut bench = Bench::plain();
+    let external = "externalIPs: [203.0.113.7], ports: [{port: 80}]";
+    let notes = bench
+        .file("a", &service("a", external))
+        .file("s", &slice("a", "127.0.0.1"))
+        .round();
+    assert_eq!(
+        notes,
+        [
+            "attach 203.0.113.7@0",
+            "bind 80 Listening@0",
+            "bind 80 Listening@0",
+            "accept@1"
+        ]
+    );
+    // A second Service names it on another port: it stays as long as one of them does.
+    let also = "externalIPs: [203.0.113.7, 203.0.113.8], ports: [{port: 81}]";
+    let notes = bench.file("b", &service("b", also)).round();
+    assert_eq!(
+        notes.first().map(String::as_str),
+        Some("attach 203.0.113.8@1")
+    );
+    let notes = bench.file("a", "").round();
+    assert_eq!(notes, ["accept@3", "close 80@3", "close 80@3"]);
+    let notes = bench.file("b", "").round();
+    assert_eq!(
+        notes.get(1..),
+        Some(
+            &[
+                "close 81@4",
+                "close 81@4",
+                "close 81@4",
+                "detach 203.0.113.7@4",
+                "detach 203.0.113.8@4"
+            ]
+            .map(str::to_owned)[..]
+        )
+    );
 }
 
 #[test]

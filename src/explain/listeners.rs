@@ -99,7 +99,15 @@ fn taken(subject: Subject<'_>) -> Vec<Problem> {
 
 /// External addresses that this host does not have.
 fn elsewhere(subject: Subject<'_>) -> Vec<Problem> {
-    let own = &subject.view.world.settings().host_addresses;
+    let settings = subject.view.world.settings();
+    let own = &settings.host_addresses;
+    // By a route, when it is bound.
+    let is_given = |addr: &IpAddr| {
+        settings
+            .external_ranges
+            .iter()
+            .any(|range| range.contains(addr))
+    };
     let cluster = &subject.view.snapshot.cluster;
     let is_reported = |addr: &IpAddr| {
         let mut frontends = subject.service.frontends.iter();
@@ -110,13 +118,14 @@ fn elsewhere(subject: Subject<'_>) -> Vec<Problem> {
     let external = subject.spec().external_ips.iter().enumerate();
     external
         .filter(|(_, addr)| {
-            !addr.is_loopback() && !own.contains(addr) && !cluster.owns(**addr) && !is_reported(addr)
+            let is_here = addr.is_loopback() || own.contains(addr) || is_given(addr);
+            !is_here && !cluster.owns(**addr) && !is_reported(addr)
         })
         .map(|(index, addr)| {
             let bits = if addr.is_ipv4() { 32 } else { 128 };
             Problem {
                 at: Some(subject.at(&format!("spec.externalIPs[{index}]"))),
-                fix: Some(format!("sudo ip address add {addr}/{bits} dev lo, or name an address that this host has")),
+                fix: Some(format!("sudo ip address add {addr}/{bits} dev lo, or start with --external-ip-cidr {addr}/{bits} (needs CAP_NET_ADMIN), or name an address that this host has")),
                 ..problem(
                     Severity::Warning,
                     Cause::AddressElsewhere,

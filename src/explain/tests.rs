@@ -35,6 +35,7 @@ fn world() -> World {
         cluster: Arc::new(cluster),
         node_ports: 30_000..=32_767,
         host_addresses: Vec::new(),
+        external_ranges: Vec::new(),
         simulation: Simulation::Off,
         foreign_addresses: Severity::Warning,
         remembered: Deviations::default(),

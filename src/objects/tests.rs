@@ -171,6 +171,7 @@ fn world_settings(cluster: &Arc<Cluster>, simulation: Simulation) -> WorldSettin
         cluster: Arc::clone(cluster),
         node_ports: NODE_PORT_RANGE,
         host_addresses: Vec::new(),
+        external_ranges: Vec::new(),
         simulation,
         foreign_addresses: Severity::Warning,
         remembered: Deviations::default(),

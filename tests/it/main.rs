@@ -25,6 +25,7 @@ mod explain;
 mod first_minute;
 mod kubectl;
 mod kubectl_get;
+mod local_routes;
 mod manual;
 mod names;
 mod pods;

@@ -29,6 +29,8 @@ pub use report::{Layer, Shard, SourceReport, SourceView};
 pub use services::ServiceRecord;
 pub use step::{Input, Step, compile_once, step};
 
+use ipnet::IpNet;
+
 use crate::{
     object::{
         EndpointSlice, Kind, Object, ObjectKey,
@@ -47,6 +49,8 @@ pub struct WorldSettings {
     pub node_ports: RangeInclusive<u16>,
     /// Addresses that the host owns.
     pub host_addresses: Vec<IpAddr>,
+    /// Ranges whose addresses the host may be given when a Service asks for one (`--external-ip-cidr`).
+    pub external_ranges: Vec<IpNet>,
     /// `--simulate`.
     pub simulation: Simulation,
     /// What deviates under `--strict`.

@@ -4,7 +4,7 @@ pub(crate) mod datagrams;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
@@ -73,8 +73,43 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     if device == Device::Loopback {
         socket.bind_device(Some(b"lo"))?;
     }
-    socket.bind(&SockAddr::from(addr))?;
+    bind_to(&socket, addr)?;
     Ok(SharedFd::new(socket.into()))
+}
+
+/// Binds to an address of this host. Linux takes for one of IPv6 only what an interface has, although a local route
+/// brings packets for more; IPv4 asks the routes by itself. `IPV6_FREEBIND` would take any address, also one that
+/// nothing ever reaches, so that it is for those alone.
+fn bind_to(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    match (socket.bind(&SockAddr::from(addr)), addr.ip()) {
+        (Err(error), IpAddr::V6(ip))
+            if error.kind() == io::ErrorKind::AddrNotAvailable && has_local_route(ip) =>
+        {
+            socket.set_freebind_v6(true)?;
+            socket.bind(&SockAddr::from(addr))
+        }
+        (done, _) => done,
+    }
+}
+
+/// Whether a route delivers packets for `addr` to this host, by `/proc/net/ipv6_route` (proc(5)).
+fn has_local_route(addr: Ipv6Addr) -> bool {
+    let table = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    table.lines().any(|line| is_local_route_to(addr, line))
+}
+
+/// Columns: destination and its prefix length, both hexadecimal, then those of the source, next hop, metric, use
+/// counts, and the flags, of which this one is `RTF_LOCAL`.
+fn is_local_route_to(addr: Ipv6Addr, line: &str) -> bool {
+    const LOCAL: u32 = 0x8000_0000;
+    let mut columns = line.split_whitespace();
+    let net = columns.next().map(|hex| u128::from_str_radix(hex, 16));
+    let length = columns.next().map(|hex| u32::from_str_radix(hex, 16));
+    let flags = columns.nth(6).map(|hex| u32::from_str_radix(hex, 16));
+    let (Some(Ok(net)), Some(Ok(length @ 1..=128)), Some(Ok(flags))) = (net, length, flags) else {
+        return false;
+    };
+    flags & LOCAL != 0 && (u128::from(addr) ^ net) >> (128 - length) == 0
 }
 
 /// The socket with this number, which the process was started with; closed for the programs that it starts itself.
@@ -171,4 +206,27 @@ pub(crate) fn is_own_fault(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_local_route_to_takes_local_routes_that_contain_the_address() {
+        let line = |length: &str, flags: &str| {
+            let none = "0".repeat(32);
+            format!(
+                "fd000096000000000000000000000000 {length} {none} 00 {none} 00000400 00000001 00000000 {flags}       lo"
+            )
+        };
+        let check = |addr: &str, line: &str| is_local_route_to(addr.parse().unwrap(), line);
+        assert!(check("fd00:96::1234:5678", &line("6c", "80000001")));
+        assert!(!check("fd00:97::1", &line("6c", "80000001")));
+        assert!(check("fd00:96::", &line("80", "80000001")));
+        assert!(!check("fd00:96::1", &line("80", "80000001")));
+        assert!(!check("fd00:96::1", &line("6c", "00000001")), "not local");
+        assert!(!check("fd00:96::1", &line("00", "80000001")), "no prefix");
+        assert!(!check("fd00:96::1", "fd00"));
+    }
 }

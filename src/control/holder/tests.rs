@@ -143,7 +143,10 @@ fn fix_for_each_error_says_what_to_type() {
         io::ErrorKind::AddrNotAvailable,
         "203.0.113.9:80",
         None,
-        &["sudo ip address add 203.0.113.9 dev lo"],
+        &[
+            "sudo ip address add 203.0.113.9 dev lo",
+            "--external-ip-cidr 203.0.113.9/32",
+        ],
     );
     check(io::ErrorKind::TimedOut, "127.96.0.1:80", None, &[]);
 }

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 pub use bands::{mapped, static_band};
 use draft::Draft;
+use ipnet::IpNet;
 use round::Round;
 
 use crate::{
@@ -109,6 +110,8 @@ pub struct Rules<'a> {
     pub node_ports: RangeInclusive<u16>,
     /// Addresses that the host owns: a `loadBalancerIP` among them is used as it is.
     pub host_addresses: &'a [IpAddr],
+    /// Ranges whose addresses the host may be given when a Service asks for one.
+    pub external_ranges: &'a [IpNet],
     /// Severity of a mapped foreign address: error under `--strict`.
     pub foreign: Severity,
     /// What the state file remembers.

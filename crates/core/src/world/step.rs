@@ -256,6 +256,7 @@ impl World {
             cluster: &self.settings.cluster,
             node_ports: self.settings.node_ports.clone(),
             host_addresses: &self.settings.host_addresses,
+            external_ranges: &self.settings.external_ranges,
             foreign: self.settings.foreign_addresses,
             remembered: &self.deviations,
         };

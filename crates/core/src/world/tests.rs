@@ -43,6 +43,7 @@ fn world(remembered: Deviations) -> World {
         cluster: Arc::new(cluster()),
         node_ports: 30000..=30031,
         host_addresses: Vec::new(),
+        external_ranges: Vec::new(),
         simulation: Simulation::Off,
         foreign_addresses: Severity::Warning,
         remembered,

@@ -441,7 +441,15 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Whether a socket can be bound to `addr`: the host owns it, or it is in 127/8 outside our own ranges.
+/// Whether a socket can be bound to `addr`: the host owns it or may be given it, or it is in 127/8 outside our own
+/// ranges.
 fn may_bind(addr: IpAddr, rules: &Rules<'_>) -> bool {
-    !rules.cluster.owns(addr) && (addr.is_loopback() || rules.host_addresses.contains(&addr))
+    let is_there = || addr.is_loopback() || rules.host_addresses.contains(&addr);
+    let may_be_given = || {
+        rules
+            .external_ranges
+            .iter()
+            .any(|range| range.contains(&addr))
+    };
+    !rules.cluster.owns(addr) && (is_there() || may_be_given())
 }
