@@ -7,6 +7,7 @@ mod distribution;
 mod reload;
 mod report;
 mod target;
+mod udp;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Scenario {
     Distribution(distribution::DistributionArgs),
     /// Edit a manifests folder all the time while connecting: exit 0 if no connection fails
     Reload(reload::ReloadArgs),
+    /// Send datagrams to an echo and back: exit 0 if none is lost
+    Udp(udp::UdpArgs),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,14 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         Scenario::Reload(args) => {
             let report = runtime.block_on(reload::run(args))?;
+            (
+                report.to_string(),
+                serde_json::to_string_pretty(&report)?,
+                report.is_clean,
+            )
+        }
+        Scenario::Udp(args) => {
+            let report = udp::run(args)?;
             (
                 report.to_string(),
                 serde_json::to_string_pretty(&report)?,

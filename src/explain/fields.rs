@@ -104,13 +104,13 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`spec.loadBalancerSourceRanges`",
-        "honoured at the load-balancer address, by family; others are reset where Kubernetes drops. `--source-ranges-everywhere` guards node ports and external addresses too",
+        "honoured at the load-balancer address, by family; others are reset where Kubernetes drops (UDP is dropped). `--source-ranges-everywhere` guards node ports and external addresses too",
         &[],
     ),
     row(
         "",
         "`spec.internalTrafficPolicy`, `externalTrafficPolicy`",
-        "honoured; what Kubernetes drops is reset",
+        "honoured; what Kubernetes drops is reset, or dropped for UDP",
         &[],
     ),
     row(
@@ -122,7 +122,7 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`spec.sessionAffinity`, `sessionAffinityConfig`",
-        "honoured for TCP; a UDP flow stays on its endpoint anyway. All loopback clients are 127.0.0.1, so that ClientIP sends them all to one pod",
+        "honoured. All loopback clients are 127.0.0.1, so that ClientIP sends them all to one pod",
         &[],
     ),
     row(

@@ -137,21 +137,15 @@ pub(super) fn notes(subject: Subject<'_>) -> Vec<Problem> {
     notes
 }
 
-/// What follows from every client on this machine having one address, and what affinity does not do.
+/// What follows from every client on this machine having one address.
 fn loopback_clients(subject: Subject<'_>) -> Vec<Problem> {
     let spec = subject.spec();
     let mut notes = Vec::new();
     let has = |protocol| spec.ports.iter().any(|port| port.protocol == protocol);
-    if spec.client_ip_affinity.is_some() && has(Protocol::Tcp) {
+    if spec.client_ip_affinity.is_some() && (has(Protocol::Tcp) || has(Protocol::Udp)) {
         notes.push((
             "spec.sessionAffinity",
             "every client on this machine is 127.0.0.1, so that ClientIP sends them all to one pod",
-        ));
-    }
-    if spec.client_ip_affinity.is_some() && has(Protocol::Udp) {
-        notes.push((
-            "spec.sessionAffinity",
-            "UDP does not go by it: the flow of one client socket stays on its endpoint anyway, another socket's may go elsewhere",
         ));
     }
     let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
@@ -171,13 +165,18 @@ fn loopback_clients(subject: Subject<'_>) -> Vec<Problem> {
         .collect()
 }
 
-/// Connections that were reset where Kubernetes drops or refuses, by reason.
+/// Connections that were reset where Kubernetes drops or refuses, and flows of UDP that were dropped, by reason.
 fn turned_away(subject: Subject<'_>) -> Vec<Problem> {
     use std::sync::atomic::Ordering::Relaxed;
     let mut notes = Vec::new();
     for port in &subject.service.ports {
         let label = verdicts::label(&port.name.port, port.number, port.name.protocol);
         let state = &port.state;
+        let what = if port.name.protocol == Protocol::Udp {
+            "flows were dropped"
+        } else {
+            "connections were reset"
+        };
         let reasons = [
             (&state.refused_no_endpoints, "no endpoint could be used"),
             (
@@ -192,7 +191,7 @@ fn turned_away(subject: Subject<'_>) -> Vec<Problem> {
         for (count, why) in reasons {
             let count = count.load(Relaxed);
             if count > 0 {
-                let text = format!("port {label}: {count} connections were reset because {why}");
+                let text = format!("port {label}: {count} {what} because {why}");
                 notes.push(problem(Severity::Note, Cause::Field, text));
             }
         }

@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
 };
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
@@ -226,4 +227,106 @@ fn policies_are_switched_live_and_maglev_keeps_a_client_where_it_is() {
         let shares = shares(web, 90);
         assert_eq!(shares.len(), 3, "{policy}: {shares:?}");
     }
+}
+
+/// As [`backends`], over UDP.
+fn udp_backends() {
+    for n in 1..=4_u8 {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 1, 0, n], 9000))).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((_, from)) = socket.recv_from(&mut [0; 16]) {
+                let _ = socket.send_to(&[n], from);
+            }
+        });
+    }
+}
+
+/// A socket of a client, which makes a flow of its own.
+fn udp_socket(from: Ipv4Addr, to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((from, 0)).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn ask_by(socket: &UdpSocket) -> std::io::Result<u8> {
+    let mut answer = [0];
+    socket.send(b"?")?;
+    socket.recv(&mut answer)?;
+    Ok(answer[0])
+}
+
+/// Which backend answers a new flow.
+fn ask_udp(from: Ipv4Addr, to: SocketAddr) -> u8 {
+    ask_by(&udp_socket(from, to)).unwrap()
+}
+
+fn over_udp(text: &str) -> String {
+    text.replace("port: 8080", "protocol: UDP, port: 8080")
+        .replace("[{port: 9000}]", "[{port: 9000, protocol: UDP}]")
+}
+
+#[test]
+fn row_8_client_ip_of_udp_sticks_on_cluster_ip_and_node_port() {
+    in_namespace!(Root);
+    udp_backends();
+    let with_slice = |numbers: &[u8]| over_udp(&slice("", numbers));
+    let program = Program::up(
+        &[],
+        &[
+            ("service.yaml", &over_udp(&service("", CLIENT_IP))),
+            ("slice.yaml", &with_slice(&[1, 2, 3, 4])),
+        ],
+    );
+    let web = program.wait_for_endpoints("web", 4);
+    let doors = ["ClusterIP", "NodePort"].map(|kind| way(&web, kind));
+    let ask_all = |door| -> Vec<u8> { (1..=8).map(|n| ask_udp(client(n), door)).collect() };
+    let first = ask_all(doors[0]);
+    assert_eq!(first, [1, 2, 3, 4, 1, 2, 3, 4], "new clients take turns");
+    for door in doors.iter().cycle().take(6) {
+        assert_eq!(ask_all(*door), first, "{door}");
+    }
+    let of: Vec<(u64, u64)> = program.status().services[0].ports[0]
+        .endpoints
+        .iter()
+        .map(|of| (of.picks, of.affine))
+        .collect();
+    assert_eq!(of, [(14, 12); 4]);
+
+    // One that goes: a flow that is there and new ones agree on the next one.
+    let there = udp_socket(client(2), doors[0]);
+    assert_eq!(ask_by(&there).unwrap(), 2);
+    program.write("slice.yaml", &with_slice(&[1, 3, 4]));
+    program.wait_for_endpoints("web", 3);
+    let moved = ask_by(&there).unwrap();
+    assert_ne!(moved, 2);
+    for door in doors {
+        assert_eq!(ask_udp(client(2), door), moved);
+    }
+
+    // Nobody has 127.1.0.5: whoever is sent there is refused, goes elsewhere with the next datagram, and stays there.
+    program.write("slice.yaml", &with_slice(&[4, 5]));
+    program.wait_for_endpoints("web", 2);
+    for n in 1..=6 {
+        let socket = udp_socket(client(20 + n), doors[0]);
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let questions = (1..=2).find(|_| ask_by(&socket).is_ok());
+        assert!(questions.is_some(), "refused twice");
+        assert_eq!(
+            [0, 1].map(|door| ask_udp(client(20 + n), doors[door])),
+            [4, 4]
+        );
+    }
+
+    program.write("service.yaml", &over_udp(&service("", "")));
+    program.wait_for("no affinity", |status| {
+        status.services[0].ports[0].affinity_seconds.is_none()
+    });
+    program.write("slice.yaml", &with_slice(&[1, 2, 3, 4]));
+    program.wait_for_endpoints("web", 4);
+    let mut turns: Vec<u8> = (0..4).map(|_| ask_udp(client(1), doors[1])).collect();
+    turns.sort_unstable();
+    assert_eq!(turns, [1, 2, 3, 4]);
 }

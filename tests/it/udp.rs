@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Result},
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     time::{Duration, Instant},
 };
+
+use portico::control::status::{PortStatus, ServiceStatus};
 
 use crate::support::{
     PATIENCE, get,
@@ -142,4 +144,278 @@ fn fixed_client_port_survives_a_rollout_and_is_refused_without_pods() {
         }
     }
     program.wait_for("the flows to end", |status| status.flows == 0);
+}
+
+/// How long nothing has to come for "dropped".
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// A backend at 127.1.0.`number`:9000 that answers with its number, until it is dropped: then its port is closed.
+struct Numbered {
+    addr: SocketAddr,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Numbered {
+    fn new(number: u8) -> Self {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 1, 0, number], 9000))).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut bytes = [0; 16];
+            while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+                if &bytes[..length] == b"end" {
+                    return;
+                }
+                socket.send_to(number.to_string().as_bytes(), from).unwrap();
+            }
+        });
+        Self {
+            addr,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let _ = socket.send_to(b"end", self.addr);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// A Service `u` of port 9000, node port 30091; `extra` goes below `spec`.
+fn service(extra: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: u}}\nspec:\n  ports: [{{port: 9000, nodePort: 30091, \
+         protocol: UDP}}]\n{extra}"
+    )
+}
+
+/// Its slice with 127.1.0.`number`; `extra` goes below the endpoint.
+fn slice(number: u8, extra: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: u-1, labels: \
+         {{kubernetes.io/service-name: u}}}}\naddressType: IPv4\nports: [{{port: 9000, protocol: UDP}}]\nendpoints:\n  \
+         - addresses: [127.1.0.{number}]\n{extra}"
+    )
+}
+
+/// The answer to one datagram from a socket that is not connected, and that it came from where it was sent.
+fn ask_at(socket: &UdpSocket, to: SocketAddr) -> String {
+    socket.send_to(b"who?", to).unwrap();
+    let mut bytes = [0; 16];
+    let (length, from) = socket.recv_from(&mut bytes).unwrap();
+    assert_eq!(from, to);
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+#[test]
+fn row_30_udp_survives_backend_cycling_from_a_fixed_source_port() {
+    in_namespace!(Root);
+    let mut backend = Numbered::new(1);
+    let program = Program::up(
+        &[],
+        &[
+            ("u.yaml", &service("  type: NodePort\n")),
+            ("slice.yaml", &slice(1, "")),
+        ],
+    );
+    let status = program.wait_for_endpoints("u", 1);
+    let doors = ["ClusterIP", "NodePort"].map(|kind| way(&status, kind));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for number in 2..=11 {
+        for door in doors {
+            assert_eq!(ask_at(&client, door), (number - 1).to_string());
+        }
+        let next = Numbered::new(number);
+        program.write("slice.yaml", &slice(number, ""));
+        program.wait_for("the next backend", |status| {
+            let endpoints = &status.services[0].ports[0].endpoints;
+            endpoints.iter().map(|of| of.address).eq([next.addr])
+        });
+        // The old one is gone when the next datagram comes: nothing was in flight, nothing is lost.
+        backend = next;
+        for door in doors {
+            assert_eq!(ask_at(&client, door), number.to_string());
+        }
+    }
+    assert_eq!(program.status().flows, 2);
+    drop(backend);
+}
+
+#[test]
+fn row_4_tcp_and_udp_on_one_number_and_either_goes_alone() {
+    in_namespace!(Root);
+    let ports = |protocols: &[&str]| {
+        let ports = protocols.iter().map(|protocol| {
+            format!(
+                "    - {{name: {protocol}, port: 9000, nodePort: 30092, protocol: {}}}\n",
+                protocol.to_uppercase()
+            )
+        });
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: u}}\nspec:\n  type: NodePort\n  ports:\n{}",
+            ports.collect::<String>()
+        )
+    };
+    let slice = "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: u-1, labels: {kubernetes.io/service-name: u}}
+addressType: IPv4
+ports: [{name: udp, port: 9000, protocol: UDP}, {name: tcp, port: 9000, protocol: TCP}]
+endpoints:
+  - addresses: [127.1.0.1]
+";
+    let _udp = Numbered::new(1);
+    let tcp = TcpListener::bind("127.1.0.1:9000").unwrap();
+    std::thread::spawn(move || {
+        tcp.incoming()
+            .map_while(std::result::Result::ok)
+            .for_each(drop)
+    });
+    let program = Program::up(
+        &[],
+        &[("u.yaml", &ports(&["udp", "tcp"])), ("slice.yaml", slice)],
+    );
+    let status = program.wait_for_endpoints("u", 1);
+    let doors = ["ClusterIP", "NodePort"].map(|kind| way(&status, kind));
+    let check = |program: &Program, tcp: bool, udp: bool| {
+        program.wait_for("the ports", |status| {
+            status.services[0].ports.len() == usize::from(tcp) + usize::from(udp)
+        });
+        for door in doors {
+            assert_eq!(std::net::TcpStream::connect(door).is_ok(), tcp, "{door}");
+            assert_eq!(
+                ask(&client(door)).ok().as_deref(),
+                udp.then_some("1"),
+                "{door}"
+            );
+        }
+    };
+    check(&program, true, true);
+    for (left, tcp, udp) in [("udp", false, true), ("tcp", true, false)] {
+        program.write("u.yaml", &ports(&[left]));
+        check(&program, tcp, udp);
+        program.write("u.yaml", &ports(&["udp", "tcp"]));
+        check(&program, true, true);
+    }
+}
+
+#[test]
+fn datagrams_of_no_and_of_most_bytes_go_whole_by_cluster_ip_and_node_port() {
+    in_namespace!(Root);
+    let echo = UdpSocket::bind("127.1.0.1:9000").unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = vec![0; 70_000];
+        while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+            echo.send_to(&bytes[..length], from).unwrap();
+        }
+    });
+    let program = Program::up(
+        &[],
+        &[
+            ("u.yaml", &service("  type: NodePort\n")),
+            ("slice.yaml", &slice(1, "")),
+        ],
+    );
+    let status = program.wait_for_endpoints("u", 1);
+    let mut bytes = vec![0; 70_000];
+    for kind in ["ClusterIP", "NodePort"] {
+        let client = client(way(&status, kind));
+        for length in [0, 1, 1472, 65_507, 0] {
+            let sent: Vec<u8> = (0..length)
+                .map(|n: u32| (n % 251).to_le_bytes()[0])
+                .collect();
+            client.send(&sent).unwrap();
+            let length = client.recv(&mut bytes).unwrap();
+            assert!(
+                bytes[..length] == sent,
+                "{kind}: {length} of {}",
+                sent.len()
+            );
+        }
+    }
+}
+
+fn port_of(services: &[ServiceStatus]) -> &PortStatus {
+    &services[0].ports[0]
+}
+
+/// Whether nothing comes back.
+fn is_dropped(socket: &UdpSocket) -> bool {
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    let answer = ask(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    answer.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn source_ranges_and_policies_hold_for_flows_that_exist() {
+    in_namespace!(Root);
+    let _backend = Numbered::new(1);
+    let ranges = |range: &str, rest: &str| {
+        service(&format!(
+            "  type: LoadBalancer\n  loadBalancerSourceRanges: [{range}]\n{rest}"
+        ))
+    };
+    let program = Program::up(
+        &["--node-name", "here"],
+        &[
+            ("u.yaml", &ranges("127.0.1.0/24", "")),
+            ("slice.yaml", &slice(1, "    nodeName: elsewhere\n")),
+        ],
+    );
+    let status = program.wait_for_endpoints("u", 1);
+    let client = |source: &str, kind: &str| {
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.connect(way(&status, kind)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let (inside, outside) = (
+        client("127.0.1.7", "LoadBalancer"),
+        client("127.0.2.7", "LoadBalancer"),
+    );
+    let by_cluster_ip = client("127.0.2.7", "ClusterIP");
+    assert_eq!(ask(&inside).unwrap(), "1");
+    assert_eq!(ask(&by_cluster_ip).unwrap(), "1", "the load balancer only");
+    assert!(is_dropped(&outside));
+
+    let generation = program.status().generation;
+    program.write("u.yaml", &ranges("127.0.2.0/24", ""));
+    program.wait_for("the edit", |status| status.generation > generation);
+    assert_eq!(ask(&outside).unwrap(), "1");
+    assert!(is_dropped(&inside), "its flow ends with the next datagram");
+    let status = program.status();
+    let port = port_of(&status.services);
+    assert_eq!(
+        (port.dropped_source_range, port.dropped_policy, status.flows),
+        (2, 0, 2)
+    );
+
+    program.write(
+        "u.yaml",
+        &ranges("127.0.2.0/24", "  internalTrafficPolicy: Local\n"),
+    );
+    program.wait_for("the edit", |now| now.generation > status.generation);
+    assert!(
+        is_dropped(&by_cluster_ip),
+        "its endpoint is on another node"
+    );
+    assert_eq!(ask(&outside).unwrap(), "1", "the other policy");
+    let status = program.status();
+    let port = port_of(&status.services);
+    assert_eq!(
+        (port.dropped_source_range, port.dropped_policy, status.flows),
+        (2, 1, 1)
+    );
+    assert_eq!(port.accepted, port.connected + port.rejected);
+    let explained = program.command(&["explain", "service", "u"]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        text.contains("1 flows were dropped because a traffic policy"),
+        "{text}"
+    );
 }

@@ -6,15 +6,21 @@
 //! - A flow is one client's address and port, the address that it asked, and the socket that heard it. It stays on its
 //!   endpoint until it has been idle for [`IDLE`], or for [`ANSWERED`] once a port 53 has answered.
 //! - The table is bounded. For a new flow above the bound, the one used longest ago is shed.
-//! - An endpoint that does not serve any more loses its flow at the next datagram.
+//! - An endpoint that does not serve any more, or that policy forbids now, loses its flow at the next datagram; a client
+//!   that is not admitted any more loses it altogether.
 //! - An endpoint that refuses (ICMP port unreachable) loses it at once, and it counts as a failed connection; the next
 //!   datagram goes to another one. A flow that as many endpoints as allowed have refused in a row begins anew.
+//! - A table that drains begins no flow, and those that it has end after [`DRAINED`].
 
 mod account;
 mod order;
 pub mod routes;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use crate::{snapshot::Generation, time::Timestamp};
 use account::Account;
@@ -25,6 +31,8 @@ use routes::Routes;
 pub const IDLE: Duration = Duration::from_mins(1);
 /// The same once an endpoint on port 53 has answered: a resolver's question is over then.
 pub const ANSWERED: Duration = Duration::from_secs(10);
+/// The same once the table drains.
+pub const DRAINED: Duration = Duration::from_secs(1);
 /// The port whose answers end a conversation.
 const DNS_PORT: u16 = 53;
 
@@ -66,6 +74,12 @@ pub enum Dropped {
     Unmatched,
     /// No endpoint may be used, or as many as allowed have refused.
     NoEndpoint,
+    /// There are endpoints, but none that a traffic policy allows here.
+    Policy,
+    /// Its source is outside the ranges that may ask.
+    SourceRange,
+    /// The table drains: no flow begins any more.
+    Draining,
 }
 
 /// Sums since the start.
@@ -85,6 +99,8 @@ pub struct FlowCounts {
     pub unmatched: u64,
     /// Datagrams that no endpoint could get.
     pub no_endpoint: u64,
+    /// Datagrams that a traffic policy or source ranges forbade.
+    pub forbidden: u64,
 }
 
 /// Flows with equal time-outs.
@@ -124,6 +140,7 @@ pub struct FlowTable {
     closed: Vec<FlowId>,
     bound: usize,
     max_attempts: usize,
+    is_draining: bool,
     now: Timestamp,
     counts: FlowCounts,
 }
@@ -141,6 +158,7 @@ impl FlowTable {
             closed: Vec::new(),
             bound: bound.max(1),
             max_attempts: max_attempts.max(1),
+            is_draining: false,
             now: Timestamp::default(),
             counts: FlowCounts::default(),
         }
@@ -171,7 +189,8 @@ impl FlowTable {
     pub fn deadline(&self) -> Option<Timestamp> {
         [&self.open, &self.answered]
             .into_iter()
-            .filter_map(|order| self.flow(order.oldest()?).map(Flow::deadline))
+            .filter_map(|order| self.flow(order.oldest()?))
+            .map(|flow| self.end_of(flow))
             .min()
     }
 
@@ -188,7 +207,8 @@ impl FlowTable {
         match step {
             Step::Drop(Dropped::Unmatched) => self.counts.unmatched += 1,
             Step::Drop(Dropped::NoEndpoint) => self.counts.no_endpoint += 1,
-            Step::Forward(_) | Step::Open(..) => {}
+            Step::Drop(Dropped::Policy | Dropped::SourceRange) => self.counts.forbidden += 1,
+            Step::Drop(Dropped::Draining) | Step::Forward(_) | Step::Open(..) => {}
         }
         step
     }
@@ -221,12 +241,13 @@ impl FlowTable {
 
     /// The endpoint of flow `id` refused (ECONNREFUSED on its socket, udp(7)). The socket is closed; the next datagram
     /// goes to another endpoint.
-    pub fn refused(&mut self, id: FlowId, now: Timestamp) {
+    pub fn refused(&mut self, id: FlowId, now: Timestamp, routes: &impl Routes) {
         let now = self.advance(now);
         let Some(flow) = self.current(id) else {
             return;
         };
         if let Some(endpoint) = flow.account.refused(now) {
+            routes.forget(&flow.key, endpoint.addr);
             flow.tried.push(endpoint.addr);
             self.counts.refused += 1;
             self.close(id.slot);
@@ -262,16 +283,26 @@ impl FlowTable {
         let now = self.advance(now);
         loop {
             let heads = [self.open.oldest(), self.answered.oldest()];
-            let due = heads
-                .into_iter()
-                .flatten()
-                .find(|slot| self.flow(*slot).is_some_and(|flow| flow.deadline() <= now));
+            let due = heads.into_iter().flatten().find(|slot| {
+                let flow = self.flow(*slot);
+                flow.is_some_and(|flow| self.end_of(flow) <= now)
+            });
             let Some(slot) = due else {
                 return;
             };
             self.counts.expired += 1;
             self.remove(slot);
         }
+    }
+
+    /// From now on no flow begins, and those that there are end once idle for [`DRAINED`].
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// The sockets that have flows.
+    pub fn sockets(&self) -> BTreeSet<u64> {
+        self.by_key.keys().map(|key| key.socket).collect()
     }
 
     /// Ends the flows of a socket that is closed.
@@ -314,10 +345,10 @@ impl FlowTable {
         };
         let mut has_lost = false;
         if flow.checked != routes.generation() {
-            if !routes
+            let is_its_own = routes
                 .port(&key)
-                .is_some_and(|port| flow.account.is_of(&port))
-            {
+                .is_some_and(|port| flow.account.is_of(&port));
+            if !is_its_own || !routes.admits(&key) {
                 self.remove(slot);
                 return self.begin(key, now, routes);
             }
@@ -352,18 +383,22 @@ impl FlowTable {
             return Step::Forward(id);
         }
         let (key, was_refused) = (flow.key, !flow.tried.is_empty());
-        if let Some(addr) = flow.place(now, routes, max_attempts) {
-            return Step::Open(id, addr);
-        }
+        let why = match flow.place(now, routes, max_attempts) {
+            Ok(addr) => return Step::Open(id, addr),
+            Err(why) => why,
+        };
         self.remove(slot);
         if was_refused {
             // All were tried: from the start, for one may be back.
             return self.begin(key, now, routes);
         }
-        Step::Drop(Dropped::NoEndpoint)
+        Step::Drop(why)
     }
 
     fn begin(&mut self, key: FlowKey, now: Timestamp, routes: &impl Routes) -> Step {
+        if self.is_draining {
+            return Step::Drop(Dropped::Draining);
+        }
         let Some(port) = routes.port(&key) else {
             return Step::Drop(Dropped::Unmatched);
         };
@@ -376,8 +411,9 @@ impl FlowTable {
             phase: Phase::Open,
         };
         // Before another flow has to make room.
-        let Some(addr) = flow.place(now, routes, self.max_attempts) else {
-            return Step::Drop(Dropped::NoEndpoint);
+        let addr = match flow.place(now, routes, self.max_attempts) {
+            Ok(addr) => addr,
+            Err(why) => return Step::Drop(why),
         };
         while self.len() >= self.bound && self.shed() {}
         self.counts.opened += 1;
@@ -434,6 +470,15 @@ impl FlowTable {
         }
     }
 
+    /// When a flow ends if nothing moves.
+    fn end_of(&self, flow: &Flow) -> Timestamp {
+        flow.used.after(match flow.phase {
+            _ if self.is_draining => DRAINED,
+            Phase::Open => IDLE,
+            Phase::Answered => ANSWERED,
+        })
+    }
+
     /// Time that never goes back, whatever the caller's clock does.
     fn advance(&mut self, now: Timestamp) -> Timestamp {
         self.now = self.now.max(now);
@@ -455,31 +500,28 @@ impl FlowTable {
 }
 
 impl Flow {
-    fn deadline(&self) -> Timestamp {
-        self.used.after(match self.phase {
-            Phase::Open => IDLE,
-            Phase::Answered => ANSWERED,
-        })
-    }
-
-    /// Draws tickets until an endpoint may be used.
+    /// Draws tickets until an endpoint may be used. What keeps it from that is counted, unless it was tried: then the
+    /// failed attempts say so.
     fn place(
         &mut self,
         now: Timestamp,
         routes: &impl Routes,
         max_attempts: usize,
-    ) -> Option<SocketAddr> {
+    ) -> Result<SocketAddr, Dropped> {
         while self.tried.len() < max_attempts {
-            let picked = routes.pick(&self.key, &self.tried, now)?;
+            let picked = routes
+                .pick(&self.key, &self.tried, now)
+                .inspect_err(|why| self.account.turned_away(*why, &self.tried))?;
             let addr = picked.endpoint.addr;
             if !picked.leads_back {
                 self.account.place(picked.endpoint, now);
-                return Some(addr);
+                return Ok(addr);
             }
             self.account.failed(&picked.endpoint, Some(now));
+            routes.forget(&self.key, addr);
             self.tried.push(addr);
         }
-        None
+        Err(Dropped::NoEndpoint)
     }
 }
 

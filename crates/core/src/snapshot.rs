@@ -253,16 +253,24 @@ impl PortView {
     /// The set that a client of `kind` may reach. `client_on_node` is the short-circuit for external frontends with
     /// policy Local: clients on this node get Cluster semantics (KEP-2086 and `kube-proxy`'s rules).
     pub fn verdict(&self, kind: FrontendKind, client_on_node: ClientPlace) -> Verdict<'_> {
-        let local = if kind.is_external() {
-            self.external_policy == TrafficPolicy::Local && client_on_node == ClientPlace::Elsewhere
+        let set = if self.is_local(kind, client_on_node) {
+            &self.local
         } else {
-            self.internal_policy == TrafficPolicy::Local
+            &self.cluster
         };
-        let set = if local { &self.local } else { &self.cluster };
         match set {
             Some(set) if !set.is_empty() => Verdict::Forward(set),
             _ if self.any => Verdict::Drop,
             _ => Verdict::Refuse,
+        }
+    }
+
+    /// Whether such a client may reach this node's endpoints only.
+    pub fn is_local(&self, kind: FrontendKind, client: ClientPlace) -> bool {
+        if kind.is_external() {
+            self.external_policy == TrafficPolicy::Local && client == ClientPlace::Elsewhere
+        } else {
+            self.internal_policy == TrafficPolicy::Local
         }
     }
 }

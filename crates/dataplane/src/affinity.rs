@@ -1,4 +1,4 @@
-//! Session affinity where connections are made: the pure tables behind locks. Owns how many there are and which
+//! Session affinity where connections and flows are made: the pure tables behind locks. Owns how many there are and which
 //! client belongs to which; what is remembered, and for how long, is the table's.
 //!
 //! A client's table is found by its address and Service port, so that a lock is shared only by the few clients that
@@ -12,6 +12,7 @@ use std::{
 use portico_core::{
     affinity::{AffinityTable, Client, ClientAffinity},
     balance::{Endpoint, EndpointSet},
+    flow::routes::{Asker, Stickiness},
     time::Timestamp,
 };
 
@@ -39,12 +40,17 @@ pub(crate) struct Sticky {
 impl Sticky {
     /// `None` without affinity, or for a client whose address the kernel did not say.
     pub(crate) fn of(affinity: Option<ClientAffinity>, peer: Option<IpAddr>) -> Option<Self> {
-        let (rule, addr) = (affinity?, peer?.to_canonical());
+        let (rule, client) = (affinity?, peer?);
+        Some(Self::by(Asker { rule, client }))
+    }
+
+    fn by(asker: Asker) -> Self {
+        let Asker { rule, client } = asker;
         let client = Client {
             port: rule.port,
-            addr,
+            addr: client.to_canonical(),
         };
-        Some(Self { rule, client })
+        Self { rule, client }
     }
 }
 
@@ -94,6 +100,23 @@ impl Affinity {
 
     fn table(&self, client: Client) -> Option<MutexGuard<'_, AffinityTable>> {
         self.tables.get(client.place(self.seed, TABLES)).map(lock)
+    }
+}
+
+/// For flows, as for connections.
+impl Stickiness for Affinity {
+    fn pick<'s>(
+        &self,
+        asker: Asker,
+        set: &'s EndpointSet,
+        tried: &[SocketAddr],
+        now: Timestamp,
+    ) -> Option<&'s Endpoint> {
+        self.pick(Sticky::by(asker), set, tried, now)
+    }
+
+    fn forget(&self, asker: Asker, endpoint: SocketAddr) {
+        self.forget(Sticky::by(asker), endpoint);
     }
 }
 

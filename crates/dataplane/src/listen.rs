@@ -88,10 +88,6 @@ impl Listeners {
         self.binder.pass_on();
     }
 
-    pub(crate) fn keys(&self) -> Vec<ListenerKey> {
-        self.entries.keys().copied().collect()
-    }
-
     pub(crate) fn bind(
         &mut self,
         workers: &Workers,
@@ -198,6 +194,15 @@ impl Listeners {
                 self.fall_back(workers, key, &|_, _| false);
             }
         }
+    }
+
+    /// The end of all: connections go on without their listeners. UDP sockets are left to the workers, which close
+    /// them with the last of their flows.
+    pub(crate) fn end(&mut self, workers: &Workers) {
+        let entries = std::mem::take(&mut self.entries).into_values();
+        let sockets = entries.filter_map(|entry| entry.socket);
+        let of_tcp = sockets.filter(|socket| socket.key.protocol == Protocol::Tcp);
+        retire(workers, of_tcp.collect());
     }
 
     pub(crate) fn close(&mut self, workers: &Workers, keys: &[ListenerKey]) {

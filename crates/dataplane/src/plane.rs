@@ -57,6 +57,8 @@ pub struct Counters {
     pub flows_opened: u64,
     /// UDP flows ended to make room for others.
     pub flows_shed: u64,
+    /// Times that no socket could be opened for a UDP flow: no descriptor, memory or port was left.
+    pub flows_unopened: u64,
     /// UDP flows ended because they were idle.
     pub flows_expired: u64,
     /// Times that an endpoint of a UDP flow refused (ICMP port unreachable).
@@ -203,6 +205,7 @@ impl DataPlane {
             timed_out: totals.timed_out.load(Relaxed),
             flows_opened: totals.flows_opened.load(Relaxed),
             flows_shed: totals.flows_shed.load(Relaxed),
+            flows_unopened: totals.flows_unopened.load(Relaxed),
             flows_expired: totals.flows_expired.load(Relaxed),
             flows_refused: totals.flows_refused.load(Relaxed),
             datagrams_to_upstream: totals.datagrams_to_upstream.load(Relaxed),
@@ -213,14 +216,14 @@ impl DataPlane {
         }
     }
 
-    /// Stops accepting, lets connections finish until `deadline` has passed or `cancel` is cancelled (a second
-    /// signal), then resets the rest and ends the workers. Needs a runtime with time.
+    /// Stops accepting, lets connections finish and UDP flows fall silent for a second until `deadline` has passed or
+    /// `cancel` is cancelled (a second signal), then resets the rest and ends the workers. Needs a runtime with time.
     ///
     /// # Cancel safety
     /// Dropped early, it cuts every connection.
     pub async fn drain(mut self, deadline: Duration, cancel: CancellationToken) -> DrainReport {
         let waited_for = self.connections();
-        self.listeners.close(&self.workers, &self.listeners.keys());
+        self.listeners.end(&self.workers);
         self.listeners.pass_on();
         let cut = CancellationToken::new();
         self.workers.finish(&cut);

@@ -407,7 +407,9 @@ async fn run(
                             // The control side may have given up waiting.
                             done.map(|done| done.try_send(()));
                         }
-                        Command::Finish { cut } => return finish(&worker, &mut inbox, cut).await,
+                        Command::Finish { cut } => {
+                            return finish(&worker, &mut accepting, &mut inbox, cut).await;
+                        }
                     }
                 }
             }
@@ -447,15 +449,21 @@ async fn stop(accepting: &mut HashMap<u64, JoinHandle<()>>, ids: &[u64]) {
     }
 }
 
-async fn finish(worker: &Worker, inbox: &mut mpsc::Receiver<Incoming>, cut: CancellationToken) {
+async fn finish(
+    worker: &Worker,
+    accepting: &mut HashMap<u64, JoinHandle<()>>,
+    inbox: &mut mpsc::Receiver<Incoming>,
+    cut: CancellationToken,
+) {
     inbox.close();
     while let Ok(incoming) = inbox.try_recv() {
         worker.serve(incoming);
     }
     worker.tracker.close();
+    let silence = async { tokio::join!(worker.tracker.wait(), udp::drain(worker, accepting)) };
     tokio::select! {
         biased;
-        () = worker.tracker.wait() => {}
         () = cut.cancelled() => {}
+        _ = silence => {}
     }
 }

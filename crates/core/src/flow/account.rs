@@ -8,10 +8,12 @@
 //! `accepted + retries - rejected`.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use super::Dropped;
 use crate::{
     balance::{Endpoint, PortState},
     time::Timestamp,
@@ -97,6 +99,17 @@ impl Account {
         if let Some(now) = blame {
             endpoint.state.ejection.failed(now);
         }
+    }
+
+    /// Why it goes nowhere; without an endpoint after failed attempts, those are counted already.
+    pub(super) fn turned_away(&self, why: Dropped, tried: &[SocketAddr]) {
+        let counter = match why {
+            Dropped::NoEndpoint if tried.is_empty() => &self.port.refused_no_endpoints,
+            Dropped::Policy => &self.port.dropped_policy,
+            Dropped::SourceRange => &self.port.dropped_source_range,
+            Dropped::NoEndpoint | Dropped::Unmatched | Dropped::Draining => return,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     /// No socket could be opened for it, which is our fault.

@@ -2,13 +2,15 @@
 //! not keep anything.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use super::FlowKey;
+use super::{Dropped, FlowKey};
 use crate::{
-    balance::{Endpoint, PortState},
+    affinity::ClientAffinity,
+    balance::{Endpoint, EndpointSet, PortState},
     object::Protocol,
     snapshot::{
         ClientPlace, Frontend, FrontendKind, Generation, PortView, Scope, Snapshot, Verdict,
@@ -23,10 +25,39 @@ pub trait Routes {
     fn generation(&self) -> Generation;
     /// The Service port behind the address that was asked; `None` if that is no Frontend.
     fn port(&self, key: &FlowKey) -> Option<Arc<PortState>>;
-    /// Whether the endpoint may go on with the flows that it has: it is ready, or serves while it terminates.
+    /// Whether source ranges and traffic policies let the client go on with the flows that it has.
+    fn admits(&self, key: &FlowKey) -> bool;
+    /// Whether the endpoint may go on with the flows that it has: it is ready, or serves while it terminates, and a
+    /// traffic policy does not forbid it.
     fn serves(&self, key: &FlowKey, endpoint: SocketAddr) -> bool;
-    /// The endpoint of the next ticket, other than those in `tried`; `None` if there is none or policy forbids all.
-    fn pick(&self, key: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Option<Picked>;
+    /// The endpoint of session affinity or of the next ticket, other than those in `tried`, or why there is none.
+    fn pick(&self, key: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Result<Picked, Dropped>;
+    /// The endpoint did not take the client: session affinity must not send it there again.
+    fn forget(&self, key: &FlowKey, endpoint: SocketAddr);
+}
+
+/// Session affinity, which flows share with connections.
+pub trait Stickiness: fmt::Debug {
+    /// The endpoint that the client went to before, if it is in `set` and may still be used, else the set's choice,
+    /// which is the client's from now on. Either way its time starts anew.
+    fn pick<'s>(
+        &self,
+        asker: Asker,
+        set: &'s EndpointSet,
+        tried: &[SocketAddr],
+        now: Timestamp,
+    ) -> Option<&'s Endpoint>;
+    /// The client is free to go elsewhere than to `endpoint`.
+    fn forget(&self, asker: Asker, endpoint: SocketAddr);
+}
+
+/// A client, and the affinity of the Service port that it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The rule.
+    pub rule: ClientAffinity,
+    /// Who.
+    pub client: IpAddr,
 }
 
 /// The endpoint of a ticket.
@@ -47,12 +78,23 @@ pub struct SnapshotRoutes<'a> {
     pub scope: Scope,
     /// The port that it was declared for.
     pub declared_port: u16,
+    /// Where clients went before.
+    pub affinity: &'a dyn Stickiness,
 }
 
 impl SnapshotRoutes<'_> {
     fn frontend(&self, key: &FlowKey) -> Option<&Frontend> {
         self.snapshot
             .frontend(self.scope, key.local, self.declared_port, Protocol::Udp)
+    }
+
+    fn place(&self, key: &FlowKey) -> ClientPlace {
+        let cluster = &self.snapshot.cluster;
+        cluster.place_of(Some(key.client.ip()), key.local.ip())
+    }
+
+    fn verdict<'f>(&self, frontend: &'f Frontend, key: &FlowKey) -> Verdict<'f> {
+        frontend.port.verdict(frontend.kind, self.place(key))
     }
 
     /// A node port is declared for every host address, and which those are is not known here: one counts only where
@@ -80,45 +122,64 @@ impl Routes for SnapshotRoutes<'_> {
             .map(|frontend| Arc::clone(&frontend.port.state))
     }
 
-    fn serves(&self, key: &FlowKey, endpoint: SocketAddr) -> bool {
-        self.frontend(key)
-            .is_some_and(|frontend| serves(self.snapshot, &frontend.port, endpoint))
+    fn admits(&self, key: &FlowKey) -> bool {
+        self.frontend(key).is_some_and(|frontend| {
+            frontend.admits(Some(key.client.ip()))
+                && !matches!(self.verdict(frontend, key), Verdict::Drop)
+        })
     }
 
-    fn pick(&self, key: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Option<Picked> {
-        let frontend = self.frontend(key)?;
-        match frontend.port.verdict(frontend.kind, place(key)) {
-            Verdict::Forward(set) => {
-                let client = key.client.ip().to_canonical();
-                let endpoint = set.pick_for(Some(client), tried, now)?;
-                Some(Picked {
-                    endpoint: endpoint.clone(),
-                    leads_back: self.leads_back(key, endpoint.addr),
-                })
-            }
-            Verdict::Refuse | Verdict::Drop => None,
+    fn serves(&self, key: &FlowKey, endpoint: SocketAddr) -> bool {
+        self.frontend(key).is_some_and(|frontend| {
+            let (place, port) = (self.place(key), &frontend.port);
+            let is_local = port.is_local(frontend.kind, place);
+            serves(self.snapshot, port, endpoint, is_local)
+        })
+    }
+
+    fn pick(&self, key: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Result<Picked, Dropped> {
+        let frontend = self.frontend(key).ok_or(Dropped::Unmatched)?;
+        if !frontend.admits(Some(key.client.ip())) {
+            return Err(Dropped::SourceRange);
+        }
+        let set = match self.verdict(frontend, key) {
+            Verdict::Forward(set) => set,
+            Verdict::Refuse => return Err(Dropped::NoEndpoint),
+            Verdict::Drop => return Err(Dropped::Policy),
+        };
+        let endpoint = match asker(frontend, key) {
+            Some(asker) => self.affinity.pick(asker, set, tried, now),
+            None => set.pick_for(Some(key.client.ip().to_canonical()), tried, now),
+        }
+        .ok_or(Dropped::NoEndpoint)?;
+        Ok(Picked {
+            endpoint: endpoint.clone(),
+            leads_back: self.leads_back(key, endpoint.addr),
+        })
+    }
+
+    fn forget(&self, key: &FlowKey, endpoint: SocketAddr) {
+        if let Some(asker) = self.frontend(key).and_then(|of| asker(of, key)) {
+            self.affinity.forget(asker, endpoint);
         }
     }
 }
 
-/// A source that is loopback or the very address asked is this host's own.
-fn place(key: &FlowKey) -> ClientPlace {
-    let client: IpAddr = key.client.ip().to_canonical();
-    if client.is_loopback() || client == key.local.ip().to_canonical() {
-        ClientPlace::OnNode
-    } else {
-        ClientPlace::Elsewhere
-    }
+fn asker(frontend: &Frontend, key: &FlowKey) -> Option<Asker> {
+    let rule = frontend.port.affinity?;
+    let client = key.client.ip().to_canonical();
+    Some(Asker { rule, client })
 }
 
 /// Whether an endpoint of a Service port is ready or serving, chosen for new flows or not (Kubernetes' proxy, too,
-/// forgets flows only of endpoints that do not serve).
-fn serves(snapshot: &Snapshot, port: &PortView, endpoint: SocketAddr) -> bool {
-    let sets = [&port.cluster, &port.local].into_iter().flatten();
-    if sets
-        .flat_map(|set| set.endpoints())
-        .any(|of| of.addr == endpoint)
-    {
+/// forgets flows only of endpoints that do not serve). `is_local`: only this node's count.
+fn serves(snapshot: &Snapshot, port: &PortView, endpoint: SocketAddr, is_local: bool) -> bool {
+    let sets = [
+        port.cluster.as_ref().filter(|_| !is_local),
+        port.local.as_ref(),
+    ];
+    let mut chosen = sets.into_iter().flatten().flat_map(|set| set.endpoints());
+    if chosen.any(|of| of.addr == endpoint) {
         return true;
     }
     let path = service_path(&port.name.namespace, &port.name.service);
@@ -132,7 +193,10 @@ fn serves(snapshot: &Snapshot, port: &PortView, endpoint: SocketAddr) -> bool {
                 && of.port == Some(endpoint.port())
         })
     });
+    let is_here = |node: Option<&str>| node.is_none_or(|node| node == &*snapshot.cluster.node_name);
     listed.flat_map(|slice| &slice.endpoints).any(|of| {
-        of.address == Some(endpoint.ip()) && (of.conditions.ready || of.conditions.serving)
+        of.address == Some(endpoint.ip())
+            && (of.conditions.ready || of.conditions.serving)
+            && (!is_local || is_here(of.node_name.as_deref()))
     })
 }

@@ -3,7 +3,7 @@
 mod simulation;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -18,6 +18,10 @@ struct World {
     set: EndpointSet,
     serving: BTreeSet<SocketAddr>,
     circular: BTreeSet<SocketAddr>,
+    /// Why nobody is admitted.
+    forbidden: Option<Dropped>,
+    /// What session affinity was told to forget.
+    forgotten: RefCell<Vec<SocketAddr>>,
     /// Every endpoint that there ever was.
     all: Vec<Endpoint>,
 }
@@ -30,6 +34,8 @@ impl World {
             port: Some(Arc::default()),
             serving: endpoints.iter().map(|endpoint| endpoint.addr).collect(),
             circular: BTreeSet::new(),
+            forbidden: None,
+            forgotten: RefCell::default(),
             set: EndpointSet::new(endpoints.clone(), None),
             all: endpoints,
         }
@@ -57,6 +63,11 @@ impl World {
             .collect();
     }
 
+    fn forbid(&mut self, forbidden: Option<Dropped>) {
+        self.generation.set(self.generation.get() + 1);
+        self.forbidden = forbidden;
+    }
+
     fn sum(&self, of: fn(&crate::balance::EndpointState) -> &std::sync::atomic::AtomicU64) -> u64 {
         self.all
             .iter()
@@ -74,15 +85,27 @@ impl Routes for World {
         self.port.clone()
     }
 
+    fn admits(&self, _: &FlowKey) -> bool {
+        self.forbidden.is_none()
+    }
+
     fn serves(&self, _: &FlowKey, endpoint: SocketAddr) -> bool {
         self.serving.contains(&endpoint)
     }
 
-    fn pick(&self, _: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Option<Picked> {
-        self.set.pick(tried, now).map(|endpoint| Picked {
+    fn pick(&self, _: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Result<Picked, Dropped> {
+        if let Some(why) = self.forbidden {
+            return Err(why);
+        }
+        let endpoint = self.set.pick(tried, now).ok_or(Dropped::NoEndpoint)?;
+        Ok(Picked {
             endpoint: endpoint.clone(),
             leads_back: self.circular.contains(&endpoint.addr),
         })
+    }
+
+    fn forget(&self, _: &FlowKey, endpoint: SocketAddr) {
+        self.forgotten.borrow_mut().push(endpoint);
     }
 }
 
@@ -273,7 +296,7 @@ fn endpoint_that_refuses_loses_its_flow_and_is_ejected_after_five() {
     for client in 0..20 {
         let (id, endpoint) = opened(table.datagram(from(client), at(0), &world));
         if endpoint == 1 {
-            table.refused(id, at(0));
+            table.refused(id, at(0), &world);
             assert_eq!(closed(&mut table), [id]);
             let (id, endpoint) = opened(table.datagram(from(client), at(0), &world));
             assert_eq!(endpoint, 2);
@@ -290,12 +313,12 @@ fn endpoint_that_refuses_loses_its_flow_and_is_ejected_after_five() {
 fn flow_refused_by_all_begins_anew() {
     let (world, mut table) = (World::new(&[1]), FlowTable::new(100, 3));
     let (first, _) = opened(table.datagram(from(1), at(0), &world));
-    table.refused(first, at(0));
+    table.refused(first, at(0), &world);
     let (second, endpoint) = opened(table.datagram(from(1), at(1), &world));
     assert_eq!(endpoint, 1, "it may be back");
     assert!(table.answer(second, at(1)));
     assert_eq!(counts(&world), [2, 1, 1, 1, 1]);
-    table.refused(second, at(2));
+    table.refused(second, at(2), &world);
     assert_eq!(
         counts(&world),
         [3, 1, 1, 1, 0],
@@ -352,6 +375,87 @@ fn flow_without_a_socket_ends_and_the_endpoint_is_not_to_blame() {
     assert!(table.is_empty());
     assert!(!world.all[0].state.ejection.is_ejected(at(0)));
     assert_eq!(counts(&world), [10, 0, 10, 10, 0]);
+}
+
+#[test]
+fn client_that_is_not_admitted_any_more_loses_its_flow_and_is_counted_by_reason() {
+    for why in [Dropped::Policy, Dropped::SourceRange] {
+        let (mut world, mut table) = (World::new(&[1]), FlowTable::new(100, 3));
+        let (flow, _) = opened(table.datagram(from(1), at(0), &world));
+        world.forbid(Some(why));
+        for client in 1..=2 {
+            assert_eq!(table.datagram(from(client), at(1), &world), Step::Drop(why));
+        }
+        assert_eq!((closed(&mut table), table.len()), (vec![flow], 0));
+        let port = world.port.clone().unwrap();
+        let reasons =
+            [&port.dropped_policy, &port.dropped_source_range].map(|count| count.load(Relaxed));
+        let expected = if why == Dropped::Policy {
+            [2, 0]
+        } else {
+            [0, 2]
+        };
+        assert_eq!((reasons, table.counts().forbidden), (expected, 2));
+        assert_eq!(counts(&world), [3, 1, 0, 2, 0]);
+        world.forbid(None);
+        opened(table.datagram(from(1), at(2), &world));
+    }
+}
+
+#[test]
+fn datagram_without_endpoint_counts_as_refused_unless_all_were_tried() {
+    let (mut world, mut table) = (World::new(&[]), FlowTable::new(100, 3));
+    let count = |world: &World| {
+        let port = world.port.as_ref().unwrap();
+        port.refused_no_endpoints.load(Relaxed)
+    };
+    for n in 1..=3 {
+        assert_eq!(
+            table.datagram(from(1), at(0), &world),
+            Step::Drop(Dropped::NoEndpoint)
+        );
+        assert_eq!(count(&world), n);
+    }
+    world.change(&[1], &[]);
+    world.circular = [addr(1)].into();
+    assert_eq!(
+        table.datagram(from(1), at(0), &world),
+        Step::Drop(Dropped::NoEndpoint)
+    );
+    assert_eq!(count(&world), 3);
+    assert_eq!(*world.forgotten.borrow(), [addr(1)], "one of our own");
+}
+
+#[test]
+fn refusal_is_forgotten_by_affinity() {
+    let (world, mut table) = (World::new(&[1]), FlowTable::new(100, 3));
+    let (id, _) = opened(table.datagram(from(1), at(0), &world));
+    table.refused(id, at(0), &world);
+    table.refused(id, at(0), &world);
+    assert_eq!(*world.forgotten.borrow(), [addr(1)], "once");
+}
+
+#[test]
+fn table_that_drains_begins_no_flow_and_ends_the_others_after_a_second() {
+    let (mut world, mut table) = (World::new(&[1]), FlowTable::new(100, 3));
+    let (quiet, _) = opened(table.datagram(from(1), at(0), &world));
+    let (busy, _) = opened(table.datagram(from(2), at(9), &world));
+    table.drain();
+    assert_eq!(table.deadline(), Some(at(1)));
+    table.tick(at(9));
+    assert_eq!(closed(&mut table), [quiet]);
+    assert_eq!(
+        table.datagram(from(3), at(9), &world),
+        Step::Drop(Dropped::Draining)
+    );
+    assert_eq!(table.sockets(), [1].into());
+    assert!(table.answer(busy, at(10)));
+    world.change(&[2], &[]);
+    let (moved, endpoint) = opened(table.datagram(from(2), at(10), &world));
+    assert_eq!((endpoint, closed(&mut table)), (2, vec![busy]));
+    table.tick(at(11));
+    assert_eq!((closed(&mut table), table.deadline()), (vec![moved], None));
+    assert!(table.sockets().is_empty());
 }
 
 #[test]

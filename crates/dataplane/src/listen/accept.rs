@@ -50,6 +50,11 @@ impl Listening {
         usize::try_from(hasher.finish() % count).unwrap_or_default()
     }
 
+    /// Whether it is a wildcard socket, of either family: what was asked is told by each datagram.
+    pub(crate) fn hears_many(&self) -> bool {
+        self.bound.ip().is_unspecified()
+    }
+
     /// Where `stream` came in. A wildcard socket has to ask each connection.
     pub(crate) fn arrival(&self, stream: &TcpStream, peer: Option<IpAddr>) -> io::Result<Arrival> {
         let local = match self.key.bind {

@@ -24,7 +24,7 @@ const STRIDE: usize = LARGEST + 320;
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// A UDP socket bound to `addr` and to nothing else. One for every address also says which one was asked (ip(7),
-/// `IP_PKTINFO`). Without `SO_REUSEADDR`, which would let two UDP sockets share a port.
+/// `IP_PKTINFO`; ipv6(7), `IPV6_RECVPKTINFO`). Without `SO_REUSEADDR`, which would let two UDP sockets share a port.
 pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     let socket = Socket::new(
         Domain::for_address(addr),
@@ -38,7 +38,7 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
         socket.bind_device(Some(b"lo"))?;
     }
     if addr.ip().is_unspecified() {
-        tell_local_addresses(&socket)?;
+        tell_local_addresses(&socket, addr)?;
     }
     // A burst is lost if it fails, which is no reason not to serve.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
@@ -61,15 +61,19 @@ pub(crate) fn connect(endpoint: SocketAddr) -> io::Result<OwnedFd> {
     unsafe_code,
     reason = "no crate of ours has a safe wrapper for IP_PKTINFO"
 )]
-fn tell_local_addresses(socket: &Socket) -> io::Result<()> {
+fn tell_local_addresses(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let (level, option) = match addr {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
     let on: libc::c_int = 1;
     let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
     // SAFETY: the option's value is an int, which `on` is; the kernel only reads it during the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_PKTINFO,
+            level,
+            option,
             ptr::from_ref(&on).cast(),
             size,
         )
@@ -106,9 +110,10 @@ impl Failure {
                 | libc::ENETDOWN
                 | libc::ENOPROTOOPT,
             ) => Self::Refused,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
-                Self::Exhausted
-            }
+            // ENOSPC: watches of epoll(7).
+            Some(
+                libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EADDRNOTAVAIL,
+            ) => Self::Exhausted,
             _ => Self::Unfit,
         }
     }
@@ -119,11 +124,11 @@ impl Failure {
 pub(crate) struct Target {
     client: SockAddr,
     /// The address that they leave from, where the socket leaves that open.
-    from: Option<Ipv4Addr>,
+    from: Option<IpAddr>,
 }
 
 impl Target {
-    pub(crate) fn new(client: SocketAddr, from: Option<Ipv4Addr>) -> Self {
+    pub(crate) fn new(client: SocketAddr, from: Option<IpAddr>) -> Self {
         Self {
             client: SockAddr::from(client),
             from,
@@ -152,7 +157,7 @@ pub(crate) struct Batch {
     bytes: Box<[u8]>,
     lengths: [usize; BATCH],
     sources: [Option<SocketAddr>; BATCH],
-    locals: [Option<Ipv4Addr>; BATCH],
+    locals: [Option<IpAddr>; BATCH],
 }
 
 impl Batch {
@@ -226,7 +231,7 @@ impl Batch {
 
     /// The address of ours that it was sent to; `None` for broadcast and multicast.
     pub(crate) fn local(&self, place: usize) -> Option<IpAddr> {
-        self.locals.get(place).copied().flatten().map(IpAddr::V4)
+        self.locals.get(place).copied().flatten()
     }
 
     /// Sends the datagrams at `places` of the last receive in order and returns how many went.
@@ -337,38 +342,68 @@ fn source_of(header: &libc::msghdr) -> Option<SocketAddr> {
     }
 }
 
-/// The destination, if it is an address of this host: of broadcast and multicast the local address differs.
+/// The destination, if it is an address of this host: of broadcast and multicast over IPv4 the local address differs.
 #[expect(unsafe_code, reason = "control messages are read through C macros")]
-fn local_of(header: &libc::msghdr) -> Option<Ipv4Addr> {
-    // SAFETY: `msg_control` and `msg_controllen` are as the kernel left them, the macros stay within them, and an
-    // `IP_PKTINFO` message carries an `in_pktinfo`, which is read without presuming its alignment.
+fn local_of(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: `msg_control` and `msg_controllen` are as the kernel left them, the macros stay within them, an
+    // `IP_PKTINFO` message carries an `in_pktinfo` and an `IPV6_PKTINFO` message an `in6_pktinfo`, which are read without
+    // presuming their alignment.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(of) = message.as_ref() {
-            if of.cmsg_level == libc::IPPROTO_IP && of.cmsg_type == libc::IP_PKTINFO {
-                let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                let addr = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-                return (info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr).then_some(addr);
+            let data = libc::CMSG_DATA(message);
+            match (of.cmsg_level, of.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
+                    let addr = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    let is_own = info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr;
+                    return is_own.then_some(addr.into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());
+                    let addr = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    return (!addr.is_multicast()).then_some(addr.into());
+                }
+                _ => message = libc::CMSG_NXTHDR(header, message),
             }
-            message = libc::CMSG_NXTHDR(header, message);
         }
     }
     None
 }
 
 /// The control message that makes datagrams leave from `addr`, and its length.
+fn leave_from(addr: IpAddr) -> (Control, usize) {
+    match addr {
+        IpAddr::V4(addr) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from(addr).to_be(),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            control_of(libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+        }
+        IpAddr::V6(addr) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: addr.octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            control_of(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+        }
+    }
+}
+
+/// A control message with `info`, an `in_pktinfo` or `in6_pktinfo`.
 #[expect(unsafe_code, reason = "control messages are written through C macros")]
-fn leave_from(addr: Ipv4Addr) -> (Control, usize) {
+fn control_of<T: Copy>(level: libc::c_int, kind: libc::c_int, info: T) -> (Control, usize) {
+    // Of `in6_pktinfo`, the larger one, `CMSG_SPACE` is 40.
+    const { assert!(size_of::<T>() <= size_of::<libc::in6_pktinfo>()) };
     let mut control = Control([0; 64]);
-    let payload = libc::c_uint::try_from(size_of::<libc::in_pktinfo>()).unwrap_or_default();
-    let info = libc::in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: libc::in_addr {
-            s_addr: u32::from(addr).to_be(),
-        },
-        ipi_addr: libc::in_addr { s_addr: 0 },
-    };
-    // SAFETY: `CMSG_SPACE` of an `in_pktinfo` is 32 bytes, so that header and payload fit into `control`, which is
+    let payload = libc::c_uint::try_from(size_of::<T>()).unwrap_or_default();
+    // SAFETY: `CMSG_SPACE` of either payload is at most 40 bytes, so that header and payload fit into `control`, which is
     // aligned for the header.
     unsafe {
         let used = usize::try_from(libc::CMSG_SPACE(payload)).unwrap_or_default();
@@ -376,8 +411,8 @@ fn leave_from(addr: Ipv4Addr) -> (Control, usize) {
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = used;
         let message = libc::CMSG_FIRSTHDR(&raw const header);
-        (*message).cmsg_level = libc::IPPROTO_IP;
-        (*message).cmsg_type = libc::IP_PKTINFO;
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
         (*message).cmsg_len = usize::try_from(libc::CMSG_LEN(payload)).unwrap_or_default();
         ptr::write_unaligned(libc::CMSG_DATA(message).cast(), info);
         (control, used)

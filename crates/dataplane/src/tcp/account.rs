@@ -126,6 +126,8 @@ pub(crate) struct Totals {
     /// See [`crate::Counters`].
     pub(crate) flows_shed: AtomicU64,
     /// See [`crate::Counters`].
+    pub(crate) flows_unopened: AtomicU64,
+    /// See [`crate::Counters`].
     pub(crate) flows_expired: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) flows_refused: AtomicU64,

@@ -1,5 +1,7 @@
 //! The end of the data path.
 
+use std::net::UdpSocket;
+
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -82,4 +84,65 @@ fn plane_dropped_ends_its_workers_and_connections() {
         kind_of(connect(vip, PORT)),
         io::ErrorKind::ConnectionRefused
     );
+}
+
+#[test]
+fn drain_lets_flows_go_on_until_they_are_silent_and_begins_none() {
+    let vip = vip();
+    let idle = IpAddr::from(match vip {
+        IpAddr::V4(addr) => Ipv4Addr::from(u32::from(addr) + 0x1_0000),
+        IpAddr::V6(_) => unreachable!("only IPv4 here"),
+    });
+    let pod = UdpSocket::bind("127.0.0.1:0").unwrap();
+    pod.set_read_timeout(Some(DEADLINE)).unwrap();
+    let endpoint = pod.local_addr().unwrap();
+    let subject = Subject {
+        protocol: Protocol::Udp,
+        ..Subject::new(
+            &[vip, idle].map(|addr| (addr, PORT, FrontendKind::ClusterIP)),
+            &[endpoint],
+        )
+    };
+    let settings = DataSettings {
+        workers: 1,
+        ..DataSettings::default()
+    };
+    let mut bench = Bench::new(settings, &[&subject]);
+    let key = |addr| ListenerKey {
+        protocol: Protocol::Udp,
+        ..at(addr, PORT)
+    };
+    bench.bind(&[vip, idle].map(|addr| (key(addr), Mode::Listening)));
+    let client = |addr: IpAddr| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect((addr, PORT)).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket
+    };
+    let (old, new) = (client(vip), client(vip));
+    let mut bytes = [0; 16];
+    old.send(b"1").unwrap();
+    let (_, flow) = pod.recv_from(&mut bytes).unwrap();
+    let draining =
+        thread::spawn(move || block_on(bench.plane.drain(DEADLINE, CancellationToken::new())));
+    wait_until("the socket without flows to be closed", || {
+        UdpSocket::bind((idle, PORT)).is_ok()
+    });
+    new.send(b"?").unwrap();
+    for _ in 0..10 {
+        old.send(b"2").unwrap();
+        assert_eq!(
+            pod.recv_from(&mut bytes).unwrap(),
+            (1, flow),
+            "the old one only"
+        );
+        assert_eq!(bytes[0], b'2');
+        pod.send_to(b"3", flow).unwrap();
+        assert_eq!(old.recv(&mut bytes).unwrap(), 1);
+    }
+    let began = Instant::now();
+    draining.join().unwrap();
+    assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    assert_eq!(subject.port.active.load(Relaxed), 0);
+    UdpSocket::bind((vip, PORT)).unwrap();
 }

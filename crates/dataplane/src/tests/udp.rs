@@ -1,10 +1,13 @@
 //! UDP on real sockets: what arrives, from where, and what becomes of flows.
 
-use std::net::UdpSocket;
+use std::{net::UdpSocket, process::Command};
 
 use portico_core::time::Timestamp;
 
 use super::*;
+
+/// Set in a process of the test's own.
+const INSIDE: &str = "PORTICO_TEST_INSIDE";
 
 /// What a client waits for an answer that is not to come.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -400,4 +403,130 @@ fn listener_and_service_that_go_take_their_flows_with_them() {
         (0, 0)
     );
     UdpSocket::bind((any, port)).unwrap();
+}
+
+/// Runs a test once more, alone in a process that `shell` prepares. True inside; false outside, once that has passed.
+fn is_alone(test: &str, shell: &[&str]) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let status = Command::new(shell[0])
+        .args(&shell[1..])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its own process");
+    false
+}
+
+#[test]
+fn wildcard_of_ipv6_answers_from_the_address_that_was_asked() {
+    let has_ipv6 = ["-Urn", "ip", "-6", "addr", "show", "dev", "lo"];
+    if std::env::var_os(INSIDE).is_none() {
+        let probe = Command::new("unshare").args(has_ipv6).output();
+        if !probe.is_ok_and(|output| output.status.success()) || UdpSocket::bind("[::1]:0").is_err()
+        {
+            eprintln!("skipped: no IPv6 or no namespaces here");
+            return;
+        }
+    }
+    let script = r#"ip link set lo up && ip addr add fd00::7/128 dev lo nodad && exec "$0" "$@""#;
+    if !is_alone(
+        "tests::udp::wildcard_of_ipv6_answers_from_the_address_that_was_asked",
+        &["unshare", "-Urn", "--", "sh", "-c", script],
+    ) {
+        return;
+    }
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let asked: [IpAddr; 2] = ["::1".parse().unwrap(), "fd00::7".parse().unwrap()];
+    let pod = Answering::named(b'a');
+    let frontends = asked.map(|addr| (addr, PORT, FrontendKind::ClusterIP));
+    let subject = Subject {
+        protocol: Protocol::Udp,
+        ..Subject::new(&frontends, &[pod.addr])
+    };
+    let mut bench = Bench::new(DataSettings::default(), &[&subject]);
+    let key = udp(Bind::Address(any), PORT);
+    bench.bind(&[(key, Mode::Listening)]);
+    let shared = UdpSocket::bind("[::1]:0").unwrap();
+    shared.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut bytes = [0; 16];
+    for addr in asked.iter().cycle().take(4) {
+        shared.send_to(b"!", (*addr, PORT)).unwrap();
+        let from = shared.recv_from(&mut bytes).unwrap();
+        assert_eq!(from, (2, (*addr, PORT).into()));
+    }
+    assert_eq!(bench.plane.flows(), 2);
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("IPv4 is somebody else's");
+}
+
+#[test]
+fn descriptors_that_run_out_shed_the_oldest_flow_and_are_counted() {
+    if !is_alone(
+        "tests::udp::descriptors_that_run_out_shed_the_oldest_flow_and_are_counted",
+        &["sh", "-c", r#"exec "$0" "$@""#],
+    ) {
+        return;
+    }
+    let vip = vip();
+    let pods = [Answering::named(b'a'), Answering::named(b'b')];
+    let subject = subject(vip, &[pods[0].addr, pods[1].addr]);
+    let bench = bench_at(vip, Mode::Listening, &[&subject]);
+    let clients: Vec<_> = (0..12).map(|_| client((vip, PORT))).collect();
+    assert_eq!(ask(&clients[0], b"?").unwrap(), b"a?");
+    // The budget was made with more: what others open is not known to it.
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let room = u64::try_from(open).unwrap() + 4;
+    let limit = rustix::process::Rlimit {
+        current: Some(room),
+        ..rustix::process::getrlimit(rustix::process::Resource::Nofile)
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let turns: Vec<u8> = clients[1..]
+        .iter()
+        .map(|client| ask(client, b"?").unwrap()[0])
+        .collect();
+    assert_eq!(turns, *b"bababababab", "no turn is lost");
+    wait_until("the sums", || {
+        let counters = bench.plane.counters();
+        (counters.flows_opened, counters.datagrams_to_downstream) == (12, 12)
+    });
+    let (counters, flows) = (bench.plane.counters(), bench.plane.flows());
+    assert!(counters.flows_unopened > 0, "{counters:?}");
+    assert_eq!(counters.flows_shed, 12 - u64::try_from(flows).unwrap());
+    assert_eq!(ask(&clients[11], b"?").unwrap(), b"b?", "the newest stays");
+    drop(bench);
+    subject.assert_reconciled();
+}
+
+#[test]
+fn budget_follows_the_listeners() {
+    let addresses: Vec<IpAddr> = (0..20).map(|_| vip()).collect();
+    let frontends: Vec<_> = addresses
+        .iter()
+        .map(|addr| (*addr, PORT, FrontendKind::ClusterIP))
+        .collect();
+    let pod = Answering::named(b'a');
+    let subject = Subject {
+        protocol: Protocol::Udp,
+        ..Subject::new(&frontends, &[pod.addr])
+    };
+    let mut bench = Bench::new(DataSettings::default(), &[&subject]);
+    let before = bench.plane.connection_limit();
+    let keys: Vec<_> = addresses
+        .iter()
+        .map(|addr| udp(Bind::Address(*addr), PORT))
+        .collect();
+    let wanted: Vec<_> = keys.iter().map(|key| (*key, Mode::Listening)).collect();
+    bench.bind(&wanted);
+    assert_eq!(before - bench.plane.connection_limit(), 10);
+    bench.plane.close(&keys[10..]);
+    assert_eq!(before - bench.plane.connection_limit(), 5);
+    for key in &keys[..10] {
+        bench.plane.switch(*key, Mode::Refusing);
+    }
+    bench.plane.retry(Timestamp::from_millis(1));
+    assert_eq!(before, bench.plane.connection_limit());
 }

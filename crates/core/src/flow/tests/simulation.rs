@@ -59,7 +59,7 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.chance.below(80) {
+        match self.chance.below(82) {
             0..40 => self.datagram(),
             40..58 => self.with_some_socket(|run, id| {
                 assert!(
@@ -67,7 +67,7 @@ impl Run {
                     "a socket that is open has a flow"
                 );
             }),
-            58..64 => self.with_some_socket(|run, id| run.table.refused(id, run.now)),
+            58..64 => self.with_some_socket(|run, id| run.table.refused(id, run.now, &run.world)),
             64..69 => {
                 self.now = self
                     .now
@@ -89,6 +89,11 @@ impl Run {
             77 => {
                 self.bound = usize::try_from(1 + self.chance.below(20)).unwrap();
                 self.table.set_bound(self.bound);
+            }
+            78..80 => {
+                let forbidden = [Dropped::Policy, Dropped::SourceRange];
+                let place = usize::try_from(self.chance.below(8)).unwrap();
+                self.world.forbid(forbidden.get(place).copied());
             }
             _ => {
                 let before = self.table.len();
@@ -131,6 +136,7 @@ impl Run {
             Step::Forward(id) => {
                 let (turn, of, endpoint) = self.sockets[&id.slot];
                 assert_eq!((turn, of), (id.turn, key), "one client each");
+                assert_eq!(self.world.forbidden, None, "not admitted");
                 assert!(
                     self.world.serving.contains(&endpoint),
                     "{endpoint} does not serve"
@@ -139,6 +145,8 @@ impl Run {
             }
             Step::Drop(Dropped::Unmatched) => assert!(self.world.port.is_none()),
             Step::Drop(Dropped::NoEndpoint) => assert!(self.world.set.is_empty()),
+            Step::Drop(Dropped::Draining) => panic!("before the end"),
+            Step::Drop(why) => assert_eq!(self.world.forbidden, Some(why)),
         }
     }
 
@@ -164,7 +172,7 @@ impl Run {
                 ..id
             };
             assert!(!run.table.answer(old, run.now));
-            run.table.refused(old, run.now);
+            run.table.refused(old, run.now, &run.world);
             run.table.unopened(old);
         });
         assert_eq!((self.table.len(), self.table.counts()), (len, counts));
@@ -215,7 +223,7 @@ impl Run {
                 "a socket exactly for a flow with an endpoint"
             );
         }
-        let earliest = flows.iter().map(|(_, flow)| flow.deadline()).min();
+        let earliest = flows.iter().map(|(_, flow)| table.end_of(flow)).min();
         assert_eq!(table.deadline(), earliest);
         assert!(earliest.is_none_or(|earliest| earliest >= self.now));
         if let (Some(last), Some(earliest), Phase::Open) = (
@@ -265,7 +273,10 @@ impl Run {
             dialling - waiting
         );
         let counts = self.table.counts();
-        assert!(counts.unmatched + counts.no_endpoint + self.forwarded <= self.datagrams);
+        assert!(
+            counts.unmatched + counts.no_endpoint + counts.forbidden + self.forwarded
+                <= self.datagrams
+        );
     }
 }
 
@@ -277,8 +288,16 @@ fn run(seed: u64) -> (FlowCounts, u64) {
         run.check(last.filter(|_| !run.table.is_empty()));
         last = run.table.deadline();
     }
-    // At the end everything settles.
-    run.now = run.now.after(IDLE);
+    // At the end everything settles, by itself or soon when told to.
+    let patience = if seed.is_multiple_of(2) {
+        IDLE
+    } else {
+        DRAINED
+    };
+    if patience == DRAINED {
+        run.table.drain();
+    }
+    run.now = run.now.after(patience);
     run.table.tick(run.now);
     run.close();
     assert!(run.table.is_empty() && run.sockets.is_empty());
@@ -318,6 +337,7 @@ fn simulation_of_256_seeds_keeps_every_invariant() {
         sum.lost += counts.lost;
         sum.unmatched += counts.unmatched;
         sum.no_endpoint += counts.no_endpoint;
+        sum.forbidden += counts.forbidden;
     }
     let seen = [
         sum.shed,
@@ -326,6 +346,7 @@ fn simulation_of_256_seeds_keeps_every_invariant() {
         sum.lost,
         sum.unmatched,
         sum.no_endpoint,
+        sum.forbidden,
     ];
     assert!(
         seen.iter().all(|count| *count > 256),
