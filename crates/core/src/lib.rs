@@ -16,6 +16,7 @@ pub mod dns;
 pub mod flow;
 pub mod health;
 pub mod object;
+pub mod observe;
 pub mod probe;
 pub mod snapshot;
 pub mod time;
