@@ -8,9 +8,12 @@ mod counters;
 mod listen;
 mod serve;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -67,9 +70,12 @@ impl DnsService {
 
     /// The response to `packet`, if it gets one.
     fn respond(&self, packet: &[u8], transport: Transport) -> Option<Response> {
+        let began = Instant::now();
         let snapshot = self.published.load();
         let response = respond(&snapshot, packet, transport, self.moment(&snapshot));
         self.counters.count(transport, response.as_ref());
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.latency.record(took);
         response
     }
 

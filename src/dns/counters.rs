@@ -2,7 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use portico_core::dns::{Rcode, packet::Transport, wire::Response};
+use portico_core::{
+    dns::{Rcode, RecordType, packet::Transport, wire::Response},
+    observe::histogram::AtomicHistogram,
+};
+
+/// Types of questions that are counted on their own: those that people and resolvers ask. A client could ask for all
+/// 65 536, so that the others share one counter.
+const TYPES: [RecordType; 9] = [
+    RecordType::A,
+    RecordType::Aaaa,
+    RecordType::Srv,
+    RecordType::Ptr,
+    RecordType::Cname,
+    RecordType::Txt,
+    RecordType::Ns,
+    RecordType::Soa,
+    RecordType::Https,
+];
 
 /// Since the start of the program.
 #[derive(Debug, Default)]
@@ -19,16 +36,20 @@ pub struct DnsCounters {
     pub truncated: AtomicU64,
     /// TCP connections that are open.
     pub connections: AtomicU64,
-    responses: [AtomicU64; Rcode::ALL.len()],
+    /// From a query read to its response written, in microseconds, without the sockets.
+    pub latency: AtomicHistogram,
+    /// By type, the last row for all others, and by code.
+    responses: [[AtomicU64; Rcode::ALL.len()]; TYPES.len() + 1],
 }
 
 impl DnsCounters {
-    /// Responses by their code.
-    pub fn responses(&self) -> impl Iterator<Item = (Rcode, u64)> {
-        Rcode::ALL
-            .into_iter()
-            .zip(&self.responses)
-            .map(|(rcode, count)| (rcode, count.load(Relaxed)))
+    /// Responses by the type asked for (`None`: another one, or the query could not be read) and by their code.
+    pub fn responses(&self) -> impl Iterator<Item = (Option<RecordType>, Rcode, u64)> {
+        let types = TYPES.into_iter().map(Some).chain([None]);
+        types.zip(&self.responses).flat_map(|(rtype, row)| {
+            let row = Rcode::ALL.into_iter().zip(row);
+            row.map(move |(rcode, count)| (rtype, rcode, count.load(Relaxed)))
+        })
     }
 
     pub(super) fn count(&self, transport: Transport, response: Option<&Response>) {
@@ -44,11 +65,11 @@ impl DnsCounters {
         if response.truncated {
             self.truncated.fetch_add(1, Relaxed);
         }
-        let by_rcode = Rcode::ALL.into_iter().zip(&self.responses);
-        if let Some((_, count)) = by_rcode
-            .into_iter()
-            .find(|(rcode, _)| *rcode == response.rcode)
-        {
+        let is_it = |known: &RecordType| response.rtype == Some(*known);
+        let row = TYPES.iter().position(is_it).unwrap_or(TYPES.len());
+        let column = Rcode::ALL.iter().position(|rcode| *rcode == response.rcode);
+        let row = self.responses.get(row);
+        if let Some(count) = row.and_then(|row| row.get(column?)) {
             count.fetch_add(1, Relaxed);
         }
     }

@@ -403,7 +403,8 @@ async fn serve_malformed_packets_goes_on_and_counts_them() {
     );
     let responses: Vec<_> = counters
         .responses()
-        .filter(|(_, count)| *count > 0)
+        .filter(|(_, _, count)| *count > 0)
+        .map(|(_, rcode, count)| (rcode, count))
         .collect();
     assert_eq!(
         responses,

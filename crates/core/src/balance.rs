@@ -16,6 +16,7 @@ use std::{
 use crate::{
     health,
     object::{BalancePolicy, Weight},
+    observe::{histogram::AtomicHistogram, window},
     time::Timestamp,
 };
 use selector::Selector;
@@ -41,6 +42,88 @@ pub struct PortState {
     pub dropped_policy: AtomicU64,
     /// Of the rejected: the source is outside `loadBalancerSourceRanges`, which Kubernetes drops.
     pub dropped_source_range: AtomicU64,
+    /// Attempts, also at endpoints that have left since: `accepted + retries - rejected`, counted on its own.
+    pub picked: AtomicU64,
+    /// How relayed connections ended.
+    pub ends: Ends,
+    /// Bytes written to endpoints.
+    pub bytes_to: AtomicU64,
+    /// Bytes written to clients.
+    pub bytes_from: AtomicU64,
+    /// Datagrams sent to endpoints.
+    pub datagrams_to: AtomicU64,
+    /// Datagrams sent to clients.
+    pub datagrams_from: AtomicU64,
+    /// Datagrams that were dropped: no endpoint, no descriptor, or a full buffer.
+    pub datagrams_dropped: AtomicU64,
+    /// How long relayed connections lasted, in microseconds.
+    pub durations: AtomicHistogram,
+}
+
+impl PortState {
+    /// What its counters do not explain: attempts that are neither a connection nor a retry. Zero, but for what is
+    /// being counted at this moment.
+    pub fn residual(&self) -> i64 {
+        let count = |counter: &AtomicU64| i64::try_from(counter.load(Relaxed)).unwrap_or(i64::MAX);
+        count(&self.accepted) + count(&self.retries) - count(&self.rejected) - count(&self.picked)
+    }
+}
+
+/// Why a relayed connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides finished.
+    Finished,
+    /// The client reset it, or could not be written to.
+    Client,
+    /// The endpoint reset it, or could not be written to.
+    Endpoint,
+    /// Nothing moved for too long.
+    Idle,
+    /// The program ended before it did.
+    Cut,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Finished,
+        Self::Client,
+        Self::Endpoint,
+        Self::Idle,
+        Self::Cut,
+    ];
+
+    /// As it stands in labels and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Client => "client_reset",
+            Self::Endpoint => "endpoint_reset",
+            Self::Idle => "idle",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// Connections that are over, by reason.
+#[derive(Debug, Default)]
+pub struct Ends([AtomicU64; End::ALL.len()]);
+
+impl Ends {
+    /// Counts one.
+    pub fn count(&self, end: End) {
+        let found = End::ALL.into_iter().zip(&self.0);
+        if let Some((_, count)) = found.into_iter().find(|(reason, _)| *reason == end) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many by each reason.
+    pub fn load(&self) -> impl Iterator<Item = (End, u64)> + '_ {
+        let counts = self.0.iter().map(|count| count.load(Relaxed));
+        End::ALL.into_iter().zip(counts)
+    }
 }
 
 /// Live state of one endpoint behind one Service port, carried across snapshots by identity.
@@ -57,6 +140,16 @@ pub struct EndpointState {
     pub connected: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
+    /// Of these: it refused.
+    pub refused: AtomicU64,
+    /// Of these: connecting timed out.
+    pub timed_out: AtomicU64,
+    /// Bytes written to it.
+    pub bytes_to: AtomicU64,
+    /// Bytes written to clients for it.
+    pub bytes_from: AtomicU64,
+    /// How long connecting to it took, in microseconds.
+    pub connect_latency: AtomicHistogram,
     /// Connections in progress.
     pub active: AtomicU64,
     /// Passive ejection.
@@ -64,6 +157,18 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
+    /// What windows are made of, read now.
+    pub fn totals(&self) -> window::Totals {
+        let picks = self.picks.load(Relaxed);
+        window::Totals {
+            turns: picks.saturating_sub(self.affine.load(Relaxed)),
+            picks,
+            connections: self.connected.load(Relaxed),
+            bytes_to: self.bytes_to.load(Relaxed),
+            bytes_from: self.bytes_from.load(Relaxed),
+        }
+    }
+
     /// Connections in progress and those that are being made.
     fn load(&self) -> u64 {
         let settled = self.connected.load(Relaxed) + self.failures.load(Relaxed);
@@ -114,6 +219,8 @@ pub struct EndpointSet {
     balance: Balance,
     /// Some have weight 0 and some have more: the former are passed over.
     drains: bool,
+    /// What its endpoints had counted when it was made.
+    first: Box<[window::Totals]>,
 }
 
 impl EndpointSet {
@@ -131,6 +238,10 @@ impl EndpointSet {
         let zeroes = balance.weights.iter().filter(is_zero).count();
         Self {
             selector: Selector::new(&endpoints, &balance),
+            first: endpoints
+                .iter()
+                .map(|endpoint| endpoint.state.totals())
+                .collect(),
             endpoints: endpoints.into_boxed_slice(),
             tickets,
             drains: zeroes > 0 && zeroes < balance.weights.len(),
@@ -141,6 +252,11 @@ impl EndpointSet {
     /// The endpoints in order.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// What each endpoint had counted when the set was made, in their order: with it begins this epoch.
+    pub fn first_totals(&self) -> &[window::Totals] {
+        &self.first
     }
 
     /// Whether there is none.

@@ -27,6 +27,7 @@ mod clock;
 mod inherit;
 mod listen;
 mod net;
+mod observer;
 mod plane;
 mod settings;
 mod tcp;
@@ -35,9 +36,10 @@ mod worker;
 
 pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
+pub use observer::Observer;
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;
-pub use tcp::relay::{Outcome, Patience, Relayed, SCRATCH_BYTES, Side, relay};
+pub use tcp::relay::{FLUSH_AFTER, Meter, Outcome, Patience, Relayed, SCRATCH_BYTES, Side, relay};
 
 use portico_core::snapshot::Snapshot;
 

@@ -20,8 +20,9 @@ use crate::{
     inherit::Inherited,
     listen::{Listeners, status::ListenerStatus},
     net,
+    observer::Observer,
     settings::DataSettings,
-    worker::{DESCRIPTORS_PER_CONNECTION, Workers},
+    worker::{DESCRIPTORS_PER_CONNECTION, Shared, Workers},
 };
 
 /// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves.
@@ -73,6 +74,29 @@ pub struct Counters {
     pub affinity_clients: usize,
     /// Clients that it forgot before their time, because there were too many.
     pub affinity_shed: u64,
+}
+
+impl Counters {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        let totals = &shared.totals;
+        let (affinity_clients, affinity_shed) = shared.affinity.counts();
+        Self {
+            handed_over: totals.handed_over.load(Relaxed),
+            unmatched: totals.unmatched.load(Relaxed),
+            pauses: totals.pauses.load(Relaxed),
+            timed_out: totals.timed_out.load(Relaxed),
+            flows_opened: totals.flows_opened.load(Relaxed),
+            flows_shed: totals.flows_shed.load(Relaxed),
+            flows_unopened: totals.flows_unopened.load(Relaxed),
+            flows_expired: totals.flows_expired.load(Relaxed),
+            flows_refused: totals.flows_refused.load(Relaxed),
+            datagrams_to_upstream: totals.datagrams_to_upstream.load(Relaxed),
+            datagrams_to_downstream: totals.datagrams_to_downstream.load(Relaxed),
+            datagrams_dropped: totals.datagrams_dropped.load(Relaxed),
+            affinity_clients,
+            affinity_shed,
+        }
+    }
 }
 
 /// How a drain went.
@@ -196,24 +220,12 @@ impl DataPlane {
 
     /// Sums since the start.
     pub fn counters(&self) -> Counters {
-        let totals = &self.workers.shared.totals;
-        let (affinity_clients, affinity_shed) = self.workers.shared.affinity.counts();
-        Counters {
-            handed_over: totals.handed_over.load(Relaxed),
-            unmatched: totals.unmatched.load(Relaxed),
-            pauses: totals.pauses.load(Relaxed),
-            timed_out: totals.timed_out.load(Relaxed),
-            flows_opened: totals.flows_opened.load(Relaxed),
-            flows_shed: totals.flows_shed.load(Relaxed),
-            flows_unopened: totals.flows_unopened.load(Relaxed),
-            flows_expired: totals.flows_expired.load(Relaxed),
-            flows_refused: totals.flows_refused.load(Relaxed),
-            datagrams_to_upstream: totals.datagrams_to_upstream.load(Relaxed),
-            datagrams_to_downstream: totals.datagrams_to_downstream.load(Relaxed),
-            datagrams_dropped: totals.datagrams_dropped.load(Relaxed),
-            affinity_clients,
-            affinity_shed,
-        }
+        Counters::of(&self.workers.shared)
+    }
+
+    /// A handle to read the numbers with, from any thread.
+    pub fn observer(&self) -> Observer {
+        Observer::of(&self.workers.shared)
     }
 
     /// Stops accepting, lets connections finish and UDP flows fall silent for a second until `deadline` has passed or

@@ -8,12 +8,13 @@ pub(crate) mod relay;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
+use portico_core::balance::End;
 use tokio::net::TcpStream;
 
 use crate::worker::{Incoming, Shared};
 use account::{Active, Totals};
 use connect::{Arrival, Rejection};
-use relay::{Outcome, Patience, Relayed, relay};
+use relay::{Outcome, Patience, Relayed, Side, relay};
 
 /// A socket that is reset when dropped, unless it was let go: an end that nobody meant (a broken relay, a cut or
 /// panicked task) must not look like a clean one.
@@ -75,6 +76,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         &mut both.downstream.stream,
         &mut both.upstream.stream,
         patience,
+        &mut both.active,
     )
     .await;
     close(&shared.totals, both, &relayed);
@@ -118,7 +120,12 @@ fn close(totals: &Totals, both: Relay, relayed: &Relayed) {
         downstream,
         upstream,
     } = both;
-    drop(active);
+    active.ended(match relayed.outcome {
+        Outcome::Finished => End::Finished,
+        Outcome::TimedOut => End::Idle,
+        Outcome::Broken(Side::Downstream, _) => End::Client,
+        Outcome::Broken(Side::Upstream, _) => End::Endpoint,
+    });
     tracing::debug!(
         outcome = ?relayed.outcome,
         to_upstream_bytes = relayed.to_upstream,

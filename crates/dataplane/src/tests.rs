@@ -173,6 +173,8 @@ impl Subject {
             sum(|state| &state.picks),
             sum(|state| &state.connected) + sum(|state| &state.failures)
         );
+        assert_eq!(self.port.picked.load(Relaxed), sum(|state| &state.picks));
+        assert_eq!(self.port.residual(), 0);
     }
 }
 

@@ -53,6 +53,7 @@ impl Account {
 
     /// It goes to `endpoint`, which a ticket chose.
     pub(super) fn place(&mut self, endpoint: Endpoint, now: Timestamp) {
+        self.port.picked.fetch_add(1, Relaxed);
         self.port.active.fetch_add(1, Relaxed);
         endpoint.state.active.fetch_add(1, Relaxed);
         self.placed = Some(Placed {
@@ -87,6 +88,7 @@ impl Account {
             self.port.accepted.fetch_add(1, Relaxed);
         } else {
             placed.endpoint.state.failures.fetch_add(1, Relaxed);
+            placed.endpoint.state.refused.fetch_add(1, Relaxed);
             self.port.retries.fetch_add(1, Relaxed);
         }
         Some(placed.endpoint)
@@ -94,8 +96,8 @@ impl Account {
 
     /// An attempt at `endpoint`, which a ticket chose, that is not even made. `now` if the endpoint is to blame.
     pub(super) fn failed(&self, endpoint: &Endpoint, blame: Option<Timestamp>) {
-        endpoint.state.failures.fetch_add(1, Relaxed);
-        self.port.retries.fetch_add(1, Relaxed);
+        self.port.picked.fetch_add(1, Relaxed);
+        self.unmade(endpoint);
         if let Some(now) = blame {
             endpoint.state.ejection.failed(now);
         }
@@ -115,8 +117,13 @@ impl Account {
     /// No socket could be opened for it, which is our fault.
     pub(super) fn unopened(&mut self) {
         if let Some(placed) = self.leave() {
-            self.failed(&placed.endpoint, None);
+            self.unmade(&placed.endpoint);
         }
+    }
+
+    fn unmade(&self, endpoint: &Endpoint) {
+        endpoint.state.failures.fetch_add(1, Relaxed);
+        self.port.retries.fetch_add(1, Relaxed);
     }
 
     /// The connection ends and another one begins in its place.

@@ -10,13 +10,22 @@
 //!
 //! A connection whose frontend belongs to another Service port when it is retried counts as rejected by the first
 //! and as accepted by the second.
+//!
+//! Counters are shared by all workers, so that a connection touches them once an event. Bytes it counts by itself, and
+//! adds them every 64 KiB, a second after the first byte that was not added, and at its end.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use portico_core::balance::{EndpointState, PortState};
+use portico_core::balance::{End, EndpointState, PortState};
+use tokio::time::Instant;
+
+use super::relay::Meter;
+
+/// Bytes of one direction that a connection keeps to itself before it adds them to counters that all workers share.
+const FLUSH_BYTES: u64 = 64 * 1024;
 
 /// A connection that a Service port accepted and that has not reached an endpoint. Dropped: it is rejected.
 #[derive(Debug)]
@@ -52,14 +61,17 @@ impl Drop for Accepted {
 pub(crate) struct Attempt {
     port: Arc<PortState>,
     endpoint: Arc<EndpointState>,
+    began: Instant,
     settled: bool,
 }
 
 impl Attempt {
     pub(crate) fn at(port: &Arc<PortState>, endpoint: &Arc<EndpointState>) -> Self {
+        port.picked.fetch_add(1, Relaxed);
         Self {
             port: Arc::clone(port),
             endpoint: Arc::clone(endpoint),
+            began: Instant::now(),
             settled: false,
         }
     }
@@ -75,7 +87,10 @@ impl Attempt {
         self.endpoint.ejection.succeeded();
         self.endpoint.connected.fetch_add(1, Relaxed);
         self.port.connected.fetch_add(1, Relaxed);
-        Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint))
+        let active = Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint));
+        let latency = active.since.duration_since(self.began);
+        self.endpoint.connect_latency.record(micros(latency));
+        active
     }
 }
 
@@ -93,18 +108,67 @@ impl Drop for Attempt {
 pub(crate) struct Active {
     port: Arc<PortState>,
     endpoint: Arc<EndpointState>,
+    since: Instant,
+    end: End,
+    /// Bytes written to the endpoint and to the client.
+    moved: (u64, u64),
+    /// Of these, what the shared counters have.
+    flushed: (u64, u64),
 }
 
 impl Active {
     fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>) -> Self {
         port.active.fetch_add(1, Relaxed);
         endpoint.active.fetch_add(1, Relaxed);
-        Self { port, endpoint }
+        Self {
+            port,
+            endpoint,
+            since: Instant::now(),
+            end: End::Cut,
+            moved: (0, 0),
+            flushed: (0, 0),
+        }
     }
+
+    /// It is over, for this reason.
+    pub(crate) fn ended(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl Meter for Active {
+    fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
+        self.moved = (to_upstream, to_downstream);
+        let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
+        if unflushed >= FLUSH_BYTES {
+            self.flush();
+        }
+        self.moved != self.flushed
+    }
+
+    fn flush(&mut self) {
+        let (to, from) = (self.moved.0 - self.flushed.0, self.moved.1 - self.flushed.1);
+        let adds = [
+            (to, &self.port.bytes_to, &self.endpoint.bytes_to),
+            (from, &self.port.bytes_from, &self.endpoint.bytes_from),
+        ];
+        for (bytes, of_port, of_endpoint) in adds.into_iter().filter(|(bytes, ..)| *bytes > 0) {
+            of_port.fetch_add(bytes, Relaxed);
+            of_endpoint.fetch_add(bytes, Relaxed);
+        }
+        self.flushed = self.moved;
+    }
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
+        self.flush();
+        self.port.ends.count(self.end);
+        self.port.durations.record(micros(self.since.elapsed()));
         self.port.active.fetch_sub(1, Relaxed);
         self.endpoint.active.fetch_sub(1, Relaxed);
     }

@@ -197,6 +197,13 @@ enum Fault {
 /// Holds a failed attempt against its endpoint, unless the fault is ours.
 fn failed(attempt: &Attempt, addr: SocketAddr, error: &DialError) -> Fault {
     tracing::debug!(endpoint = %addr, error = %error, cause = ?std::error::Error::source(error), "attempt failed");
+    match error {
+        DialError::TimedOut => attempt.endpoint().timed_out.fetch_add(1, Relaxed),
+        DialError::Failed(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+            attempt.endpoint().refused.fetch_add(1, Relaxed)
+        }
+        _ => 0,
+    };
     if matches!(error, DialError::Failed(cause) if net::is_own_fault(cause)) {
         return Fault::Ours;
     }

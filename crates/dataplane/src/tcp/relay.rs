@@ -57,6 +57,27 @@ pub enum Outcome {
     TimedOut,
 }
 
+/// Whoever counts bytes while they move.
+pub trait Meter {
+    /// So many bytes were written since the beginning, in each direction. True if some are kept back: then
+    /// [`flush`](Self::flush) is called within [`FLUSH_AFTER`], if the relay lasts so long.
+    fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool;
+    /// Nothing is to be kept back.
+    fn flush(&mut self);
+}
+
+/// Counts nothing: what a relay moved is in its account.
+impl Meter for () {
+    fn moved(&mut self, _: u64, _: u64) -> bool {
+        false
+    }
+
+    fn flush(&mut self) {}
+}
+
+/// The longest time that a [`Meter`] keeps bytes back.
+pub const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
 /// The account of a relay.
 #[derive(Debug)]
 pub struct Relayed {
@@ -72,10 +93,16 @@ pub struct Relayed {
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side was slow to take are lost with the future.
-pub async fn relay<D, U>(downstream: &mut D, upstream: &mut U, patience: Patience) -> Relayed
+pub async fn relay<D, U, M>(
+    downstream: &mut D,
+    upstream: &mut U,
+    patience: Patience,
+    meter: &mut M,
+) -> Relayed
 where
     D: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
+    M: Meter,
 {
     let mut there = Direction::new(Side::Downstream, Side::Upstream);
     let mut back = Direction::new(Side::Upstream, Side::Downstream);
@@ -83,6 +110,7 @@ where
         patience,
         last: Instant::now(),
         half_closed: false,
+        flush_at: None,
     };
     let mut timer = pin!(tokio::time::sleep(patience.idle));
     let outcome = std::future::poll_fn(|cx| {
@@ -95,17 +123,20 @@ where
             return Poll::Ready(Ok(Outcome::Finished));
         }
         let half_closed = ends.0 == Progress::Done || ends.1 == Progress::Done;
-        watch.note(
-            timer.as_mut(),
-            moved != there.bytes + back.bytes,
-            half_closed,
-        );
+        let has_moved = moved != there.bytes + back.bytes;
+        watch.note(timer.as_mut(), has_moved, half_closed);
+        if has_moved && meter.moved(there.bytes, back.bytes) {
+            watch.flush_soon(timer.as_mut());
+        }
         watch
-            .poll(cx, timer.as_mut())
+            .poll(cx, timer.as_mut(), meter)
             .map(|()| Ok(Outcome::TimedOut))
     })
     .await
     .unwrap_or_else(|Broken(side, error)| Outcome::Broken(side, error));
+    // What moved with the very last poll.
+    meter.moved(there.bytes, back.bytes);
+    meter.flush();
     Relayed {
         outcome,
         to_upstream: there.bytes,
@@ -119,6 +150,8 @@ struct Watch {
     patience: Patience,
     last: Instant,
     half_closed: bool,
+    /// When the meter is to give what it keeps back.
+    flush_at: Option<Instant>,
 }
 
 impl Watch {
@@ -129,7 +162,17 @@ impl Watch {
         }
         if newly_half_closed {
             self.half_closed = true;
-            timer.reset(self.deadline());
+            let deadline = self.deadline();
+            timer.reset(self.flush_at.map_or(deadline, |at| at.min(deadline)));
+        }
+    }
+
+    /// One timer setting a second at most, however much moves.
+    fn flush_soon(&mut self, timer: Pin<&mut Sleep>) {
+        if self.flush_at.is_none() {
+            let at = self.last + FLUSH_AFTER;
+            self.flush_at = Some(at);
+            timer.reset(at.min(self.deadline()));
         }
     }
 
@@ -142,14 +185,25 @@ impl Watch {
             }
     }
 
-    fn poll(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        meter: &mut impl Meter,
+    ) -> Poll<()> {
         loop {
             ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if self.flush_at.is_some_and(|at| at <= now) {
+                self.flush_at = None;
+                meter.flush();
+            }
             let deadline = self.deadline();
-            if deadline <= Instant::now() {
+            if deadline <= now {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            let next = self.flush_at.map_or(deadline, |at| at.min(deadline));
+            timer.as_mut().reset(next);
         }
     }
 }

@@ -308,3 +308,27 @@ fn forwarding_nothing_moves_for_the_idle_time_resets_both() {
     );
     assert_eq!(bench.plane.counters().timed_out, 1);
 }
+
+#[test]
+fn forwarding_counts_bytes_ends_and_times_of_every_connection() {
+    let vip = vip();
+    let (dead, _guard) = dead();
+    let subject = Subject::at(vip, &[named(7), dead]);
+    let bench = Bench::serving(Mode::Listening, &[&subject]);
+    for _ in 0..10 {
+        assert_eq!(read_all(connect(vip, PORT).unwrap()).unwrap(), [7]);
+    }
+    wait_until("all connections to end", || bench.plane.connections() == 0);
+    let (alive, dead) = (&subject.endpoints[0].state, &subject.endpoints[1].state);
+    assert_eq!(subject.port.bytes_from.load(Relaxed), 10);
+    assert_eq!(alive.bytes_from.load(Relaxed), 10);
+    assert_eq!(subject.port.bytes_to.load(Relaxed), 0);
+    let ends: u64 = subject.port.ends.load().map(|(_, count)| count).sum();
+    assert_eq!(ends, 10);
+    assert_eq!(subject.port.durations.load().count(), 10);
+    assert_eq!(alive.connect_latency.load().count(), 10);
+    assert_eq!(dead.connect_latency.load().count(), 0);
+    assert_eq!(dead.refused.load(Relaxed), dead.failures.load(Relaxed));
+    assert!(dead.refused.load(Relaxed) > 0);
+    subject.assert_reconciled();
+}

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{HEADER, OPT, PAYLOAD, Query};
-use crate::dns::{Answer, Name, Rcode, Record, RecordData, Soa};
+use crate::dns::{Answer, Name, Rcode, Record, RecordData, RecordType, Soa};
 
 /// Flags of a response: it is one, and it was meant to be recursive. Without the latter, stub resolvers take an
 /// empty answer for that of a misconfigured server and ask the next one.
@@ -25,6 +25,8 @@ pub struct Response {
     pub bytes: Vec<u8>,
     /// Its code.
     pub rcode: Rcode,
+    /// What was asked for, as far as the query could be read.
+    pub rtype: Option<RecordType>,
     /// Whether records of the answer had to be left out.
     pub truncated: bool,
 }
@@ -38,6 +40,7 @@ pub fn write_error(id: u16, flags: u16, rcode: Rcode) -> Response {
     Response {
         bytes,
         rcode,
+        rtype: None,
         truncated: false,
     }
 }
@@ -99,6 +102,7 @@ pub fn write(query: &Query, answer: &Answer, limit: usize) -> Response {
         put(&mut bytes, at, u16::try_from(count).unwrap_or(u16::MAX));
     }
     Response {
+        rtype: Some(query.question.rtype),
         bytes,
         rcode: answer.rcode,
         truncated: !complete,

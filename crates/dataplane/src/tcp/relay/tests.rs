@@ -16,7 +16,7 @@ fn relaying(buffer: usize) -> (DuplexStream, DuplexStream, tokio::task::JoinHand
     let (client, mut downstream) = duplex(buffer);
     let (endpoint, mut upstream) = duplex(buffer);
     let relayed =
-        tokio::spawn(async move { relay(&mut downstream, &mut upstream, PATIENCE).await });
+        tokio::spawn(async move { relay(&mut downstream, &mut upstream, PATIENCE, &mut ()).await });
     (client, endpoint, relayed)
 }
 
@@ -76,7 +76,7 @@ async fn relay_read_error_names_the_broken_side() {
     let reset = io::Error::from(io::ErrorKind::ConnectionReset);
     let mut downstream = tokio::io::join(Failing(Some(reset)), tokio::io::sink());
     let (_endpoint, mut upstream) = duplex(64);
-    let outcome = relay(&mut downstream, &mut upstream, PATIENCE)
+    let outcome = relay(&mut downstream, &mut upstream, PATIENCE, &mut ())
         .await
         .outcome;
     assert!(
@@ -168,4 +168,50 @@ impl AsyncRead for Failing {
             .take()
             .map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     }
+}
+
+/// Keeps everything back until it is told to flush.
+#[derive(Debug, Default)]
+struct Hoard {
+    moved: u64,
+    flushes: Vec<(Instant, u64)>,
+}
+
+impl Meter for &std::sync::Mutex<Hoard> {
+    fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
+        self.lock().unwrap().moved = to_upstream + to_downstream;
+        true
+    }
+
+    fn flush(&mut self) {
+        let mut hoard = self.lock().unwrap();
+        let flush = (Instant::now(), hoard.moved);
+        hoard.flushes.push(flush);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn relay_bytes_kept_back_are_flushed_within_a_second_and_patience_is_unchanged() {
+    let (mut client, mut downstream) = duplex(64);
+    let (mut endpoint, mut upstream) = duplex(64);
+    let hoard = std::sync::Mutex::new(Hoard::default());
+    let start = Instant::now();
+    let mut meter = &hoard;
+    let relaying = relay(&mut downstream, &mut upstream, PATIENCE, &mut meter);
+    let talking = async {
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            endpoint.read_u8().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    };
+    let (relayed, ()) = tokio::join!(relaying, talking);
+    assert!(matches!(relayed.outcome, Outcome::TimedOut));
+    let end = start + Duration::from_millis(800) + PATIENCE.idle;
+    let hoard = hoard.into_inner().unwrap();
+    assert_eq!(
+        hoard.flushes,
+        [(start + FLUSH_AFTER, 3), (end, 3)],
+        "one timer for three bytes, and one at the end"
+    );
 }
