@@ -1,8 +1,13 @@
 //! The admin interface on the instance's unix socket: HTTP and JSON. Owns the routes; reads the snapshot and asks
 //! control, and never touches either.
 
+pub mod checks;
 pub mod client;
+mod kube_proxy;
 mod lines;
+mod metrics;
+pub mod public;
+pub mod sampler;
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -25,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use lines::Lines;
 
 use crate::{
+    clock,
     control::{
         command::{
             Command, CommandError, Done, LogPage, LogRequest, OverrideLine, Revision, Target,
@@ -45,6 +51,8 @@ pub enum Request {
     Findings(oneshot::Sender<Findings>),
     /// Read everything again.
     Reload,
+    /// How control is.
+    Health(oneshot::Sender<checks::Health>),
     /// Whether control takes its turns.
     Alive(oneshot::Sender<()>),
     /// All objects of a resource.
@@ -89,6 +97,8 @@ pub struct AdminState {
     pub control: mpsc::Sender<Request>,
     /// The generation in force, to wait for the next one.
     pub generations: watch::Receiver<u64>,
+    /// Windows over the counters.
+    pub sampler: Arc<sampler::Sampler>,
 }
 
 /// Binds the socket. What a killed run left at `path` was removed when the instance was claimed.
@@ -104,6 +114,8 @@ pub async fn serve(listener: UnixListener, state: AdminState, cancel: Cancellati
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/generation", get(generation))
+        .route("/v1/windows", get(windows))
+        .route("/v1/mark", post(mark))
         .route("/v1/resolve", get(resolve))
         .route("/v1/reload", post(reload))
         .route("/v1/objects/{resource}", get(objects))
@@ -138,6 +150,22 @@ async fn ask<T>(
 
 async fn status(State(state): State<AdminState>) -> Result<Json<Box<Status>>, StatusCode> {
     ask(&state, Request::Status).await.map(Json)
+}
+
+/// What happened on each Service port over each window, and how even it was.
+async fn windows(State(state): State<AdminState>) -> Json<Vec<sampler::PortWindows>> {
+    let snapshot = state.published.load_full();
+    Json(state.sampler.report(&snapshot, clock::now()))
+}
+
+/// Windows since a mark begin now.
+async fn mark(State(state): State<AdminState>) -> StatusCode {
+    let snapshot = state.published.load_full();
+    let now = clock::now();
+    // What has come since the last sample belongs before the mark too.
+    state.sampler.sample(&snapshot, now);
+    state.sampler.mark(now);
+    StatusCode::NO_CONTENT
 }
 
 async fn objects(

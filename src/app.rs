@@ -6,6 +6,7 @@ mod commands;
 mod control_loop;
 mod happenings;
 mod logs;
+mod observing;
 mod overrides;
 mod parts;
 mod watchers;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use control_loop::Notice;
 use control_loop::{ControlLoop, Watches};
+use observing::Observing;
 
 use crate::{
     admin,
@@ -37,6 +39,7 @@ use crate::{
     instance::{Instance, State, StateFile},
     objects::{self, Resource},
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+    telemetry,
 };
 
 /// What a program is started with.
@@ -186,12 +189,24 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let (notify, notices) = mpsc::channel(256);
     let (generations, newest) = watch::channel(0);
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    telemetry::metrics::install();
+    let seen = admin::public::Seen {
+        published: Arc::clone(&published),
+        data_path: data_plane.observer(),
+        dns: dns.service(),
+        sampler: Arc::default(),
+        control: control.clone(),
+        stop: stop.clone(),
+        most_endpoints: up.metrics.metrics_max_endpoints,
+    };
     let admin_state = admin::AdminState {
         published: Arc::clone(&published),
         dns: dns.service(),
         control: control.clone(),
         generations: newest,
+        sampler: Arc::clone(&seen.sampler),
     };
+    let observing = Observing::start(&up.metrics, seen).context("cannot start the admin thread")?;
     let admin = AdminTask::start(&instance, admin_state)?;
     let (runner, pods) = parts::pod_runner(up.simulate)?;
     let logs = runner.logs();
@@ -215,6 +230,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         instance,
         state,
         dns,
+        observing,
     };
     let mapped = build::mapped_report(&settings.mapped, &up.manifests);
     let control_loop = ControlLoop::new(reconciler, watches, mapped, rest);

@@ -3,7 +3,7 @@
 
 mod layers;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 use ipnet::IpNet;
@@ -173,6 +173,9 @@ pub struct UpOptions {
     /// How long connections may go on at the end; a second signal ends at once
     #[arg(long, env = "PORTICO_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub metrics: MetricsOptions,
     /// What to log: error, warn, info, debug, or a filter as in `RUST_LOG`
     #[arg(
         long,
@@ -187,6 +190,51 @@ pub struct UpOptions {
     /// Settings file, one `flag: value` a line [default: `$XDG_CONFIG_HOME/portico/settings.yaml`, /etc/portico/settings.yaml]
     #[arg(long, env = "PORTICO_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Options of metrics and health.
+#[derive(Debug, Clone, Args)]
+pub struct MetricsOptions {
+    /// Where to answer /metrics, /livez, /readyz and /healthz, or the next free port after it; `off` for nowhere
+    #[arg(
+        long,
+        env = "PORTICO_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7070",
+        value_name = "ADDR:PORT"
+    )]
+    pub admin_listen: AdminListen,
+    /// Endpoints with metrics of their own; beyond, those of a Service are summed as endpoint="other"
+    #[arg(
+        long,
+        env = "PORTICO_METRICS_MAX_ENDPOINTS",
+        default_value = "10000",
+        value_name = "N"
+    )]
+    pub metrics_max_endpoints: usize,
+    /// Also answer kube-proxy's health checks and metrics on ports 10256 and 10249
+    #[arg(long, env = "PORTICO_KUBE_PROXY_PORTS")]
+    pub kube_proxy_ports: bool,
+}
+
+/// `--admin-listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminListen {
+    /// Only on the unix socket.
+    Off,
+    /// There, or at the next free port.
+    At(SocketAddr),
+}
+
+impl FromStr for AdminListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let wrong = |_| format!("'{text}' is neither an address such as 127.0.0.1:7070 nor off");
+        text.parse().map(Self::At).map_err(wrong)
+    }
 }
 
 /// `30s`, `500ms`, `5m`, `1h`, or a plain number of seconds.
@@ -237,6 +285,14 @@ mod tests {
         assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
         assert!(parse_duration("soon").is_err());
         assert!(parse_duration("3d").unwrap_err().contains("unknown unit"));
+    }
+
+    #[test]
+    fn admin_listen_is_an_address_or_off() {
+        let loopback = AdminListen::At(([127, 0, 0, 1], 9).into());
+        assert_eq!("127.0.0.1:9".parse(), Ok(loopback));
+        assert_eq!("off".parse(), Ok(AdminListen::Off));
+        assert!("localhost".parse::<AdminListen>().is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! output is coloured; what is logged belongs to each part.
 
 mod logfmt;
+pub mod metrics;
 
 use std::{io::IsTerminal, sync::OnceLock};
 

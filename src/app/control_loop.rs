@@ -2,6 +2,7 @@
 //! when a round happens; what a round does is the reconciler's, what is answered belongs to [`answers`].
 
 mod answers;
+mod measure;
 
 use std::time::Duration;
 
@@ -82,7 +83,11 @@ pub(super) struct ControlLoop {
     readers: JoinSet<()>,
     happenings: Happenings,
     began: Timestamp,
+    /// When a snapshot was last published.
+    updated: Timestamp,
     files_changed: bool,
+    /// When the oldest change was noticed that is not in force yet.
+    noticed: Option<Timestamp>,
 }
 
 enum Event {
@@ -114,7 +119,9 @@ impl ControlLoop {
             readers: JoinSet::new(),
             happenings: Happenings::default(),
             began: clock::now(),
+            updated: clock::now(),
             files_changed: true,
+            noticed: None,
         }
     }
 
@@ -125,6 +132,7 @@ impl ControlLoop {
             match self.next_event(wake).await {
                 Event::Stop | Event::Request(None) => break,
                 Event::Request(Some(Request::Command(command, reply))) => {
+                    self.noticed.get_or_insert_with(clock::now);
                     let result = self.carry_out(command);
                     wake = self.round();
                     // Who asked sees the effect in whatever is asked next.
@@ -135,7 +143,11 @@ impl ControlLoop {
                     self.answer(request);
                     continue;
                 }
-                Event::Files => self.files_changed = true,
+                Event::Files => {
+                    self.files_changed = true;
+                    let noticed = self.watches.files.as_ref().and_then(FileWatch::noticed);
+                    self.noticed = self.noticed.or(noticed);
+                }
                 Event::Pods(Some(report)) => self.take_pods(report).await,
                 Event::Pods(None) => self.watches.pods = None,
                 Event::Probes(observation) => self.take_probes(observation).await,
@@ -224,6 +236,7 @@ impl ControlLoop {
         });
         self.rest.remember(self.reconciler.deviations());
         let files = std::mem::take(&mut self.files_changed);
+        self.measure(&outcome, files, now);
         if outcome.published.is_some() || (files && self.reconciler.world().is_synced()) {
             let generation = self.reconciler.generation();
             let plan = &outcome.plan;
@@ -257,6 +270,7 @@ impl ControlLoop {
         let Sockets(data_plane, routes) = sockets;
         let report = data_plane.drain(drain, hurry).await;
         self.rest.dns.stop();
+        self.rest.observing.stop();
         drop(pods);
         // Last: connections need their addresses to the end.
         drop(routes);

@@ -25,7 +25,7 @@ use portico_dataplane::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Notice;
+use super::{Notice, observing::Observing};
 use crate::{
     clock,
     control::{
@@ -229,6 +229,7 @@ pub(super) struct Rest {
     pub(super) instance: Instance,
     pub(super) state: (StateFile, State),
     pub(super) dns: DnsThread,
+    pub(super) observing: Observing,
 }
 
 impl Rest {

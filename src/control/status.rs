@@ -48,6 +48,9 @@ pub struct Status {
     pub flows: usize,
     /// Descriptors that the process has open.
     pub descriptors: usize,
+    /// Where metrics and health are answered over TCP.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
     /// Findings about the manifests, sorted by file and position.
     pub findings: Vec<Diagnostic>,
 }
@@ -121,6 +124,18 @@ pub struct PortStatus {
     pub retries: u64,
     /// See `accepted`.
     pub rejected: u64,
+    /// Attempts at endpoints, also those that have left since: accepted + retries - rejected.
+    #[serde(default)]
+    pub picks: u64,
+    /// What is left of that equation: 0, but for what is being counted at this moment.
+    #[serde(default)]
+    pub residual: i64,
+    /// Bytes written to endpoints.
+    #[serde(default)]
+    pub bytes_to_endpoints: u64,
+    /// Bytes written to clients.
+    #[serde(default)]
+    pub bytes_to_clients: u64,
     /// Of the rejected: no usable endpoint anywhere (a listener that refuses counts nothing).
     #[serde(default)]
     pub refused_no_endpoints: u64,
@@ -364,6 +379,10 @@ fn port_status(
         connected: port.state.connected.load(Relaxed),
         retries: port.state.retries.load(Relaxed),
         rejected: port.state.rejected.load(Relaxed),
+        picks: port.state.picked.load(Relaxed),
+        residual: port.state.residual(),
+        bytes_to_endpoints: port.state.bytes_to.load(Relaxed),
+        bytes_to_clients: port.state.bytes_from.load(Relaxed),
         refused_no_endpoints: port.state.refused_no_endpoints.load(Relaxed),
         dropped_policy: port.state.dropped_policy.load(Relaxed),
         dropped_source_range: port.state.dropped_source_range.load(Relaxed),

@@ -18,12 +18,18 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use portico_core::world::{Shard, SourceReport};
+use portico_core::{
+    time::Timestamp,
+    world::{Shard, SourceReport},
+};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -32,6 +38,8 @@ use pace::Pace;
 use survey::survey;
 use tree::{Tree, Trust, name_of};
 use watches::Watches;
+
+use crate::clock;
 
 use super::{
     manifest::{self, Loaded, ManifestSettings},
@@ -150,6 +158,7 @@ impl FileSource {
         let inbox = Arc::new(Inbox::default());
         let (reports, reports_rx) = watch::channel(SourceReport::Pending);
         let (inert, inert_rx) = watch::channel(BTreeMap::new());
+        let told = Arc::new(AtomicU64::new(0));
         let follower = Follower {
             roots: self.roots,
             tree: Tree::new(self.load),
@@ -159,6 +168,8 @@ impl FileSource {
             reports,
             inert,
             limit: None,
+            noticed: None,
+            told: Arc::clone(&told),
         };
         let once = self.once;
         thread::Builder::new()
@@ -169,6 +180,7 @@ impl FileSource {
             reports: reports_rx,
             inert: inert_rx,
             inbox,
+            noticed: told,
         })
     }
 }
@@ -181,9 +193,16 @@ pub struct FileWatch {
     /// Documents of kinds that nothing acts on, by kind, for one notice each.
     pub inert: watch::Receiver<BTreeMap<Arc<str>, usize>>,
     inbox: Arc<Inbox>,
+    noticed: Arc<AtomicU64>,
 }
 
 impl FileWatch {
+    /// When the change was first noticed that the newest report came from; `None` for the first report.
+    pub fn noticed(&self) -> Option<Timestamp> {
+        let noticed = self.noticed.load(Relaxed);
+        (noticed > 0).then(|| Timestamp::from_millis(noticed))
+    }
+
     /// A handle with which everything is read again (`SIGHUP`).
     pub fn rescanner(&self) -> Rescanner {
         Rescanner {
@@ -250,6 +269,10 @@ struct Follower {
     inert: watch::Sender<BTreeMap<Arc<str>, usize>>,
     /// Why events do not cover everything.
     limit: Option<String>,
+    /// When the oldest change was noticed that is not in a report yet.
+    noticed: Option<Timestamp>,
+    /// The same for the newest report.
+    told: Arc<AtomicU64>,
 }
 
 impl Follower {
@@ -271,6 +294,9 @@ impl Follower {
                 return;
             }
             work.join(self.work_of(batch));
+            if !work.is_none() {
+                self.noticed.get_or_insert_with(clock::now);
+            }
             let now = Instant::now();
             if now >= poll_at {
                 poll_at = now + POLL;
@@ -304,6 +330,9 @@ impl Follower {
         changed |= self.tree.settle(now);
         if changed {
             self.publish();
+        }
+        if work.is_none() {
+            self.noticed = None;
         }
     }
 
@@ -342,6 +371,8 @@ impl Follower {
                 error,
             },
         };
+        let noticed = self.noticed.map_or(0, Timestamp::as_millis);
+        self.told.store(noticed, Relaxed);
         self.reports.send_replace(report);
         let inert = self.tree.inert();
         self.inert.send_if_modified(|known| {

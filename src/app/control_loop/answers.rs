@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::ControlLoop;
 use crate::{
-    admin::{Findings, Request},
+    admin::{Findings, Request, checks::Health},
     app::{commands, logs, parts},
     clock,
     control::{
@@ -27,6 +27,7 @@ impl ControlLoop {
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Findings(reply) => drop(reply.send(self.findings())),
             Request::Alive(reply) => drop(reply.send(())),
+            Request::Health(reply) => drop(reply.send(self.health())),
             Request::Reload => {
                 if let Some(files) = &self.watches.files {
                     files.rescanner().rescan();
@@ -203,7 +204,30 @@ impl ControlLoop {
             connections: sockets.0.connections(),
             flows: sockets.0.flows(),
             descriptors: parts::descriptors(),
+            admin: self.rest.observing.address,
             findings: world.diagnostics(),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let sockets = self.reconciler.listeners();
+        let states = sockets.states();
+        let missing = states.values().filter(|report| report.state != "refusing");
+        let missing = missing.map(|report| {
+            let reason = report.reason.as_deref().unwrap_or(&report.state);
+            format!("{}: {reason}", report.declared)
+        });
+        let dns = self.rest.dns.status();
+        let dns_missing = dns.iter().filter_map(|status| {
+            let problem = status.problem.as_ref()?;
+            Some(format!("{}: {problem}", status.wanted))
+        });
+        Health {
+            synced: self.reconciler.world().is_synced(),
+            listeners: sockets.0.statuses().len(),
+            missing: missing.collect(),
+            dns_missing: dns_missing.collect(),
+            updated: self.updated,
         }
     }
 

@@ -24,6 +24,8 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "instance",
             "objects::Resource",
             "settings",
+            "clock",
+            "telemetry::metrics",
         ],
         "routes read the status, pass commands on and ask the same DNS as everybody; the client finds the socket",
     ),

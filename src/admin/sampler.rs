@@ -1,0 +1,234 @@
+//! Windows over the counters: reads them about once a second, away from the data path. Owns the rings and which set of
+//! endpoints each belongs to; the arithmetic is the core's.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use portico_core::{
+    balance::{EndpointSet, PortState},
+    observe::{
+        evenness::{self, Evenness},
+        window::{Reading, Ring, Span, Totals, Window},
+    },
+    snapshot::{PortView, Snapshot},
+    time::Timestamp,
+};
+use serde::Serialize;
+
+/// How often counters are read.
+pub const PACE: Duration = Duration::from_secs(1);
+
+/// What is known of each Service port's present set of endpoints.
+#[derive(Debug, Default)]
+pub struct Sampler(Mutex<HashMap<usize, Tracked>>);
+
+#[derive(Debug)]
+struct Tracked {
+    /// Kept, so that its address is nobody else's.
+    _port: Arc<PortState>,
+    set: Arc<EndpointSet>,
+    ring: Ring,
+    seen: u64,
+}
+
+/// What happened on one Service port over each window.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortWindows {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Service.
+    pub service: Arc<str>,
+    /// Number.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: String,
+    /// Family of its addresses.
+    pub ip_family: &'static str,
+    /// From the shortest on.
+    pub windows: Vec<WindowReport>,
+}
+
+/// One window.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowReport {
+    /// `1s`, `10s`, `1m`, `mark`, `epoch`.
+    pub window: &'static str,
+    /// How long it really is.
+    pub seconds: f64,
+    /// What each endpoint got, in the order of the set.
+    pub endpoints: Vec<EndpointShare>,
+    /// How even picks in turn are (without those by session affinity); null without any.
+    pub picks: Option<Evenness>,
+    /// How even connections are.
+    pub connections: Option<Evenness>,
+    /// How even bytes are, both ways together.
+    pub bytes: Option<Evenness>,
+}
+
+/// What one endpoint got.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointShare {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Its share beside the others'.
+    pub weight: u16,
+    /// What it got.
+    #[serde(flatten)]
+    pub gained: Totals,
+}
+
+impl Sampler {
+    /// Reads the counters of every set in force. A set that was not there begins an epoch with what its endpoints had
+    /// counted when it was made.
+    pub fn sample(&self, snapshot: &Snapshot, now: Timestamp) {
+        let mut tracked = self.lock();
+        let seen = snapshot.generation.0;
+        for view in snapshot.services() {
+            for (port, set) in view
+                .ports
+                .iter()
+                .filter_map(|port| Some((port, set_of(port)?)))
+            {
+                let entry = tracked
+                    .entry(key(port))
+                    .and_modify(|tracked| tracked.follow(set, now))
+                    .or_insert_with(|| Tracked::new(port, set, now));
+                entry.seen = seen;
+                entry.ring.keep(&reading(set, now));
+            }
+        }
+        tracked.retain(|_, tracked| tracked.seen == seen);
+    }
+
+    /// Windows since a mark begin now.
+    pub fn mark(&self, now: Timestamp) {
+        for tracked in self.lock().values_mut() {
+            let reading = reading(&tracked.set, now);
+            tracked.ring.mark(reading);
+        }
+    }
+
+    /// How even picks in turn over `span` were, of the set that `port` has now.
+    pub(super) fn evenness(&self, port: &PortView, span: Span, now: Timestamp) -> Option<Evenness> {
+        let tracked = self.lock();
+        let found = tracked.get(&key(port))?;
+        found.evenness(&found.over(span, now), |totals| totals.turns)
+    }
+
+    /// Every Service port with its windows.
+    pub fn report(&self, snapshot: &Snapshot, now: Timestamp) -> Vec<PortWindows> {
+        let tracked = self.lock();
+        let mut reports = Vec::new();
+        for view in snapshot.services() {
+            for port in &view.ports {
+                let Some(found) = tracked.get(&key(port)) else {
+                    continue;
+                };
+                reports.push(PortWindows {
+                    namespace: Arc::clone(&view.namespace),
+                    service: Arc::clone(&view.name),
+                    port: port.number,
+                    protocol: port.name.protocol.to_string(),
+                    ip_family: family(port),
+                    windows: Span::ALL.map(|span| found.report(span, now)).into(),
+                });
+            }
+        }
+        reports
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Tracked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tracked {
+    fn new(port: &PortView, set: &Arc<EndpointSet>, now: Timestamp) -> Self {
+        Self {
+            _port: Arc::clone(&port.state),
+            set: Arc::clone(set),
+            ring: Ring::new(Reading {
+                at: now,
+                totals: set.first_totals().into(),
+            }),
+            seen: 0,
+        }
+    }
+
+    fn follow(&mut self, set: &Arc<EndpointSet>, now: Timestamp) {
+        if !Arc::ptr_eq(&self.set, set) {
+            self.set = Arc::clone(set);
+            self.ring = Ring::new(Reading {
+                at: now,
+                totals: set.first_totals().into(),
+            });
+        }
+    }
+
+    fn over(&self, span: Span, now: Timestamp) -> Window {
+        self.ring.over(span, &reading(&self.set, now))
+    }
+
+    fn evenness(&self, window: &Window, what: impl Fn(&Totals) -> u64) -> Option<Evenness> {
+        let counts: Vec<u64> = window.gained.iter().map(what).collect();
+        let weights: Vec<u64> = (0..self.set.len())
+            .map(|index| u64::from(self.set.weight(index).get()))
+            .collect();
+        evenness::by_weight(&counts, &weights)
+    }
+
+    fn report(&self, span: Span, now: Timestamp) -> WindowReport {
+        let window = self.over(span, now);
+        let endpoints = self.set.endpoints().iter().zip(&window.gained).enumerate();
+        WindowReport {
+            window: span.as_str(),
+            seconds: window.to.since(window.from).as_secs_f64(),
+            endpoints: endpoints
+                .map(|(index, (endpoint, gained))| EndpointShare {
+                    address: endpoint.addr,
+                    weight: self.set.weight(index).get(),
+                    gained: *gained,
+                })
+                .collect(),
+            picks: self.evenness(&window, |totals| totals.turns),
+            connections: self.evenness(&window, |totals| totals.connections),
+            bytes: self.evenness(&window, |totals| totals.bytes_to + totals.bytes_from),
+        }
+    }
+}
+
+/// The set that most clients of a port get.
+fn set_of(port: &PortView) -> Option<&Arc<EndpointSet>> {
+    port.cluster.as_ref().or(port.local.as_ref())
+}
+
+/// A port's counters outlive its views.
+fn key(port: &PortView) -> usize {
+    Arc::as_ptr(&port.state).addr()
+}
+
+/// As kube-proxy names families in labels.
+pub(super) fn family(port: &PortView) -> &'static str {
+    match port.family {
+        portico_core::object::service::IpFamily::IPv4 => "IPv4",
+        portico_core::object::service::IpFamily::IPv6 => "IPv6",
+    }
+}
+
+fn reading(set: &EndpointSet, now: Timestamp) -> Reading {
+    let totals = set
+        .endpoints()
+        .iter()
+        .map(|endpoint| endpoint.state.totals());
+    Reading {
+        at: now,
+        totals: totals.collect(),
+    }
+}

@@ -1,0 +1,141 @@
+//! The text format 0.0.4 of Prometheus. Owns escaping and the layout of samples; what they are is the caller's.
+
+use std::fmt::{Display, Write as _};
+
+use portico_core::observe::{histogram::Histogram, real};
+
+use super::table;
+
+/// The content type of the format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Upper bounds of our own histograms, in microseconds: powers of four, at which the buckets of
+/// [`Histogram`] begin, so that counts below them are exact.
+const BOUNDS: [u64; 12] = [
+    1 << 6,
+    1 << 8,
+    1 << 10,
+    1 << 12,
+    1 << 14,
+    1 << 16,
+    1 << 18,
+    1 << 20,
+    1 << 22,
+    1 << 24,
+    1 << 28,
+    1 << 32,
+];
+
+/// Labels as they stand between braces, each escaped.
+pub fn labels(pairs: &[(&str, &dyn Display)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        let comma = if text.is_empty() { "" } else { "," };
+        let value = value.to_string();
+        let _ = write!(text, "{comma}{name}=\"{}\"", escape(&value));
+    }
+    text
+}
+
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// Writes what stands above the samples of a metric of the table.
+pub fn head(text: &mut String, name: &str) {
+    if let Some(metric) = table::find(name) {
+        let help = metric.help.replace('\\', "\\\\").replace('\n', "\\n");
+        let kind = metric.kind.as_str();
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+}
+
+/// The samples of one metric with some labels in common.
+pub struct Samples<'a> {
+    /// Where they are written.
+    pub text: &'a mut String,
+    /// The metric.
+    pub name: &'a str,
+    /// Labels that all of them have, as [`labels`] gives them.
+    pub common: &'a str,
+}
+
+impl Samples<'_> {
+    /// One sample.
+    pub fn value(&mut self, value: impl Display) {
+        self.sample("", "", &value);
+    }
+
+    /// One sample with one more label.
+    pub fn by(&mut self, label: &str, is: &str, value: impl Display) {
+        self.sample("", &labels(&[(label, &is)]), &value);
+    }
+
+    /// Microseconds as a histogram of seconds. One without values is left out: most endpoints of a large World have
+    /// never been connected to.
+    pub fn histogram(&mut self, histogram: &Histogram) {
+        if histogram.count() == 0 {
+            return;
+        }
+        for bound in BOUNDS {
+            let le = labels(&[("le", &(real(bound) / 1e6))]);
+            self.sample("_bucket", &le, &histogram.below(bound));
+        }
+        self.sample("_bucket", "le=\"+Inf\"", &histogram.count());
+        self.sample("_sum", "", &(real(histogram.sum()) / 1e6));
+        self.sample("_count", "", &histogram.count());
+    }
+
+    fn sample(&mut self, suffix: &str, own: &str, value: &dyn Display) {
+        let (name, common) = (self.name, self.common);
+        let comma = if common.is_empty() || own.is_empty() {
+            ""
+        } else {
+            ","
+        };
+        let _ = if common.is_empty() && own.is_empty() {
+            writeln!(self.text, "{name}{suffix} {value}")
+        } else {
+            writeln!(self.text, "{name}{suffix}{{{common}{comma}{own}}} {value}")
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portico_core::observe::histogram::Buckets;
+
+    use super::*;
+
+    #[test]
+    fn labels_with_quotes_backslashes_and_newlines_are_escaped() {
+        assert_eq!(
+            labels(&[("a", &"x\"y\\z\n"), ("b", &7)]),
+            r#"a="x\"y\\z\n",b="7""#
+        );
+    }
+
+    #[test]
+    fn histogram_is_cumulative_and_in_seconds() {
+        let mut histogram = Histogram::new(Buckets::COARSE);
+        [10, 100, 2_000_000].map(|value| histogram.record(value));
+        let mut text = String::new();
+        let mut samples = Samples {
+            text: &mut text,
+            name: "x_seconds",
+            common: "a=\"b\"",
+        };
+        samples.histogram(&histogram);
+        assert!(text.starts_with("x_seconds_bucket{a=\"b\",le=\"0.000064\"} 1\nx_seconds_bucket{a=\"b\",le=\"0.000256\"} 2\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{a=\"b\",le=\"1.048576\"} 2\nx_seconds_bucket{a=\"b\",le=\"4.194304\"} 3\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "le=\"+Inf\"} 3\nx_seconds_sum{a=\"b\"} 2.00011\nx_seconds_count{a=\"b\"} 3\n"
+            ),
+            "{text}"
+        );
+    }
+}
