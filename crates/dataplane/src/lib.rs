@@ -34,6 +34,7 @@ mod udp;
 mod worker;
 
 pub use inherit::{Inherited, InheritedKind, Unused};
+pub use listen::guard::Filtering;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;

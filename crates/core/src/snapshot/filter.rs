@@ -26,8 +26,8 @@ pub struct Clause {
 }
 
 impl Clause {
-    fn new(ranges: Vec<IpNet>, itself: bool) -> Self {
-        let ranges = IpNet::aggregate(&ranges).into();
+    fn new(ranges: &Vec<IpNet>, itself: bool) -> Self {
+        let ranges = IpNet::aggregate(ranges).into();
         Self { ranges, itself }
     }
 
@@ -70,12 +70,12 @@ impl Guard {
             is_dropped(ClientPlace::OnNode),
             is_dropped(ClientPlace::Elsewhere),
         ) {
-            (true, true) => Some(Clause::new(Vec::new(), false)),
+            (true, true) => Some(Clause::new(&Vec::new(), false)),
             (false, true) => Some(on_node(IpFamily::of(addr), cluster)),
             // Clients of the node reach at least what others reach; if not, the verdict behind the filter tells.
             (_, false) => None,
         };
-        let by_source = sources.map(|sources| Clause::new(sources.to_vec(), false));
+        let by_source = sources.map(|sources| Clause::new(&sources.to_vec(), false));
         let clauses = by_source.into_iter().chain(by_policy);
         Self {
             clauses: clauses
@@ -109,7 +109,7 @@ fn on_node(family: IpFamily, cluster: &Cluster) -> Clause {
     let hosts = cluster.host_addresses.iter().map(|addr| IpNet::from(*addr));
     let all = [loopback].into_iter().chain(cluster.ranges()).chain(hosts);
     let of_family = all.filter(|range| IpFamily::of(range.addr()) == family);
-    Clause::new(of_family.collect(), true)
+    Clause::new(&of_family.collect(), true)
 }
 
 /// Who may connect to the addresses of a range.
@@ -135,13 +135,15 @@ impl Filter {
         frontends: impl Iterator<Item = (IpAddr, &'g Guard)> + Clone,
         cluster: &Cluster,
     ) -> Option<Self> {
-        let closed = || frontends.clone().filter(|(_, guard)| !guard.is_open());
-        let wildcards: Vec<_> = closed().filter(|(addr, _)| addr.is_unspecified()).collect();
+        let wildcards: Vec<_> = frontends
+            .clone()
+            .filter(|(addr, guard)| addr.is_unspecified() && !guard.is_open())
+            .collect();
         let is_shadowed = |addr: IpAddr| {
             let mut wildcards = wildcards.iter();
             wildcards.any(|(any, _)| IpFamily::of(*any) == IpFamily::of(addr))
         };
-        let exact = frontends.clone().filter(|(addr, guard)| {
+        let exact = frontends.filter(|(addr, guard)| {
             !addr.is_unspecified()
                 && (!guard.is_open() || (is_shadowed(*addr) && !cluster.owns(*addr)))
         });

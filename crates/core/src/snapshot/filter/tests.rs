@@ -148,13 +148,13 @@ impl Sockets {
 
     /// Whether a packet gets to the one who accepts, if a socket hears it.
     fn admits(&self, source: IpAddr, destination: IpAddr) -> Option<bool> {
-        let hears = |bind| match bind {
+        let covers = |bind| match bind {
             Bind::Address(own) => own == destination,
             _ => destination.is_ipv4(),
         };
-        let mut heard = self.bound.iter().filter(|(key, _)| hears(key.bind));
-        let (_, filter) = heard.next()?;
-        assert!(heard.next().is_none(), "two sockets hear it");
+        let mut hearing = self.bound.iter().filter(|(key, _)| covers(key.bind));
+        let (_, filter) = hearing.next()?;
+        assert!(hearing.next().is_none(), "two sockets hear it");
         let filter = filter.as_ref();
         Some(filter.is_none_or(|filter| filter.admits(source, destination)))
     }
