@@ -241,7 +241,7 @@ fn headline(
             format!("{name} refuses connections: no usable endpoint, because {because}")
         }
         State::Dropped => format!(
-            "{name} resets connections: its traffic policy is Local, and no usable endpoint is on this node"
+            "{name} drops connections: its traffic policy is Local, and no usable endpoint is on this node"
         ),
         State::Unbound => format!("{name} is not served: none of its addresses could be bound"),
         State::Names => format!("{name} (headless) has names only: {chosen} of {of} in DNS"),

@@ -54,8 +54,18 @@ impl Happenings {
     ) -> Vec<NewEvent> {
         let odd: ListenerReports = listeners
             .iter()
-            .filter(|(_, report)| report.state != "refusing")
-            .map(|(key, report)| (*key, report.clone()))
+            .filter(|(_, report)| matches!(&*report.state, "fallback" | "failed"))
+            .map(|(key, report)| {
+                let report = report.clone();
+                // A count that grows is no news.
+                (
+                    *key,
+                    ListenerReport {
+                        dropped_by_filter: None,
+                        ..report
+                    },
+                )
+            })
             .collect();
         let mut events = Vec::new();
         for (key, report) in odd

@@ -11,7 +11,10 @@ use anyhow::Context as _;
 use portico_core::{
     backoff::Backoff,
     object::Protocol,
-    snapshot::plan::{Bind, ListenerKey, Mode},
+    snapshot::{
+        filter::Filter,
+        plan::{Bind, ListenerKey, Mode},
+    },
     time::Timestamp,
     world::{
         Deviations,
@@ -20,7 +23,7 @@ use portico_core::{
     },
 };
 use portico_dataplane::{
-    BindErrorKind, DataPlane, Inherited, ListenerState, ListenerStatus, Published,
+    BindErrorKind, DataPlane, Filtering, Inherited, ListenerState, ListenerStatus, Published,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +33,7 @@ use crate::{
     clock,
     control::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
-        status::{DnsStatus, ListenerReport, ListenerReports},
+        status::{DnsStatus, ListenerReport, ListenerReports, TurnedAway},
     },
     dns::{self, DnsListen, DnsService, DnsSettings},
     health::Prober,
@@ -46,6 +49,10 @@ const MOST_HOLDERS: usize = 16;
 pub(super) struct Sockets(pub(super) DataPlane, pub(super) Routes);
 
 impl ListenerHost for Sockets {
+    fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
+        self.0.filter(key, filter);
+    }
+
     fn bind(
         &mut self,
         wanted: &[(ListenerKey, Mode, Arc<str>)],
@@ -117,9 +124,9 @@ impl Sockets {
 
     fn reports_with(&self, most_holders: usize) -> ListenerReports {
         let statuses = self.0.statuses();
-        let odd = statuses
-            .into_iter()
-            .filter(|status| status.state != ListenerState::Listening);
+        let odd = statuses.into_iter().filter(|status| {
+            status.state != ListenerState::Listening || status.filtering != Filtering::Idle
+        });
         let mut holders = 0;
         odd.map(|status| {
             let wants_holder = status.error.is_some() && holders < most_holders;
@@ -173,6 +180,15 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
         },
         fix: kind.map(|kind| holder::fix_for(kind, declared, found.as_ref())),
         holder: found.map(|holder| holder.to_string()),
+        turned_away: match &status.filtering {
+            Filtering::Idle => None,
+            Filtering::Dropping { .. } => Some(TurnedAway::Dropped),
+            Filtering::Resetting { reason } => Some(TurnedAway::Reset(reason.to_string())),
+        },
+        dropped_by_filter: match status.filtering {
+            Filtering::Dropping { dropped } => dropped,
+            _ => None,
+        },
     }
 }
 

@@ -67,7 +67,7 @@ pub fn text(status: &Status) -> String {
     for listener in status
         .listeners
         .iter()
-        .filter(|listener| listener.state != "refusing")
+        .filter(|listener| matches!(&*listener.state, "fallback" | "failed"))
     {
         let _ = write!(
             text,

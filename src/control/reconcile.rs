@@ -9,6 +9,7 @@ use portico_core::{
     snapshot::{
         Generation, Snapshot,
         compile::compile,
+        filter::Filter,
         plan::{ListenerKey, ListenerPlan, ListenerTable, Mode},
     },
     time::Timestamp,
@@ -20,6 +21,9 @@ use super::routes::{ExternalAddresses, RouteHost};
 
 /// What the reconciler needs of the sockets.
 pub trait ListenerHost {
+    /// What a socket is to drop before anybody accepts it, from now on, also one that is yet to be bound; `None` is
+    /// nothing. Best effort: whatever gets through is judged by the Snapshot.
+    fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>);
     /// Binds new sockets, not yet accepting. `is_declared` tells which ports a fallback must not take.
     fn bind(
         &mut self,
@@ -84,7 +88,8 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
         (listeners, pods, probes): (L, P, H),
         budget: usize,
     ) -> Self {
-        let table = ListenerTable::new(budget);
+        let cluster = Arc::clone(&published.load().cluster);
+        let table = ListenerTable::new(budget).guarding(cluster);
         Self {
             world,
             table,
@@ -143,6 +148,11 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
             self.listeners.attach(&came);
         }
         let table = &self.table;
+        // Before what they speak for, so that a client is dropped and not reset; those that let more through come after
+        // it, for the same reason.
+        for (key, filter) in &plan.tighten {
+            self.listeners.filter(*key, Some(filter));
+        }
         self.listeners
             .bind(&plan.bind, &|addr, port| table.is_declared(addr, port));
         outcome.published = Some(snapshot.generation);
@@ -153,6 +163,9 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
         self.listeners.accept();
         for (key, mode) in &plan.switch {
             self.listeners.switch(*key, *mode);
+        }
+        for (key, filter) in &plan.loosen {
+            self.listeners.filter(*key, filter.as_ref());
         }
         self.listeners.close(&plan.close);
         if !went.is_empty() {

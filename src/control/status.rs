@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
 };
 
@@ -33,7 +34,7 @@ pub struct Status {
     pub synced: bool,
     /// Services, sorted by namespace and name.
     pub services: Vec<ServiceStatus>,
-    /// Sockets that are not simply listening on what was declared.
+    /// Sockets that are not simply listening on what was declared, or turn clients away.
     pub listeners: Vec<ListenerReport>,
     /// Where DNS is answered.
     pub dns: Vec<DnsStatus>,
@@ -185,7 +186,7 @@ pub struct Reachable {
     pub problem: Option<String>,
 }
 
-/// A socket with a problem, or that refuses for want of endpoints.
+/// A socket with a problem, that refuses for want of endpoints, or that turns clients away.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerReport {
@@ -203,6 +204,34 @@ pub struct ListenerReport {
     pub holder: Option<String>,
     /// What to do about it.
     pub fix: Option<String>,
+    /// What becomes of clients that a traffic policy or source ranges turn away: null while there are none.
+    #[serde(default)]
+    pub turned_away: Option<TurnedAway>,
+    /// Packets that the socket dropped since it was bound: those of its filter, each repeated SYN too, and those that
+    /// found its queue full; null without a filter.
+    #[serde(default)]
+    pub dropped_by_filter: Option<u32>,
+}
+
+/// What becomes of clients that are to be dropped.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum TurnedAway {
+    /// A socket filter drops what they send.
+    Dropped,
+    /// They are accepted and reset, because of this.
+    Reset(String),
+}
+
+impl fmt::Display for TurnedAway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dropped => f.write_str(
+                "dropped by a socket filter: the client sees a time-out, as in a cluster",
+            ),
+            Self::Reset(reason) => write!(f, "accepted and reset, because {reason}"),
+        }
+    }
 }
 
 /// One address that DNS is answered at.

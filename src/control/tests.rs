@@ -7,6 +7,7 @@ use portico_core::{
     object::diagnostic::Severity,
     snapshot::{
         Cluster, NodePortAddresses, Snapshot,
+        filter::Filter,
         plan::{ListenerKey, Mode},
     },
     time::Timestamp,
@@ -38,6 +39,10 @@ impl Sockets {
 }
 
 impl ListenerHost for Sockets {
+    fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
+        let what = if filter.is_some() { "filter" } else { "open" };
+        self.note(&format!("{what} {}", key.port));
+    }
     fn bind(&mut self, wanted: &[(ListenerKey, Mode, Arc<str>)], _: &dyn Fn(IpAddr, u16) -> bool) {
         for (key, mode, _) in wanted {
             self.note(&format!("bind {} {mode:?}", key.port));

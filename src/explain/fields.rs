@@ -104,13 +104,13 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`spec.loadBalancerSourceRanges`",
-        "honoured at the load-balancer address, by family; others are reset where Kubernetes drops (UDP is dropped). `--source-ranges-everywhere` guards node ports and external addresses too",
+        "honoured at the load-balancer address, by family; others are dropped by a socket filter, or reset where the kernel takes none. `--source-ranges-everywhere` guards node ports and external addresses too",
         &[],
     ),
     row(
         "",
         "`spec.internalTrafficPolicy`, `externalTrafficPolicy`",
-        "honoured; what Kubernetes drops is reset, or dropped for UDP",
+        "honoured; what Kubernetes drops is dropped by a socket filter, or reset where the kernel takes none",
         &[],
     ),
     row(

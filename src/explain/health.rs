@@ -3,9 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use portico_core::object::{TrafficPolicy, diagnostic::Severity};
+use portico_core::{
+    object::{TrafficPolicy, diagnostic::Severity},
+    snapshot::FrontendKind,
+};
 
 use super::{
+    listeners::turned_away,
     model::{Answer, Cause, EndpointReport, PortVerdict, Problem},
     subject::{Subject, few, problem},
 };
@@ -130,11 +134,11 @@ fn none_local(
         && spec.internal_traffic_policy == TrafficPolicy::Local;
     let outside = is_dropped(|port| port.verdict.external)
         && spec.external_traffic_policy == TrafficPolicy::Local;
-    let found = |field: &str, severity| {
+    let found = |field: &str, is_concerned: fn(FrontendKind) -> bool, severity| {
         let text = format!(
-            "{field} is Local, and no usable endpoint is on this node ({here}), but on {}: connections are reset, \
-             where Kubernetes drops them",
-            few(&nodes)
+            "{field} is Local, and no usable endpoint is on this node ({here}), but on {}: connections are {}",
+            few(&nodes),
+            turned_away(subject, is_concerned)
         );
         let node = nodes.first().map_or("", |node| node);
         Problem {
@@ -147,10 +151,18 @@ fn none_local(
     };
     let mut problems = Vec::new();
     if inside {
-        problems.push(found("internalTrafficPolicy", Severity::Error));
+        problems.push(found(
+            "internalTrafficPolicy",
+            |kind| !kind.is_external(),
+            Severity::Error,
+        ));
     }
     if outside {
-        problems.push(found("externalTrafficPolicy", Severity::Warning));
+        problems.push(found(
+            "externalTrafficPolicy",
+            FrontendKind::is_external,
+            Severity::Warning,
+        ));
     }
     problems
 }

@@ -2,11 +2,14 @@
 //! them instead. Owns the sentences; reasons, holders and fixes come with the listeners' reports.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
-use portico_core::object::diagnostic::Severity;
+use portico_core::{
+    object::{Protocol, diagnostic::Severity},
+    snapshot::FrontendKind,
+};
 
 use super::{
     model::{Cause, Problem, Way},
@@ -32,6 +35,42 @@ pub(super) fn ways(subject: Subject<'_>) -> Vec<Way> {
             })
         })
         .collect()
+}
+
+/// What becomes of clients that a traffic policy or source ranges turn away at addresses of these kinds.
+pub(super) fn turned_away(subject: Subject<'_>, concerns: impl Fn(FrontendKind) -> bool) -> String {
+    let frontends = subject.service.frontends.iter();
+    let concerned = frontends
+        .filter(|(key, kind, _)| key.protocol == Protocol::Tcp && concerns(*kind))
+        .filter_map(|(key, _, _)| report_of(key, subject.view.listeners)?.turned_away.as_ref());
+    let answers: BTreeSet<String> = concerned.map(ToString::to_string).collect();
+    if answers.is_empty() {
+        // Nothing runs that could say.
+        return "dropped where the kernel takes a socket filter, else accepted and reset"
+            .to_owned();
+    }
+    Vec::from_iter(answers).join("; ")
+}
+
+/// What the filters of its sockets have dropped.
+pub(super) fn dropped(subject: Subject<'_>) -> Vec<Problem> {
+    let mut counts = BTreeMap::new();
+    let frontends = subject.service.frontends.iter();
+    for (key, _, _) in frontends.filter(|(key, _, _)| key.protocol == Protocol::Tcp) {
+        let report = report_of(key, subject.view.listeners);
+        counts.extend(report.and_then(|report| {
+            let count = report.dropped_by_filter.filter(|count| *count > 0)?;
+            Some((report.declared, count))
+        }));
+    }
+    let said = counts.into_iter().map(|(declared, count)| {
+        let text = format!(
+            "{declared}: its socket filter dropped {count} packets, where each SYN counts that a client repeats, and \
+             what found the queue full"
+        );
+        problem(Severity::Note, Cause::Field, text)
+    });
+    said.collect()
 }
 
 /// What is wrong with them.

@@ -67,7 +67,7 @@ pub enum State {
     PartlyServed,
     /// No usable endpoint.
     Refused,
-    /// Policy Local leaves no endpoint here: what Kubernetes drops is reset.
+    /// Policy Local leaves no endpoint here: dropped by a socket filter, else reset.
     Dropped,
     /// Endpoints are there, but no socket could be bound.
     Unbound,
@@ -217,7 +217,7 @@ pub enum Answer {
     Forward,
     /// No usable endpoint anywhere.
     Refuse,
-    /// Policy Local, and none here. Kubernetes drops; here it is reset.
+    /// Policy Local, and none here: dropped by a socket filter, else reset.
     Drop,
 }
 

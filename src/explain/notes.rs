@@ -7,11 +7,12 @@ use portico_core::{
         diagnostic::{Diagnostic, Severity},
     },
     probe::counted_as_passing,
+    snapshot::FrontendKind,
 };
 use serde_json::Value;
 
 use super::{
-    fields,
+    fields, listeners,
     model::{Cause, Problem},
     subject::{Run, Subject, few, place, problem},
     verdicts,
@@ -133,6 +134,7 @@ pub(super) fn notes(subject: Subject<'_>) -> Vec<Problem> {
     notes.extend(unused_endpoints(subject));
     notes.extend(loopback_clients(subject));
     notes.extend(turned_away(subject));
+    notes.extend(listeners::dropped(subject));
     notes.extend(pods(subject));
     notes
 }
@@ -149,12 +151,13 @@ fn loopback_clients(subject: Subject<'_>) -> Vec<Problem> {
         ));
     }
     let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+    let turned_away = format!(
+        "clients on this machine are 127.0.0.1, which is in none of the ranges; at the load-balancer address they are {}",
+        listeners::turned_away(subject, |kind| kind == FrontendKind::LoadBalancer)
+    );
     let ranges = &spec.load_balancer_source_ranges;
     if !ranges.is_empty() && !ranges.iter().any(|range| range.contains(&loopback)) {
-        notes.push((
-            "spec.loadBalancerSourceRanges",
-            "clients on this machine are 127.0.0.1, which is in none of the ranges: they are reset at the load-balancer address",
-        ));
+        notes.push(("spec.loadBalancerSourceRanges", &turned_away));
     }
     notes
         .into_iter()

@@ -4,9 +4,16 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    time::Instant,
 };
 
 use portico::control::status::{ServiceStatus, Status};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    net,
+};
 
 use crate::support::{
     PATIENCE, addr, get,
@@ -73,13 +80,53 @@ fn get_from(source: &str, target: SocketAddr) -> std::io::Result<String> {
     Ok(body.unwrap_or_default().to_owned())
 }
 
-fn is_reset(outcome: &std::io::Result<String>) -> bool {
-    outcome.as_ref().is_err_and(|error| {
-        matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        )
-    })
+/// The socket of a client at `source` that is on its way to `target` and does not wait.
+fn begin(source: &str, target: SocketAddr) -> OwnedFd {
+    let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
+    let (family, stream) = (net::AddressFamily::INET, net::SocketType::STREAM);
+    let socket = net::socket_with(family, stream, flags, None).unwrap();
+    let source: IpAddr = source.parse().unwrap();
+    net::bind(&socket, &SocketAddr::new(source, 0)).unwrap();
+    assert_eq!(net::connect(&socket, &target), Err(Errno::INPROGRESS));
+    socket
+}
+
+/// Whether anything came back: a connection, a refusal.
+fn is_answered(client: &OwnedFd) -> bool {
+    let mut poll = [PollFd::new(client, PollFlags::OUT | PollFlags::HUP)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    rustix::event::poll(&mut poll, Some(&now)).unwrap() > 0
+}
+
+/// Packets that the filter of the socket at `door` has dropped.
+fn dropped_at(status: &Status, door: SocketAddr) -> u32 {
+    let mut reports = status.listeners.iter();
+    let report = reports.find(|report| {
+        report.declared.port() == door.port()
+            && (report.declared == door || report.declared.ip().is_unspecified())
+    });
+    report
+        .and_then(|report| report.dropped_by_filter)
+        .unwrap_or_default()
+}
+
+/// What a command of the same instance prints.
+fn said(program: &Program, args: &[&str]) -> String {
+    String::from_utf8(program.command(args).stdout).unwrap()
+}
+
+/// A client at `source` hears nothing of `door`: neither a connection nor a refusal.
+fn assert_dropped(program: &Program, source: &str, door: SocketAddr) {
+    let before = dropped_at(&program.status(), door);
+    let client = begin(source, door);
+    let deadline = Instant::now() + PATIENCE;
+    while dropped_at(&program.status(), door) == before {
+        assert!(Instant::now() < deadline, "{source} to {door}: no drop");
+    }
+    assert!(!is_answered(&client), "{source} to {door}");
 }
 
 fn service<'s>(status: &'s Status, name: &str) -> &'s ServiceStatus {
@@ -98,7 +145,7 @@ fn wait_for_type(program: &Program, wanted: &str) -> ServiceStatus {
 }
 
 #[test]
-fn source_ranges_allow_and_reset_by_source_and_follow_edits() {
+fn row_29_source_ranges_drop_and_follow_edits() {
     in_namespace!(Root);
     let endpoint = backend("me");
     let spec = |ranges: &str| {
@@ -117,36 +164,40 @@ fn source_ranges_allow_and_reset_by_source_and_follow_edits() {
     let status = program.wait_for_endpoints("web", 1);
     let door = way(&status, "LoadBalancer");
     assert_eq!(get_from("127.0.1.7", door).unwrap(), "me");
-    assert!(is_reset(&get_from("127.0.2.7", door)));
-    assert_eq!(
-        get_from("127.0.2.7", way(&status, "NodePort")).unwrap(),
-        "me",
-        "the load balancer only"
-    );
-    assert_eq!(
-        get_from("127.0.2.7", way(&status, "ClusterIP")).unwrap(),
-        "me"
-    );
+    assert_dropped(&program, "127.0.2.7", door);
+    for open in ["NodePort", "ClusterIP"] {
+        let door = way(&status, open);
+        assert_eq!(get_from("127.0.2.7", door).unwrap(), "me", "{open}");
+    }
     let status = program.status();
     let port = &service(&status, "web").ports[0];
-    assert_eq!((port.dropped_source_range, port.rejected), (1, 1));
+    assert_eq!((port.dropped_source_range, port.rejected), (0, 0));
+    let told = said(&program, &["describe", "service", "web"]);
+    assert!(told.contains("dropped by a socket filter"), "{told}");
+    let told = said(&program, &["explain", "service", "web"]);
+    assert!(told.contains("its socket filter dropped"), "{told}");
 
     let generation = status.generation;
     program.write("web.yaml", &spec("[127.0.2.0/24]"));
     program.wait_for("the edit", |status| status.generation > generation);
     assert_eq!(get_from("127.0.2.7", door).unwrap(), "me");
-    assert!(is_reset(&get_from("127.0.1.7", door)));
+    assert_dropped(&program, "127.0.1.7", door);
 
     // Ranges of the other family only: nobody, and said.
     let generation = program.status().generation;
     program.write("web.yaml", &spec("[\"fd00::/8\"]"));
     let status = program.wait_for("the edit", |status| status.generation > generation);
-    assert!(is_reset(&get_from("127.0.2.7", door)));
+    assert_dropped(&program, "127.0.2.7", door);
     let findings = status.findings_text();
     assert!(
         findings.contains("no range is of the family of"),
         "{findings}"
     );
+
+    let generation = status.generation;
+    program.write("web.yaml", &spec("[]"));
+    program.wait_for("the edit", |status| status.generation > generation);
+    assert_eq!(get_from("127.0.2.7", door).unwrap(), "me");
 }
 
 #[test]
@@ -163,7 +214,30 @@ fn source_ranges_everywhere_guard_node_ports_too() {
     let status = program.wait_for_endpoints("web", 1);
     let door = way(&status, "NodePort");
     assert_eq!(get_from("127.0.1.7", door).unwrap(), "me");
-    assert!(is_reset(&get_from("127.0.2.7", door)));
+    assert_dropped(&program, "127.0.2.7", door);
+}
+
+#[test]
+fn internal_policy_without_a_local_endpoint_drops_and_follows_edits() {
+    in_namespace!(Root);
+    let spec = "  internalTrafficPolicy: Local\n  ports:\n    - port: 80\n";
+    let far = slice(&[(backend("far"), "    nodeName: elsewhere\n")]);
+    let program = Program::up(
+        &["--node-name", "here"],
+        &[("web.yaml", &web("", spec)), ("slice.yaml", &far)],
+    );
+    let status = program.status();
+    let door = way(service(&status, "web"), "ClusterIP");
+    assert_dropped(&program, "127.0.0.1", door);
+    let told = said(&program, &["explain", "service", "web"]);
+    assert!(
+        told.contains("connections are dropped by a socket filter"),
+        "{told}"
+    );
+    let near = slice(&[(backend("near"), "    nodeName: here\n")]);
+    program.write("slice.yaml", &near);
+    program.wait_for_endpoints("web", 1);
+    assert_eq!(get_from("127.0.0.1", door).unwrap(), "near");
 }
 
 /// Status line, headers in lower case and body of a health check.

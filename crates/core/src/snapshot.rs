@@ -5,6 +5,7 @@
 pub mod access;
 pub mod assemble;
 pub mod compile;
+pub mod filter;
 pub mod health_check;
 pub mod plan;
 pub mod selection;
@@ -86,9 +87,12 @@ pub struct Cluster {
 impl Cluster {
     /// Whether `addr` belongs to one of our own ranges, where only a Frontend may answer.
     pub fn owns(&self, addr: IpAddr) -> bool {
-        [self.service_cidr, self.load_balancer_cidr, self.pod_cidr]
-            .iter()
-            .any(|range| range.contains(&addr))
+        self.ranges().any(|range| range.contains(&addr))
+    }
+
+    /// Our own ranges.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        [self.service_cidr, self.load_balancer_cidr, self.pod_cidr].into_iter()
     }
 
     /// Where a client is that connects from `source` to our address `local`. Processes of this host and pods are on

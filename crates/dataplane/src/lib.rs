@@ -35,6 +35,7 @@ mod udp;
 mod worker;
 
 pub use inherit::{Inherited, InheritedKind, Unused};
+pub use listen::guard::Filtering;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 pub use observer::Observer;
 pub use plane::{Counters, DataPlane, DrainReport};

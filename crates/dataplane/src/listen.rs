@@ -6,6 +6,7 @@
 
 pub(crate) mod accept;
 mod bind;
+pub(crate) mod guard;
 pub(crate) mod status;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -13,13 +14,17 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use portico_core::{
     backoff::Backoff,
     object::Protocol,
-    snapshot::plan::{Bind, ListenerKey, Mode},
+    snapshot::{
+        filter::Filter,
+        plan::{Bind, ListenerKey, Mode},
+    },
     time::Timestamp,
 };
 
 use crate::{clock, inherit::Inherited, net, worker::Workers};
 use accept::Listening;
 use bind::Binder;
+use guard::Filtering;
 use status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 
 /// See the module's documentation.
@@ -86,6 +91,18 @@ impl Listeners {
     /// Leaves inherited sockets as the next process wants to find them. Nothing is accepted from them any more.
     pub(crate) fn pass_on(&self) {
         self.binder.pass_on();
+    }
+
+    /// What a listener's sockets drop from now on, whichever it gets.
+    pub(crate) fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
+        self.binder.set_filter(key, filter);
+        let socket = self
+            .entries
+            .get(&key)
+            .and_then(|entry| entry.socket.as_ref());
+        if let Some(socket) = socket {
+            self.binder.guard(socket);
+        }
     }
 
     pub(crate) fn bind(
@@ -280,6 +297,10 @@ impl Listeners {
             error: entry.error.clone(),
             attempts: entry.backoff.failures(),
             retry_at: entry.retry_at,
+            filtering: entry
+                .socket
+                .as_ref()
+                .map_or(Filtering::Idle, |socket| socket.guarding.state(&socket.fd)),
         };
         self.entries.iter().map(status).collect()
     }
@@ -397,7 +418,7 @@ fn declares(entries: &BTreeMap<ListenerKey, Entry>, key: ListenerKey, port: u16)
 /// Serves what is queued already, then makes the kernel refuse the rest.
 fn refuse(workers: &Workers, socket: &Listening) {
     // It ends with any failure: an empty queue, as a rule.
-    while let Ok((stream, peer)) = net::accept(&socket.fd) {
+    while let Ok((stream, peer)) = socket.accept() {
         if let Ok(arrival) = socket.arrival(&stream, peer) {
             workers.shared.adopt(stream, arrival);
         }
@@ -416,6 +437,8 @@ fn retire(workers: &Workers, sockets: Vec<Arc<Listening>>) {
         .filter(|socket| socket.key.protocol == Protocol::Tcp)
     {
         refuse(workers, socket);
+        // Whoever shares an inherited socket with us must not share what was ours.
+        socket.guarding.release(&socket.fd);
     }
     workers.release(sockets.iter().map(|socket| socket.id).collect());
     // The last share of each: its port is free from here on.

@@ -1,6 +1,7 @@
 //! System calls on sockets. Owns, with [`datagrams`], every `unsafe` line of this crate; must not know Services, snapshots or workers.
 
 pub(crate) mod datagrams;
+pub(crate) mod filter;
 
 use std::{
     io,
@@ -158,6 +159,31 @@ pub(crate) fn accept(fd: impl AsFd) -> io::Result<(TcpStream, Option<IpAddr>)> {
         TcpStream::from(fd),
         peer.map(|peer| peer.ip().to_canonical()),
     ))
+}
+
+/// Packets that a socket dropped since it was made, of whatever cause (`SO_MEMINFO`, `SK_MEMINFO_DROPS`, Linux 4.12):
+/// what its filter drops, and what finds its queue full. `None` where the kernel does not say.
+#[expect(
+    unsafe_code,
+    reason = "no crate that is used here has this socket option"
+)]
+pub(crate) fn drops(fd: &SharedFd) -> Option<u32> {
+    const PLACE: usize = 8;
+    // More than any kernel has told so far; what it does not fill stays 0.
+    let mut counts = [0_u32; 16];
+    let mut length = libc::socklen_t::try_from(size_of_val(&counts)).ok()?;
+    // SAFETY: the buffer is writable and `length` bytes long, the kernel writes no more and returns how much it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut counts).cast(),
+            &raw mut length,
+        )
+    };
+    let told = usize::try_from(length).ok()? / size_of::<u32>();
+    (result == 0 && told > PLACE).then(|| counts.get(PLACE).copied())?
 }
 
 /// Raises the number of descriptors that this process may open to its hard limit and returns it.

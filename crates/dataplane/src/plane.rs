@@ -10,7 +10,10 @@ use std::{
 
 use portico_core::{
     backoff::Backoff,
-    snapshot::plan::{ListenerKey, Mode},
+    snapshot::{
+        filter::Filter,
+        plan::{ListenerKey, Mode},
+    },
     time::Timestamp,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,8 +38,9 @@ const DESCRIPTORS_PER_WORKER: usize = 8;
 /// The running data path. All methods belong to the control thread, which they hold up for at most
 /// [`DataSettings::release_timeout`]; data never waits for it. Dropping it cuts every connection.
 ///
-/// The order of one change of the world: [`bind`](Self::bind), publish the Snapshot, [`accept`](Self::accept),
-/// [`switch`](Self::switch), [`close`](Self::close), [`retry`](Self::retry).
+/// The order of one change of the world: [`filter`](Self::filter) what is to drop more, [`bind`](Self::bind), publish the Snapshot, [`accept`](Self::accept),
+/// [`switch`](Self::switch), [`filter`](Self::filter) what is to drop less, [`close`](Self::close),
+/// [`retry`](Self::retry).
 pub struct DataPlane {
     listeners: Listeners,
     workers: Workers,
@@ -141,6 +145,12 @@ impl DataPlane {
         };
         plane.budget();
         Ok(plane)
+    }
+
+    /// What a listener drops before it is accepted, whichever sockets it has or gets; `None` is nothing. Where the
+    /// kernel does not take a filter, and for what gets through, the Snapshot's verdict is carried out by a reset.
+    pub fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
+        self.listeners.filter(key, filter);
     }
 
     /// Binds what is not bound yet; nothing is accepted before [`accept`](Self::accept), clients wait in the kernel's

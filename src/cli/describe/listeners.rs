@@ -10,7 +10,7 @@ use super::{
     meta::NONE,
     writer::Writer,
 };
-use crate::control::status::{ListenerReport, Reachable, ServiceStatus, Status};
+use crate::control::status::{ListenerReport, PortStatus, Reachable, ServiceStatus, Status};
 
 /// Where the block comes from.
 #[derive(Debug, Default)]
@@ -35,10 +35,10 @@ struct Line {
 
 /// The block.
 pub(super) fn write(out: &mut Writer, service: &Value, listeners: &Listeners) {
-    let lines = match listeners {
+    let (lines, refused) = match listeners {
         Listeners::Hidden => return,
-        Listeners::Declared => declared(service),
-        Listeners::Live(status) => live(service, status),
+        Listeners::Declared => (declared(service), Vec::new()),
+        Listeners::Live(status) => (live(service, status), refused(service, status)),
     };
     if lines.is_empty() {
         out.pair(0, "Listeners", NONE);
@@ -64,16 +64,39 @@ pub(super) fn write(out: &mut Writer, service: &Value, listeners: &Listeners) {
             out.pair(2, title, note);
         }
     }
+    for refused in refused {
+        out.pair(1, "Refused", &refused);
+    }
+}
+
+/// The ports that the program serves of it.
+fn ports<'s>(service: &Value, status: &'s Status) -> impl Iterator<Item = &'s PortStatus> {
+    let is_this =
+        |one: &&ServiceStatus| one.name == name(service) && one.namespace == namespace(service);
+    let own = status.services.iter().find(is_this);
+    own.into_iter().flat_map(|own| &own.ports)
+}
+
+/// What was accepted and reset, by port and reason. What the kernel refuses or a filter drops never got that far.
+fn refused(service: &Value, status: &Status) -> Vec<String> {
+    let line = |port: &PortStatus| {
+        let reasons = [
+            (port.refused_no_endpoints, "without an endpoint"),
+            (port.dropped_policy, "by traffic policy"),
+            (port.dropped_source_range, "by source range"),
+        ];
+        let counted = reasons.iter().filter(|(count, _)| *count > 0);
+        let counted: Vec<String> = counted
+            .map(|(count, why)| format!("{count} {why}"))
+            .collect();
+        (!counted.is_empty())
+            .then(|| format!("{}/{}: {}", port.port, port.protocol, counted.join(", ")))
+    };
+    ports(service, status).filter_map(line).collect()
 }
 
 fn live(service: &Value, status: &Status) -> Vec<Line> {
-    let is_this =
-        |one: &&ServiceStatus| one.name == name(service) && one.namespace == namespace(service);
-    let Some(own) = status.services.iter().find(is_this) else {
-        return Vec::new();
-    };
-    let ports = own.ports.iter();
-    ports
+    ports(service, status)
         .flat_map(|port| port.reachable.iter().map(move |way| (port, way)))
         .map(|(port, way)| reported(&port.protocol, way, &status.listeners))
         .collect()
@@ -89,6 +112,10 @@ fn reported(protocol: &str, way: &Reachable, reports: &[ListenerReport]) -> Line
         };
         reports.iter().find(wildcard)
     });
+    // Datagrams are dropped without a filter.
+    let turned_away = report
+        .filter(|_| protocol == "TCP")
+        .and_then(|one| Some((one.turned_away.as_ref()?, one.dropped_by_filter)));
     let report = report.filter(|one| is_odd || one.state == "refusing");
     let state = match report {
         Some(report) => report.state.clone(),
@@ -107,6 +134,10 @@ fn reported(protocol: &str, way: &Reachable, reports: &[ListenerReport]) -> Line
         notes.extend(report.holder.clone().map(|it| ("Holder", it)));
         notes.extend(report.fix.clone().map(|it| ("Fix", it)));
     }
+    notes.extend(turned_away.map(|(how, count)| {
+        let count = count.map(|count| format!(" ({count} packets so far, repeated ones too)"));
+        ("Filter", format!("{how}{}", count.unwrap_or_default()))
+    }));
     Line {
         kind: way.kind.clone(),
         declared: format!("{}/{protocol}", way.declared),

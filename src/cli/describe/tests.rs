@@ -187,8 +187,8 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
             "namespace": "default", "name": "web", "type": "NodePort", "clusterIp": "127.96.0.10",
             "externalIps": [], "portList": [], "headlessAddresses": [], "origin": "a.yaml:1", "selector": {},
             "ports": [{
-                "name": "", "protocol": "TCP", "port": 80, "endpoints": [], "accepted": 0, "connected": 0,
-                "retries": 0, "rejected": 0,
+                "name": "", "protocol": "TCP", "port": 80, "endpoints": [], "accepted": 6, "connected": 1,
+                "retries": 0, "rejected": 5, "droppedPolicy": 2, "droppedSourceRange": 3,
                 "reachable": [
                     way("ClusterIP", "127.96.0.10:80", Some("127.96.0.10:10080"), Some("permission denied")),
                     way("NodePort", "0.0.0.0:30080", None, Some("address in use")),
@@ -201,7 +201,9 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
             report("127.96.0.10:80", "fallback", Some("127.96.0.10:10080"), "permission denied", None,
                 Some("sudo sysctl net.ipv4.ip_unprivileged_port_start=80")),
             report("0.0.0.0:30080", "failed", None, "address in use", Some("nginx (pid 12)"), None),
-            report("127.0.0.10:81", "refusing", Some("127.0.0.10:81"), "no usable endpoint", None, None)
+            report("127.0.0.10:81", "refusing", Some("127.0.0.10:81"), "no usable endpoint", None, None),
+            {"declared": "127.0.0.9:80", "services": "default/web", "state": "listening", "bound": "127.0.0.9:80",
+                "reason": null, "holder": null, "fix": null, "turnedAway": "dropped", "droppedByFilter": 7}
         ]
     });
     let status: Status = serde_json::from_value(status).unwrap();
@@ -218,8 +220,10 @@ Listeners:
     Reason:     address in use
     Holder:     nginx (pid 12)
   ExternalIP    127.0.0.9:80/TCP    127.0.0.9:80       listening
+    Filter:     dropped by a socket filter: the client sees a time-out, as in a cluster (7 packets so far, repeated ones too)
   LoadBalancer  127.0.0.10:81/TCP   127.0.0.10:81      refusing
     Reason:     no usable endpoint
+  Refused:      80/TCP: 2 by traffic policy, 3 by source range
 "
     );
 }

@@ -8,8 +8,10 @@ use std::{
 };
 
 use super::{
-    ClientPlace, FrontendKey, FrontendKind, PortView, Scope, ServiceView, Verdict,
+    ClientPlace, Cluster, FrontendKey, FrontendKind, PortView, Scope, ServiceView, Verdict,
+    access::sources_of,
     compile::Transition,
+    filter::{Filter, Guard},
 };
 use crate::object::Protocol;
 
@@ -57,12 +59,17 @@ pub struct ListenerPlan {
     pub close: Vec<ListenerKey>,
     /// To switch between listening and refusing.
     pub switch: Vec<(ListenerKey, Mode)>,
+    /// Filters of listeners that have none yet or are to be bound: put on before the Snapshot that they speak for.
+    pub tighten: Vec<(ListenerKey, Arc<Filter>)>,
+    /// Filters that replace others or, with `None`, go: after it.
+    pub loosen: Vec<(ListenerKey, Option<Arc<Filter>>)>,
 }
 
 impl ListenerPlan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.bind.is_empty() && self.close.is_empty() && self.switch.is_empty()
+        let sockets = self.bind.is_empty() && self.close.is_empty() && self.switch.is_empty();
+        sockets && self.tighten.is_empty() && self.loosen.is_empty()
     }
 }
 
@@ -89,6 +96,7 @@ type Members = BTreeMap<IpAddr, Member>;
 struct Member {
     service: Arc<str>,
     mode: Mode,
+    guard: Guard,
 }
 
 /// The listeners that run, as the plans so far have made them. Changes cost what they change; only a group whose
@@ -102,6 +110,12 @@ pub struct ListenerTable {
     collapsed: BTreeSet<Group>,
     /// Ports of the host that a wildcard socket has in any case.
     shared: BTreeSet<u16>,
+    /// Whose ranges guards are made of; without it nothing is guarded.
+    cluster: Option<Arc<Cluster>>,
+    /// Of the listeners that run, those that drop something.
+    filters: BTreeMap<ListenerKey, Arc<Filter>>,
+    /// Filters before the plan that is being made, of listeners whose filters it changes.
+    replaced: BTreeMap<ListenerKey, Option<Arc<Filter>>>,
 }
 
 impl ListenerTable {
@@ -113,7 +127,16 @@ impl ListenerTable {
             budget,
             collapsed: BTreeSet::new(),
             shared: BTreeSet::new(),
+            cluster: None,
+            filters: BTreeMap::new(),
+            replaced: BTreeMap::new(),
         }
+    }
+
+    /// Plans filters too, by the ranges and addresses of this cluster.
+    pub fn guarding(mut self, cluster: Arc<Cluster>) -> Self {
+        self.cluster = Some(cluster);
+        self
     }
 
     /// With these ports of the host, a wildcard socket serves every IPv4 address there: one that the process was
@@ -162,7 +185,9 @@ impl ListenerTable {
             self.reshape(group, &addrs, &mut drafts);
         }
         self.keep_budget(&mut drafts);
-        plan_of(drafts)
+        let mut plan = plan_of(drafts);
+        self.plan_filters(&mut plan);
+        plan
     }
 
     fn leave(&mut self, view: &ServiceView, touched: &mut BTreeMap<Group, BTreeSet<IpAddr>>) {
@@ -197,6 +222,7 @@ impl ListenerTable {
             let member = Member {
                 service: Arc::clone(&path),
                 mode,
+                guard: self.guard(view, (key, *kind, *index)),
             };
             self.groups
                 .entry(group_of(key))
@@ -246,12 +272,75 @@ impl ListenerTable {
             let wish = member.map(|member| (member.mode, Arc::clone(&member.service)));
             wishes.push((listener(group, Bind::Address(addr)), wish));
         }
+        let filters: Vec<_> = wishes
+            .iter()
+            .map(|(key, wish)| (*key, wish.as_ref().and_then(|_| self.filter(*key, members))))
+            .collect();
         if members.is_empty() {
             self.groups.remove(&group);
             self.collapsed.remove(&group);
         }
         for (key, wish) in wishes {
             self.wish(key, wish, drafts);
+        }
+        for (key, filter) in filters {
+            self.set_filter(key, filter);
+        }
+    }
+
+    /// Who may connect to a frontend. Datagrams are dropped where they are read: only TCP needs a filter to be silent.
+    fn guard(
+        &self,
+        view: &ServiceView,
+        (key, kind, index): (&FrontendKey, FrontendKind, usize),
+    ) -> Guard {
+        let cluster = self
+            .cluster
+            .as_ref()
+            .filter(|_| key.protocol == Protocol::Tcp);
+        let Some((cluster, port)) = cluster.zip(view.ports.get(index)) else {
+            return Guard::OPEN;
+        };
+        let sources = sources_of(&view.spec, (key, kind), cluster.source_range_reach);
+        Guard::of(port, (key.addr, kind), sources.as_deref(), cluster)
+    }
+
+    fn filter(&self, key: ListenerKey, members: &Members) -> Option<Filter> {
+        let cluster = self.cluster.as_ref()?;
+        match key.bind {
+            Bind::Address(addr) => {
+                let heard = members.get(&addr).map(|member| (addr, &member.guard));
+                Filter::of(heard.into_iter(), cluster)
+            }
+            // Rules for addresses that it does not hear do no harm.
+            _ => Filter::of(
+                members.iter().map(|(addr, member)| (*addr, &member.guard)),
+                cluster,
+            ),
+        }
+    }
+
+    fn set_filter(&mut self, key: ListenerKey, filter: Option<Filter>) {
+        let before = self.filters.get(&key);
+        if before.map(|before| &**before) == filter.as_ref() {
+            return;
+        }
+        let before = before.cloned();
+        self.replaced.entry(key).or_insert(before);
+        match filter {
+            Some(filter) => self.filters.insert(key, Arc::new(filter)),
+            None => self.filters.remove(&key),
+        };
+    }
+
+    fn plan_filters(&mut self, plan: &mut ListenerPlan) {
+        for (key, before) in std::mem::take(&mut self.replaced) {
+            let after = self.filters.get(&key).cloned();
+            match (before, after) {
+                (before, after) if before == after => {}
+                (None, Some(after)) => plan.tighten.push((key, after)),
+                (_, after) => plan.loosen.push((key, after)),
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock,
+    listen::guard::Guarding,
     net::{self, AcceptFailure, SharedFd},
     tcp::connect::Arrival,
     worker::Worker,
@@ -39,9 +40,20 @@ pub(crate) struct Listening {
     /// What it is really bound to.
     pub(crate) bound: SocketAddr,
     pub(crate) fd: SharedFd,
+    pub(crate) guarding: Guarding,
 }
 
 impl Listening {
+    /// The next connection of its queue. It has a filter if the socket had one when the kernel made it: that is for
+    /// who begins, and costs for every packet.
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let (stream, peer) = net::accept(&self.fd)?;
+        if self.guarding.is_inherited() {
+            net::filter::detach(&stream);
+        }
+        Ok((stream, peer))
+    }
+
     /// The one worker of `count` that serves a UDP socket: by the key, so that it is the same after a rebind.
     pub(crate) fn owner(&self, count: usize) -> usize {
         let mut hasher = DefaultHasher::new();
@@ -129,7 +141,7 @@ fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
         if worker.shared.is_full() {
             return Turn::Full;
         }
-        match net::accept(&listening.fd) {
+        match listening.accept() {
             Ok((stream, peer)) => {
                 // A connection without a local address is gone already.
                 if let Ok(arrival) = listening.arrival(&stream, peer) {

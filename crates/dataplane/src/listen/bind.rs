@@ -2,6 +2,7 @@
 //! sockets; must not remember anything else: which sockets exist is [`super::Listeners`]'.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -11,12 +12,14 @@ use portico_core::{
     object::Protocol,
     snapshot::{
         Scope,
+        filter::Filter,
         plan::{Bind, ListenerKey, Mode},
     },
 };
 
 use super::{
     accept::Listening,
+    guard::Guarding,
     status::{BindError, BindErrorKind},
 };
 use crate::{
@@ -31,12 +34,24 @@ const FALLBACK_CANDIDATES: u32 = 100;
 /// Fallback ports below need a privilege on most hosts, so that a sum beyond 65535 goes on from here.
 const FIRST_UNPRIVILEGED: u32 = 1024;
 
+/// Who made a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    Us,
+    /// It is inherited.
+    Another,
+}
+
 /// Makes sockets.
 #[derive(Debug)]
 pub(super) struct Binder {
     pub(super) backlog: u16,
     inherited: Arc<Inherited>,
     next_id: u64,
+    /// What sockets drop, of those that are to drop something.
+    filters: BTreeMap<ListenerKey, Arc<Filter>>,
+    /// A filter could not be put on, and that was said.
+    complained: bool,
 }
 
 impl Binder {
@@ -45,6 +60,32 @@ impl Binder {
             backlog,
             inherited,
             next_id: 0,
+            filters: BTreeMap::new(),
+            complained: false,
+        }
+    }
+
+    /// Remembers what sockets for `key` drop from now on.
+    pub(super) fn set_filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
+        match filter {
+            Some(filter) => self.filters.insert(key, Arc::clone(filter)),
+            None => self.filters.remove(&key),
+        };
+    }
+
+    /// Brings the filter of `listening` in line with what is remembered. A failure is said once, whatever it concerns.
+    pub(super) fn guard(&mut self, listening: &Listening) {
+        let filter = self.filters.get(&listening.key).map(|filter| &**filter);
+        let Err(reason) = listening.guarding.set(&listening.fd, filter) else {
+            return;
+        };
+        if !self.complained {
+            self.complained = true;
+            tracing::warn!(
+                listener = %listening.bound,
+                reason = %reason,
+                "clients that are to be dropped are accepted and reset instead"
+            );
         }
     }
 
@@ -73,35 +114,46 @@ impl Binder {
         } else {
             Device::Any
         };
-        let fd = match key.protocol {
-            Protocol::Udp => datagrams::bind(addr, device),
-            _ => self.socket(addr, device, mode),
+        let opened = match key.protocol {
+            Protocol::Udp => datagrams::bind(addr, device).map(|fd| (fd, Maker::Us)),
+            _ => self.socket(addr, device),
         };
-        let fd = fd.map_err(|error| BindError::new(&addr, &error))?;
+        let (fd, maker) = opened.map_err(|error| BindError::new(&addr, &error))?;
         self.next_id += 1;
-        Ok(Arc::new(Listening {
+        let listening = Arc::new(Listening {
             id: self.next_id,
             key,
             bound: addr,
             fd,
-        }))
+            guarding: Guarding::default(),
+        });
+        if key.protocol == Protocol::Tcp {
+            // Before the first client.
+            self.guard(&listening);
+            self.begin(&listening.fd, mode, maker)
+                .map_err(|error| BindError::new(&addr, &error))?;
+        }
+        Ok(listening)
     }
 
     /// An inherited socket if there is one for `addr`, else one of our own.
-    fn socket(&self, addr: SocketAddr, device: Device, mode: Mode) -> io::Result<SharedFd> {
-        let inherited = self.inherited.adopt(InheritedKind::Tcp, addr)?;
-        let listens = inherited.is_some();
-        let fd = match inherited {
-            Some(fd) => SharedFd::new(fd),
-            None => net::bind(addr, device)?,
+    fn socket(&self, addr: SocketAddr, device: Device) -> io::Result<(SharedFd, Maker)> {
+        let Some(fd) = self.inherited.adopt(InheritedKind::Tcp, addr)? else {
+            return Ok((net::bind(addr, device)?, Maker::Us));
         };
-        match mode {
-            Mode::Listening => net::listen(&fd, self.backlog)?,
+        // Another process may have left its own.
+        net::filter::detach(&fd);
+        Ok((SharedFd::new(fd), Maker::Another))
+    }
+
+    fn begin(&self, fd: &SharedFd, mode: Mode, maker: Maker) -> io::Result<()> {
+        match (mode, maker) {
+            (Mode::Listening, _) => net::listen(fd, self.backlog)?,
             // It listened for whoever passed it on; one that does not says so, which is as good.
-            Mode::Refusing if listens => net::refuse(&fd).unwrap_or_default(),
-            Mode::Refusing => {}
+            (Mode::Refusing, Maker::Another) => net::refuse(fd).unwrap_or_default(),
+            (Mode::Refusing, Maker::Us) => {}
         }
-        Ok(fd)
+        Ok(())
     }
 
     /// Inherited sockets listen again, whatever their Services came to.

@@ -4,6 +4,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use portico_core::{snapshot::plan::ListenerKey, time::Timestamp};
 
+use super::guard::Filtering;
 use crate::net;
 
 /// A listener at one moment.
@@ -23,6 +24,8 @@ pub struct ListenerStatus {
     pub attempts: u32,
     /// When the declared port is tried again; `None` also until the first call of `retry` has set it.
     pub retry_at: Option<Timestamp>,
+    /// What becomes of clients that are to be dropped.
+    pub filtering: Filtering,
 }
 
 /// How a listener is served.

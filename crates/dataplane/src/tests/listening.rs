@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::{
-    listen::{accept, accept::Listening},
+    listen::{accept, accept::Listening, guard::Guarding},
     worker::{Worker, Workers},
 };
 
@@ -73,6 +73,7 @@ fn accepting_task_that_wakes_after_the_resume_ends_instead_of_spinning() {
             key: at(vip, PORT),
             bound: (vip, PORT).into(),
             fd: fd.clone(),
+            guarding: Guarding::default(),
         });
         let runtime = Builder::new_current_thread()
             .enable_all()
