@@ -2,22 +2,37 @@
 //! Owns the command line; each scenario is a module.
 
 mod backend;
+mod churn;
 mod client;
+mod compare;
 mod distribution;
+mod figure;
+mod load;
+mod provenance;
 mod reload;
+mod render;
 mod report;
+mod result;
+mod scenario;
+mod stage;
+mod stats;
+mod syscalls;
 mod target;
 mod udp;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "\
 Examples:
   loadtest distribution 127.0.0.1:30080                       3000 connections by NodePort, counted by pod
   loadtest distribution 127.96.12.34:80 -n 10000 -c 64 --pods 3
-  loadtest reload 127.96.0.77:8080 --folder ./k8s --edits 10000 --seconds 60 --pid $(pgrep -ox portico)";
+  loadtest reload 127.96.0.77:8080 --folder ./k8s --edits 10000 --seconds 60 --pid $(pgrep -ox portico)
+  loadtest list                                               scenarios that compare portico with others
+  loadtest run tcp-versus-haproxy                             exit 1: a promise is broken, 3: the machine was not quiet
+  loadtest render loadtest/results docs/performance.md        the page of all results";
 
 /// Load scenarios for portico: bounded, on loopback, with a verdict.
 #[derive(Debug, Parser)]
@@ -46,6 +61,12 @@ enum Scenario {
     Reload(reload::ReloadArgs),
     /// Send datagrams to an echo and back: exit 0 if none is lost
     Udp(udp::UdpArgs),
+    /// Measure portico and its peers by a scenario file, one beside the other, and write the result
+    Run(compare::RunArgs),
+    /// Make a page of results
+    Render(render::RenderArgs),
+    /// List the scenario files
+    List,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +109,12 @@ fn run() -> anyhow::Result<ExitCode> {
                 report.is_clean,
             )
         }
+        Scenario::Run(args) => return runtime.block_on(compared(args, cli.output)),
+        Scenario::Render(args) => {
+            println!("{} results", render::run(args)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Scenario::List => return list(),
     };
     match cli.output {
         Format::Text => print!("{text}"),
@@ -98,4 +125,37 @@ fn run() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Measures until it is done or somebody ends it: either way all that was started goes with the future.
+async fn compared(args: &compare::RunArgs, output: Format) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let result = tokio::select! {
+        result = compare::run(args) => result?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = hang_up.recv() => anyhow::bail!("hung up"),
+    };
+    match output {
+        Format::Text => print!("{}", render::text(&result)),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&result)?),
+    }
+    Ok(if result.summary.refused.is_some() {
+        ExitCode::from(3)
+    } else if result.summary.has_missed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn list() -> anyhow::Result<ExitCode> {
+    for scenario in scenario::all(&scenario::folder())? {
+        println!("{:<28} {}", scenario.name, scenario.about);
+        for bar in &scenario.bars {
+            println!("{:<28}   promise: {bar}", "");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -184,6 +184,7 @@ const CALLS: &[(&str, &[&str], &str)] = &[
             "crates/dataplane/src/clock.rs",
             "src/instance/lock.rs",
             "src/source/file/read.rs",
+            "loadtest/src/provenance.rs",
         ],
         "the wall clock is read in `clock` only, elsewhere `now` is an argument",
     ),

@@ -1,0 +1,432 @@
+//! `run SCENARIO`: rounds of measurements in alternating order. Owns the order, the warm-up, and what is measured around a
+//! load; what follows from it is `result`'s.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    churn,
+    figure::{Figure, Figures, number},
+    load::{self, Done},
+    provenance::{self, Machine, Provenance},
+    result::{RunResult, SCHEMA, Sample, Summary},
+    scenario::{self, Contestant, Load, Scenario},
+    stage::{self, Programs, Proxy, Stage, Usage},
+    stats, syscalls,
+};
+
+/// A stranger's address and backends, so that a fingerprint of a configuration is the same in each run.
+const PLACE: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+/// After many connections were opened, until they are looked at.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Arguments of the command.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of a scenario (see `list`), or a file
+    scenario: String,
+    /// Rounds, instead of the scenario's
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
+    /// Seconds of one measurement, instead of the scenario's
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Where the result goes [default: loadtest/results/NAME.json]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The program under test [default: `portico` beside this program]
+    #[arg(long, value_name = "FILE")]
+    portico: Option<PathBuf>,
+}
+
+impl RunArgs {
+    fn scenario(&self) -> anyhow::Result<Scenario> {
+        let mut scenario = Scenario::read(&scenario::file(&self.scenario))?;
+        scenario.rounds = self.rounds.unwrap_or(scenario.rounds);
+        scenario.seconds = self.seconds.unwrap_or(scenario.seconds);
+        ensure!(
+            (0.05..=60.0).contains(&scenario.seconds),
+            "--seconds is from 0.05 to 60"
+        );
+        Ok(scenario)
+    }
+
+    fn portico(&self) -> anyhow::Result<PathBuf> {
+        if let Some(portico) = &self.portico {
+            return Ok(portico.clone());
+        }
+        let here = std::env::current_exe().context("cannot find this program")?;
+        Ok(here.with_file_name("portico"))
+    }
+}
+
+/// Runs a scenario and writes its result.
+///
+/// # Errors
+/// Something cannot be started, or does not answer.
+pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<RunResult> {
+    let scenario = args.scenario()?;
+    let programs = Programs::find(&args.portico()?)?;
+    let result = measure(scenario, &programs).await?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        let folder = scenario::folder().with_file_name("results");
+        folder.join(format!("{}.json", result.scenario.name))
+    });
+    let text = serde_json::to_string_pretty(&result)?;
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&out, text + "\n").with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(result)
+}
+
+/// All rounds of a scenario.
+///
+/// # Errors
+/// Something cannot be started, or does not answer.
+pub(crate) async fn measure(scenario: Scenario, programs: &Programs) -> anyhow::Result<RunResult> {
+    raise_limit()?;
+    let (contestants, missing) = present(&scenario, programs);
+    let stage = Stage::new(&scenario, programs).await?;
+    let provenance = provenance(&scenario, programs, &stage);
+    let run = Run {
+        scenario: &scenario,
+        programs,
+        stage: &stage,
+    };
+    let mut samples = Vec::new();
+    for round in 1..=scenario.rounds {
+        for contestant in order(round, &contestants, scenario.control.is_some()) {
+            let sample = run
+                .sample(round, contestant)
+                .await
+                .with_context(|| format!("round {round}, {contestant}"))?;
+            eprintln!("{}", progress(&scenario, &sample));
+            samples.push(sample);
+        }
+    }
+    if scenario.figures.contains(&Figure::SyscallsPerRequest) {
+        run.syscalls(&contestants, &mut samples).await?;
+    }
+    let summary = Summary::new(&scenario, &samples);
+    Ok(RunResult {
+        schema: SCHEMA,
+        scenario,
+        provenance,
+        missing,
+        samples,
+        summary,
+    })
+}
+
+/// Descriptors up to the hard limit, which processes that are started here inherit.
+fn raise_limit() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of descriptors")
+}
+
+/// Who takes part, and why others do not.
+fn present(scenario: &Scenario, programs: &Programs) -> (Vec<Contestant>, Vec<String>) {
+    let mut present = Vec::new();
+    let mut missing = Vec::new();
+    for contestant in &scenario.contestants {
+        match stage::missing(*contestant, programs) {
+            Some(why) => missing.push(format!("{contestant}: {why}")),
+            None => present.push(*contestant),
+        }
+    }
+    for line in &missing {
+        eprintln!("left out: {line}");
+    }
+    (present, missing)
+}
+
+/// The order of a round: forth in odd ones, back in even ones, so that a drift of the machine meets all alike; the
+/// control comes first and last.
+fn order(round: u16, contestants: &[Contestant], has_control: bool) -> Vec<Contestant> {
+    let mut order = contestants.to_vec();
+    if round.is_multiple_of(2) {
+        order.reverse();
+    }
+    if has_control {
+        order.insert(0, Contestant::Direct);
+        order.push(Contestant::Direct);
+    }
+    order
+}
+
+fn progress(scenario: &Scenario, sample: &Sample) -> String {
+    let figures = scenario.figures.iter().filter_map(|figure| {
+        let value = sample.figures.get(figure)?;
+        Some(format!("{} {value:.2}", figure.name()))
+    });
+    let figures: Vec<String> = figures.collect();
+    let failures = if sample.failures.is_empty() {
+        String::new()
+    } else {
+        format!("  {:?}", sample.failures)
+    };
+    format!(
+        "{:>2}  {:<16} {}{failures}",
+        sample.round,
+        sample.contestant.to_string(),
+        figures.join("  ")
+    )
+}
+
+fn provenance(scenario: &Scenario, programs: &Programs, stage: &Stage) -> Provenance {
+    let has_wrk = matches!(scenario.load, Load::Requests { .. }) && programs.wrk.is_some();
+    let generator = if has_wrk {
+        "wrk, one thread"
+    } else {
+        "its own"
+    };
+    let backends = vec![PLACE; usize::from(scenario.backends)];
+    let configurations = scenario.contestants.iter().map(|contestant| {
+        let text = stage::configuration(*contestant, PLACE, &backends, scenario.threads);
+        (*contestant, provenance::hash(&text))
+    });
+    Provenance {
+        command: format!(
+            "cargo run --release -p loadtest -- run {} --rounds {} --seconds {}",
+            scenario.name, scenario.rounds, scenario.seconds
+        ),
+        began: provenance::now(),
+        rounds: scenario.rounds,
+        measured_ms: u64::try_from(time(scenario).as_millis()).unwrap_or(u64::MAX),
+        backends: stage.served_by(),
+        generator: generator.to_owned(),
+        machine: Machine::here(),
+        versions: programs.versions().into_iter().collect(),
+        configurations: configurations.collect(),
+    }
+}
+
+fn time(scenario: &Scenario) -> Duration {
+    Duration::from_secs_f64(scenario.seconds)
+}
+
+/// One run of a scenario.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    programs: &'a Programs,
+    stage: &'a Stage,
+}
+
+impl Run<'_> {
+    /// Starts a contestant, warms it up, measures it, and ends it.
+    async fn sample(&self, round: u16, contestant: Contestant) -> anyhow::Result<Sample> {
+        let proxy = self
+            .stage
+            .proxy(contestant, self.scenario, self.programs)
+            .await?;
+        let done = match &self.scenario.load {
+            Load::Idle { connections } => self.idle(&proxy, *connections).await?,
+            Load::Churn {
+                edits_per_second,
+                edits,
+                ..
+            } if contestant != Contestant::Direct => {
+                self.warm_up(&proxy).await?;
+                let plan = churn::plan(self.stage.addrs().len(), edits);
+                self.churn(&proxy, &plan, *edits_per_second).await?
+            }
+            _ => {
+                self.warm_up(&proxy).await?;
+                let before = proxy.usage()?;
+                let mut done = self.load(&proxy, time(self.scenario)).await?;
+                costs(&mut done, before, proxy.usage()?);
+                done
+            }
+        };
+        let mut figures = done.figures;
+        // Every load counts everything; a scenario keeps what it is about, and what its control needs.
+        figures.retain(|figure, _| {
+            self.scenario.figures.contains(figure) || self.scenario.control == Some(*figure)
+        });
+        for value in figures.values_mut() {
+            *value = stats::rounded(*value);
+        }
+        Ok(Sample {
+            round,
+            contestant,
+            figures,
+            failures: done.failures,
+            steps: done.steps,
+        })
+    }
+
+    async fn load(&self, proxy: &Proxy, time: Duration) -> anyhow::Result<Done> {
+        let wrk = self.programs.wrk.as_deref();
+        load::run(&self.scenario.load, proxy.target, time, wrk).await
+    }
+
+    /// The same for a tenth of the time; nothing of it counts. A sweep begins with one of its own.
+    async fn warm_up(&self, proxy: &Proxy) -> anyhow::Result<()> {
+        if !matches!(self.scenario.load, Load::Sweep { .. }) {
+            self.load(proxy, time(self.scenario) / 10).await?;
+        }
+        Ok(())
+    }
+
+    async fn churn(
+        &self,
+        proxy: &Proxy,
+        plan: &[Vec<usize>],
+        per_second: u16,
+    ) -> anyhow::Result<Done> {
+        let before = proxy.usage()?;
+        let until = Instant::now() + time(self.scenario);
+        let backends = self.stage.addrs();
+        let write = |served: &[usize]| {
+            let served: Vec<_> = served
+                .iter()
+                .filter_map(|number| backends.get(*number).copied())
+                .collect();
+            proxy.declare(&stage::manifests(proxy.target, &served, None))
+        };
+        let edits = churn::run(plan, per_second, until, write);
+        let (edits, done) = tokio::join!(edits, self.load(proxy, time(self.scenario)));
+        let mut done = done?;
+        done.figures.insert(Figure::Edits, number(edits?));
+        costs(&mut done, before, proxy.usage()?);
+        Ok(done)
+    }
+
+    /// Memory of a fresh process before and after, and what it does while nothing is sent.
+    async fn idle(&self, proxy: &Proxy, connections: u32) -> anyhow::Result<Done> {
+        // What the first connections make for all later ones is not the connections'.
+        drop(load::hold(proxy.target, 16).await?);
+        let before = proxy.usage()?;
+        let held = load::hold(proxy.target, connections).await?;
+        tokio::time::sleep(SETTLE).await;
+        let opened = proxy.usage()?;
+        tokio::time::sleep(time(self.scenario)).await;
+        let after = proxy.usage()?;
+        let open = u64::try_from(held.streams.len())?;
+        let mut figures = Figures::from([
+            (Figure::OpenConnections, number(open)),
+            (
+                Figure::Failed,
+                number(held.failures.values().copied().sum()),
+            ),
+        ]);
+        if let (Some(before), Some(opened), Some(after)) = (before, opened, after) {
+            let grown = number(opened.private_kib) - number(before.private_kib);
+            figures.insert(Figure::MemoryPerConnection, grown / number(open.max(1)));
+            let switches = after.switches.saturating_sub(opened.switches);
+            figures.insert(
+                Figure::WakeupsWhileIdle,
+                number(switches) / self.scenario.seconds,
+            );
+        }
+        Ok(Done {
+            connections: open,
+            elapsed: held.took,
+            figures,
+            failures: held.failures,
+            ..Done::default()
+        })
+    }
+
+    /// One run of each under strace, after all others; it stands in the last round.
+    async fn syscalls(
+        &self,
+        contestants: &[Contestant],
+        samples: &mut [Sample],
+    ) -> anyhow::Result<()> {
+        let Some(strace) = &self.programs.strace else {
+            eprintln!(
+                "left out: system calls: strace is not installed (Debian: apt-get install strace)"
+            );
+            return Ok(());
+        };
+        for contestant in contestants {
+            let proxy = self
+                .stage
+                .proxy(*contestant, self.scenario, self.programs)
+                .await?;
+            self.warm_up(&proxy).await?;
+            let work = self.load(&proxy, Duration::from_secs(1));
+            let (calls, done) = syscalls::count(strace, &proxy.pids()?, work).await?;
+            let last = samples.iter_mut().rfind(|s| s.contestant == *contestant);
+            if let Some(sample) = last.filter(|_| done.requests > 0) {
+                let figure = Figure::SyscallsPerRequest;
+                sample
+                    .figures
+                    .insert(figure, stats::rounded(calls / number(done.requests)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the proxy spent on what was done.
+fn costs(done: &mut Done, before: Option<Usage>, after: Option<Usage>) {
+    let Some((before, after)) = before.zip(after) else {
+        return;
+    };
+    let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+    let switches = after.switches.saturating_sub(before.switches);
+    if done.requests > 0 {
+        let requests = number(done.requests);
+        done.figures
+            .insert(Figure::CpuPerRequest, cpu * 1e6 / requests);
+        done.figures
+            .insert(Figure::SwitchesPerRequest, number(switches) / requests);
+    }
+    if done.connections > 0 {
+        let each = cpu * 1e6 / number(done.connections);
+        done.figures.insert(Figure::CpuPerConnection, each);
+    }
+    if done.bytes > 0 {
+        let each = cpu / (number(done.bytes) / 1e9);
+        done.figures.insert(Figure::CpuPerGigabyte, each);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_alternates_between_two_controls() {
+        use Contestant::{Direct, Haproxy, Portico};
+        let both = [Portico, Haproxy];
+        assert_eq!(order(1, &both, true), [Direct, Portico, Haproxy, Direct]);
+        assert_eq!(order(2, &both, true), [Direct, Haproxy, Portico, Direct]);
+        assert_eq!(order(2, &both, false), [Haproxy, Portico]);
+    }
+
+    #[test]
+    fn costs_are_by_what_was_done() {
+        let mut done = Done {
+            requests: 1000,
+            connections: 10,
+            ..Done::default()
+        };
+        let before = Usage::default();
+        let after = Usage {
+            cpu: Duration::from_millis(30),
+            switches: 500,
+            private_kib: 0,
+        };
+        costs(&mut done, Some(before), Some(after));
+        assert!((done.figures[&Figure::CpuPerRequest] - 30.0).abs() < 1e-9);
+        assert!((done.figures[&Figure::CpuPerConnection] - 3000.0).abs() < 1e-9);
+        let switches = done.figures.get(&Figure::SwitchesPerRequest);
+        assert_eq!(switches, Some(&0.5));
+        assert!(!done.figures.contains_key(&Figure::CpuPerGigabyte));
+    }
+}

@@ -1,0 +1,405 @@
+//! A scenario as data: what load goes through whom, what is measured, and what it must not exceed. Owns the form of the
+//! files and what makes one senseless; starts nothing.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{churn::Edit, figure::Figure};
+
+/// One file of `scenarios/`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scenario {
+    /// The file's name without its ending.
+    pub(crate) name: String,
+    /// What it tells, for the page.
+    pub(crate) about: String,
+    /// What is done.
+    pub(crate) load: Load,
+    /// How many backends.
+    pub(crate) backends: u8,
+    /// Threads or processes of each proxy.
+    #[serde(default = "two")]
+    pub(crate) threads: u8,
+    /// Who is compared.
+    pub(crate) contestants: Vec<Contestant>,
+    /// The figure of the client straight at a backend that must not move; without one there is no such client.
+    pub(crate) control: Option<Figure>,
+    /// What is shown, in this order.
+    pub(crate) figures: Vec<Figure>,
+    /// What is promised.
+    #[serde(default)]
+    pub(crate) bars: Vec<Bar>,
+    /// Rounds, unless the command line says otherwise.
+    #[serde(default = "five")]
+    pub(crate) rounds: u16,
+    /// Seconds of one measurement, unless the command line says otherwise.
+    #[serde(default = "three")]
+    pub(crate) seconds: f64,
+}
+
+const fn two() -> u8 {
+    2
+}
+
+const fn five() -> u16 {
+    5
+}
+
+const fn three() -> f64 {
+    3.0
+}
+
+/// What the clients do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    tag = "kind",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub(crate) enum Load {
+    /// Requests on connections that stay open, each as soon as the last is answered; by `wrk` where it is installed.
+    Requests {
+        /// Open connections.
+        connections: u16,
+    },
+    /// Connections with a number of requests each, one after the other; who answers is counted.
+    Sessions {
+        /// At a time.
+        clients: u16,
+        /// On one connection.
+        requests: u32,
+    },
+    /// One connection, as many bytes to the backend as go through; the backend says how many came.
+    Bulk {},
+    /// Connections that were used once and then stay open.
+    Idle {
+        /// As many, if the limit of descriptors allows.
+        connections: u32,
+    },
+    /// Requests at intended times, at rising shares of what goes through at most.
+    Sweep {
+        /// Open connections.
+        connections: u16,
+        /// Shares of the highest rate, in per cent, rising.
+        shares: Vec<u16>,
+        /// A rate holds if the 99th percentile is at most this.
+        limit_ms: u32,
+    },
+    /// Connections with one request while the manifests are edited.
+    Churn {
+        /// At a time.
+        clients: u16,
+        /// In a second.
+        edits_per_second: u16,
+        /// Again and again in this order.
+        edits: Vec<Edit>,
+    },
+}
+
+impl Load {
+    /// The figures that it gives.
+    fn gives(&self) -> &'static [Figure] {
+        use Figure as F;
+        match self {
+            Self::Requests { .. } => &[
+                F::CpuPerRequest,
+                F::SwitchesPerRequest,
+                F::SyscallsPerRequest,
+                F::RequestsPerSecond,
+                F::LatencyP50,
+                F::LatencyP99,
+                F::Failed,
+            ],
+            Self::Sessions { .. } => &[
+                F::CpuPerRequest,
+                F::CpuPerConnection,
+                F::SwitchesPerRequest,
+                F::RequestsPerSecond,
+                F::ConnectionsPerSecond,
+                F::LatencyP50,
+                F::LatencyP99,
+                F::Spread,
+                F::Unevenness,
+                F::Failed,
+            ],
+            Self::Bulk {} => &[F::CpuPerGigabyte, F::GigabytesPerSecond],
+            Self::Idle { .. } => &[
+                F::MemoryPerConnection,
+                F::WakeupsWhileIdle,
+                F::OpenConnections,
+                F::Failed,
+            ],
+            Self::Sweep { .. } => &[
+                F::RequestsPerSecond,
+                F::KneeRate,
+                F::LatencyP50AtHalfKnee,
+                F::LatencyP99AtHalfKnee,
+                F::GeneratorLag,
+                F::Failed,
+            ],
+            Self::Churn { .. } => &[
+                F::CpuPerConnection,
+                F::ConnectionsPerSecond,
+                F::LatencyP50,
+                F::LatencyP99,
+                F::Edits,
+                F::Failed,
+            ],
+        }
+    }
+}
+
+/// Who takes part. `Direct` is the control and stands in no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contestant {
+    /// The client straight at the first backend.
+    Direct,
+    /// This project.
+    Portico,
+    /// This project with `portico.dev/balance: random`.
+    PorticoRandom,
+    /// `HAProxy` in TCP mode.
+    Haproxy,
+    /// nginx's stream module.
+    Nginx,
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Portico => "portico",
+            Self::PorticoRandom => "portico, random",
+            Self::Haproxy => "HAProxy",
+            Self::Nginx => "nginx stream",
+        })
+    }
+}
+
+/// A promise: the median of a figure, or of its ratio in the same round, is within a bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Bar {
+    /// What.
+    pub(crate) figure: Figure,
+    /// Whose.
+    pub(crate) of: Contestant,
+    /// Relative to whom; without one the figure itself.
+    pub(crate) against: Option<Contestant>,
+    /// Upper bound.
+    pub(crate) at_most: Option<f64>,
+    /// Lower bound.
+    pub(crate) at_least: Option<f64>,
+}
+
+impl Bar {
+    /// Whether a value keeps it.
+    pub(crate) fn is_met(&self, value: f64) -> bool {
+        self.at_most.is_none_or(|bound| value <= bound)
+            && self.at_least.is_none_or(|bound| value >= bound)
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.figure.name(), self.of)?;
+        if let Some(against) = self.against {
+            write!(f, " against {against}")?;
+        }
+        if let Some(bound) = self.at_most {
+            write!(f, " <= {bound}")?;
+        }
+        if let Some(bound) = self.at_least {
+            write!(f, " >= {bound}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Scenario {
+    /// Reads a file and checks it.
+    ///
+    /// # Errors
+    /// It cannot be read, or says what cannot be.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the scenario {}", file.display()))?;
+        let scenario: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a scenario", file.display()))?;
+        scenario
+            .check()
+            .with_context(|| format!("{} makes no sense", file.display()))?;
+        ensure!(
+            file.file_stem()
+                .is_some_and(|stem| stem == scenario.name.as_str()),
+            "{} is named '{}' inside",
+            file.display(),
+            scenario.name
+        );
+        Ok(scenario)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.backends > 0, "there is no backend");
+        ensure!(self.threads > 0, "a proxy without threads does nothing");
+        ensure!(
+            (1..=100).contains(&self.rounds) && (0.05..=60.0).contains(&self.seconds),
+            "1 to 100 rounds of 0.05 to 60 seconds"
+        );
+        ensure!(
+            !self.contestants.is_empty() && !self.contestants.contains(&Contestant::Direct),
+            "contestants are proxies; the direct control comes by itself"
+        );
+        let given = self.load.gives();
+        let used = self.figures.iter().chain(&self.control);
+        if let Some(figure) = used.into_iter().find(|figure| !given.contains(figure)) {
+            bail!("this load does not give {}", figure.name());
+        }
+        if let Some(control) = self.control.filter(|control| control.is_of_the_proxy()) {
+            bail!("{} cannot be had without a proxy", control.name());
+        }
+        for bar in &self.bars {
+            ensure!(
+                self.figures.contains(&bar.figure),
+                "'{bar}' is about a figure that is not shown"
+            );
+            ensure!(
+                bar.at_most.is_some() != bar.at_least.is_some(),
+                "'{bar}' needs one bound"
+            );
+            let mut named = std::iter::once(bar.of).chain(bar.against);
+            ensure!(
+                named.all(|who| who == Contestant::Direct || self.contestants.contains(&who)),
+                "'{bar}' is about somebody who does not take part"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Where the files are: beside this package's sources.
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+/// The file of a name, or the file itself.
+pub(crate) fn file(name: &str) -> PathBuf {
+    if Path::new(name).extension().is_some() {
+        return name.into();
+    }
+    folder().join(format!("{name}.json"))
+}
+
+/// All scenarios of a folder, by name.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(crate) fn all(folder: &Path) -> anyhow::Result<Vec<Scenario>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|file| file.extension().is_some_and(|ending| ending == "json"))
+        .collect();
+    files.sort();
+    files.iter().map(|file| Scenario::read(file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(edit: impl FnOnce(&mut Scenario), message: &str) {
+        let mut scenario = Scenario::read(&file("tcp-versus-haproxy")).unwrap();
+        edit(&mut scenario);
+        let error = scenario.check().unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[test]
+    fn scenario_files_all_parse_and_make_sense() {
+        let names: Vec<String> = all(&folder())
+            .unwrap()
+            .into_iter()
+            .map(|s| s.name)
+            .collect();
+        for name in [
+            "bulk",
+            "churn",
+            "connect-rate",
+            "even-keepalive",
+            "even-tcp",
+            "idle-connections",
+            "random-against-round-robin",
+            "rate-sweep",
+            "tcp-versus-haproxy",
+            "tcp-versus-nginx",
+        ] {
+            assert!(names.iter().any(|have| have == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn scenario_with_a_figure_that_its_load_does_not_give_is_refused() {
+        check(
+            |scenario| scenario.figures.push(Figure::Spread),
+            "does not give spread",
+        );
+    }
+
+    #[test]
+    fn scenario_with_a_bar_without_one_bound_is_refused() {
+        check(
+            |scenario| scenario.bars[0].at_most = None,
+            "needs one bound",
+        );
+    }
+
+    #[test]
+    fn scenario_with_a_bar_about_a_stranger_is_refused() {
+        check(
+            |scenario| scenario.bars[0].against = Some(Contestant::PorticoRandom),
+            "does not take part",
+        );
+    }
+
+    #[test]
+    fn scenario_with_a_control_of_the_proxy_is_refused() {
+        check(
+            |scenario| scenario.control = Some(Figure::CpuPerRequest),
+            "without a proxy",
+        );
+    }
+
+    #[test]
+    fn scenario_with_an_unknown_field_is_refused() {
+        let text = std::fs::read_to_string(file("bulk")).unwrap();
+        let text = text.replacen("\"about\"", "\"abuot\"", 1);
+        let error = serde_json::from_str::<Scenario>(&text).unwrap_err();
+        assert!(error.to_string().contains("abuot"), "{error}");
+    }
+
+    #[test]
+    fn bar_is_met_up_to_its_bound() {
+        let bar = Bar {
+            figure: Figure::CpuPerRequest,
+            of: Contestant::Portico,
+            against: Some(Contestant::Haproxy),
+            at_most: Some(1.0),
+            at_least: None,
+        };
+        assert!(bar.is_met(1.0) && !bar.is_met(1.01));
+        assert_eq!(
+            bar.to_string(),
+            "cpu-per-request of portico against HAProxy <= 1"
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! What a measurement stands on: backends and, in front of them, one proxy, each with its own ports on loopback. Owns
+//! their order and their end: whatever way the value goes, nothing it started is left.
+
+mod configuration;
+mod process;
+mod programs;
+mod usage;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+
+pub(crate) use configuration::{manifests, of as configuration};
+pub(crate) use programs::{Programs, missing};
+pub(crate) use usage::Usage;
+
+use crate::{
+    backend::{Backends, Sinks},
+    client,
+    load::bulk,
+    scenario::{Contestant, Load, Scenario},
+};
+use process::Running;
+
+/// Patience with what was started.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Backends of one run.
+pub(crate) struct Stage {
+    // The order matters: what writes into the folder ends before it goes.
+    backends: Servers,
+    addrs: Vec<SocketAddr>,
+    folder: TempDir,
+}
+
+/// What runs behind the proxies; each ends with its value.
+enum Servers {
+    Nginx(Vec<Running>),
+    Own(Backends),
+    Sinks(Sinks),
+}
+
+impl Stage {
+    /// Starts the backends of a scenario: nginx where it is installed, else servers of our own.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub(crate) async fn new(scenario: &Scenario, programs: &Programs) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("loadtest-").context("cannot make a folder")?;
+        let count = usize::from(scenario.backends);
+        let (backends, addrs) = if matches!(scenario.load, Load::Bulk {}) {
+            let sinks = Sinks::start(count).await?;
+            let addrs = sinks.addrs().to_vec();
+            (Servers::Sinks(sinks), addrs)
+        } else if let Some(nginx) = &programs.nginx {
+            let (running, addrs) = nginx_backends(nginx, folder.path(), count)?;
+            (Servers::Nginx(running), addrs)
+        } else {
+            let own = Backends::start(count).await?;
+            let addrs = own.addrs().to_vec();
+            (Servers::Own(own), addrs)
+        };
+        let stage = Self {
+            backends,
+            addrs,
+            folder,
+        };
+        for addr in &stage.addrs {
+            stage.answer(*addr, None).await?;
+        }
+        Ok(stage)
+    }
+
+    /// What answers in the backends, for the record.
+    pub(crate) fn served_by(&self) -> String {
+        match &self.backends {
+            Servers::Nginx(running) => format!("nginx, {} of one process", running.len()),
+            Servers::Own(own) => format!("its own HTTP, {}", own.addrs().len()),
+            Servers::Sinks(sinks) => format!("its own, {} that count bytes", sinks.addrs().len()),
+        }
+    }
+
+    /// Where the backends are.
+    pub(crate) fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let file = self.path().join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Starts a proxy before the backends and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not start, or ends, or does not answer.
+    pub(crate) async fn proxy(
+        &self,
+        contestant: Contestant,
+        scenario: &Scenario,
+        programs: &Programs,
+    ) -> anyhow::Result<Proxy> {
+        let target = target(contestant)?;
+        let text = configuration(contestant, target, &self.addrs, scenario.threads);
+        let (process, manifest) = match contestant {
+            Contestant::Direct => (None, None),
+            Contestant::Haproxy => {
+                let file = self.write("haproxy.cfg", &text)?;
+                (Some(programs.haproxy(&file, self.path())?), None)
+            }
+            Contestant::Nginx => {
+                let file = self.write("stream.conf", &text)?;
+                (Some(programs.stream(&file, self.path())?), None)
+            }
+            Contestant::Portico | Contestant::PorticoRandom => {
+                let manifests = programs::portico_folders(self.path())?;
+                let manifest = manifests.join("service.yaml");
+                std::fs::write(&manifest, &text).context("cannot write the manifests")?;
+                let process = programs.portico(self.path(), target, scenario.threads)?;
+                (Some(process), Some(manifest))
+            }
+        };
+        let target = match contestant {
+            Contestant::Direct => *self.addrs.first().context("there is no backend")?,
+            _ => target,
+        };
+        let mut proxy = Proxy {
+            target,
+            process,
+            manifest,
+        };
+        self.answer(target, proxy.process.as_mut()).await?;
+        Ok(proxy)
+    }
+
+    /// Waits for the first answer.
+    async fn answer(
+        &self,
+        addr: SocketAddr,
+        mut process: Option<&mut Running>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = match self.backends {
+                Servers::Sinks(_) => bulk::probe(addr).await,
+                _ => client::ask(addr, PATIENCE).await.map(|_| ()),
+            };
+            let Err(failure) = answer else { return Ok(()) };
+            if let Some(process) = &mut process {
+                process.check()?;
+            }
+            if Instant::now() > deadline {
+                let log = process
+                    .map(|process| process.log_tail())
+                    .unwrap_or_default();
+                bail!("nobody answers at {addr}: {failure}\n{log}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn nginx_backends(
+    nginx: &Path,
+    folder: &Path,
+    count: usize,
+) -> anyhow::Result<(Vec<Running>, Vec<SocketAddr>)> {
+    let mut running = Vec::new();
+    let mut addrs = Vec::new();
+    for number in 0..count {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let name = format!("backend-{number}");
+        let file = folder.join(format!("{name}.conf"));
+        std::fs::write(&file, configuration::backend(number, addr.port()))?;
+        running.push(programs::nginx(nginx, &file, folder, &name)?);
+        addrs.push(addr);
+    }
+    Ok((running, addrs))
+}
+
+/// A proxy that answers, or the first backend itself. Ends with the value.
+pub(crate) struct Proxy {
+    /// Where clients connect.
+    pub(crate) target: SocketAddr,
+    process: Option<Running>,
+    manifest: Option<PathBuf>,
+}
+
+impl Proxy {
+    /// What its processes have used; `None` without a proxy.
+    ///
+    /// # Errors
+    /// They cannot be seen.
+    pub(crate) fn usage(&self) -> anyhow::Result<Option<Usage>> {
+        let process = self.process.as_ref();
+        process
+            .map(|process| Usage::of_group(process.group()))
+            .transpose()
+    }
+
+    /// Its processes.
+    pub(crate) fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        let process = self.process.as_ref();
+        process.map_or(Ok(Vec::new()), |process| usage::pids(process.group()))
+    }
+
+    /// Declares other backends; of portico only.
+    ///
+    /// # Errors
+    /// The manifest cannot be written, or there is none.
+    pub(crate) fn declare(&self, text: &str) -> anyhow::Result<()> {
+        let manifest = self
+            .manifest
+            .as_ref()
+            .context("only portico has manifests")?;
+        let temporary = manifest.with_extension("new");
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(&temporary, manifest)?;
+        Ok(())
+    }
+}
+
+/// Where a proxy listens. portico's range is one that no default touches, by process, so that two runs do not meet.
+fn target(contestant: Contestant) -> anyhow::Result<SocketAddr> {
+    let port = free_port()?;
+    Ok(match contestant {
+        Contestant::Portico | Contestant::PorticoRandom => {
+            let second = 130 + u8::try_from(std::process::id() % 100)?;
+            SocketAddr::from(([127, second, 0, 7], port))
+        }
+        _ => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    })
+}
+
+/// A port that is free on 127.0.0.1 now, below the ports of outgoing connections (ip(7), `ip_local_port_range`) and the
+/// node ports; each is given once.
+fn free_port() -> anyhow::Result<u16> {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 9_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(COUNT))?;
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Relaxed) % COUNT) % COUNT;
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {FIRST} on")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What each program is told: the same backends, the same number of threads, no logs. Pure texts.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use crate::scenario::Contestant;
+
+/// Connections that a peer may hold: what half of the descriptors give, less its own.
+pub(crate) fn most_connections() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let descriptors = limit.current.unwrap_or(1 << 20);
+    (descriptors.saturating_sub(500) / 2).clamp(100, 100_000)
+}
+
+/// The configuration of a contestant; empty for none.
+pub(crate) fn of(
+    contestant: Contestant,
+    target: SocketAddr,
+    backends: &[SocketAddr],
+    threads: u8,
+) -> String {
+    match contestant {
+        Contestant::Direct => String::new(),
+        Contestant::Portico => manifests(target, backends, None),
+        Contestant::PorticoRandom => manifests(target, backends, Some("random")),
+        Contestant::Haproxy => haproxy(target, backends, threads),
+        Contestant::Nginx => stream(target, backends, threads),
+    }
+}
+
+/// A Service and a slice for each backend.
+pub(crate) fn manifests(
+    target: SocketAddr,
+    backends: &[SocketAddr],
+    balance: Option<&str>,
+) -> String {
+    let mut text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: loadtest\n".to_owned();
+    if let Some(balance) = balance {
+        let _ = writeln!(text, "  annotations:\n    portico.dev/balance: {balance}");
+    }
+    let _ = writeln!(
+        text,
+        "spec:\n  clusterIP: {}\n  ports:\n    - port: {}",
+        target.ip(),
+        target.port()
+    );
+    for (number, backend) in backends.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: loadtest-{number}\n  \
+             labels:\n    kubernetes.io/service-name: loadtest\naddressType: IPv4\nports:\n  - port: {}\n\
+             endpoints:\n  - addresses: [\"{}\"]",
+            backend.port(),
+            backend.ip()
+        );
+    }
+    text
+}
+
+fn haproxy(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+    let mut text = format!(
+        "global\n  nbthread {threads}\n  maxconn {}\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  \
+         timeout server 1h\nfrontend front\n  bind {target}\n  default_backend back\nbackend back\n  balance roundrobin\n",
+        most_connections()
+    );
+    for (number, backend) in backends.iter().enumerate() {
+        let _ = writeln!(text, "  server s{number} {backend}");
+    }
+    text
+}
+
+/// With a zone, so that all its processes share one round robin, as the others' threads do.
+fn stream(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+    let mut text = format!(
+        "worker_processes {threads};\nerror_log stderr error;\nworker_rlimit_nofile {};\nevents {{ worker_connections {}; }}\n\
+         stream {{\n  upstream back {{\n    zone back 64k;\n",
+        most_connections() * 2 + 500,
+        most_connections() * 2
+    );
+    for backend in backends {
+        let _ = writeln!(text, "    server {backend};");
+    }
+    let _ = writeln!(
+        text,
+        "  }}\n  server {{\n    listen {target} backlog=4096;\n    proxy_connect_timeout 1s;\n    proxy_timeout 1h;\n    \
+         proxy_pass back;\n  }}\n}}"
+    );
+    text
+}
+
+/// An HTTP server that answers with its name.
+pub(super) fn backend(number: usize, port: u16) -> String {
+    format!(
+        "worker_processes 1;\nerror_log stderr error;\nworker_rlimit_nofile {0};\nevents {{ worker_connections {0}; }}\n\
+         http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 1h;\n  \
+         client_header_timeout 1h;\n  default_type text/plain;\n  server {{\n    listen 127.0.0.1:{port} backlog=4096;\n    \
+         location / {{ return 200 \"backend-{number}\\n\"; }}\n  }}\n}}\n",
+        most_connections() * 2
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_of_everybody_names_every_backend_and_the_target() {
+        let target: SocketAddr = "127.0.0.1:20001".parse().unwrap();
+        let backends: Vec<SocketAddr> = vec![
+            "127.0.0.1:20002".parse().unwrap(),
+            "127.0.0.1:20003".parse().unwrap(),
+        ];
+        for contestant in [
+            Contestant::Portico,
+            Contestant::PorticoRandom,
+            Contestant::Haproxy,
+            Contestant::Nginx,
+        ] {
+            let text = of(contestant, target, &backends, 2);
+            for port in ["20001", "20002", "20003"] {
+                assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn configuration_of_random_differs_by_the_annotation_alone() {
+        let target: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let even = of(Contestant::Portico, target, &[target], 2);
+        let random = of(Contestant::PorticoRandom, target, &[target], 2);
+        let annotation = "  annotations:\n    portico.dev/balance: random\n";
+        assert_eq!(random.replace(annotation, ""), even);
+    }
+}

@@ -1,0 +1,224 @@
+//! The programs that take part: where they are, their versions, how each is started. Owns what is said of a missing one.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+
+use super::{free_port, process::Running};
+use crate::scenario::Contestant;
+
+/// Where nginx packages put the stream module when it is not built in.
+const STREAM_MODULES: [&str; 3] = [
+    "/usr/lib/nginx/modules/ngx_stream_module.so",
+    "/usr/lib64/nginx/modules/ngx_stream_module.so",
+    "/etc/nginx/modules/ngx_stream_module.so",
+];
+
+/// What is installed.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// The program under test.
+    pub(crate) portico: PathBuf,
+    /// `haproxy`.
+    pub(crate) haproxy: Option<PathBuf>,
+    /// `nginx`, also for backends.
+    pub(crate) nginx: Option<PathBuf>,
+    /// The load generator.
+    pub(crate) wrk: Option<PathBuf>,
+    /// Counts system calls.
+    pub(crate) strace: Option<PathBuf>,
+    stream: Stream,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stream {
+    BuiltIn,
+    Module(&'static str),
+    Missing,
+}
+
+impl Programs {
+    /// Looks for them in `PATH` and where systems keep servers.
+    ///
+    /// # Errors
+    /// There is no portico at `portico`.
+    pub(crate) fn find(portico: &Path) -> anyhow::Result<Self> {
+        ensure!(
+            portico.is_file(),
+            "no portico at {}: `cargo build --release` builds it, --portico says where it is",
+            portico.display()
+        );
+        let nginx = which("nginx");
+        let stream = nginx.as_deref().map_or(Stream::Missing, stream);
+        Ok(Self {
+            portico: portico.to_owned(),
+            haproxy: which("haproxy"),
+            nginx,
+            wrk: which("wrk"),
+            strace: which("strace"),
+            stream,
+        })
+    }
+
+    /// First lines of what they say of their version, by name.
+    pub(crate) fn versions(&self) -> Vec<(String, String)> {
+        let programs = [
+            ("portico", Some(&self.portico), "--version"),
+            ("haproxy", self.haproxy.as_ref(), "-v"),
+            ("nginx", self.nginx.as_ref(), "-v"),
+            ("wrk", self.wrk.as_ref(), "-v"),
+        ];
+        let versions = programs
+            .into_iter()
+            .filter_map(|(name, program, flag)| Some((name.to_owned(), version(program?, flag)?)));
+        versions.collect()
+    }
+
+    pub(super) fn haproxy(&self, file: &Path, folder: &Path) -> anyhow::Result<Running> {
+        let program = self.haproxy.as_ref().context("haproxy is not installed")?;
+        let mut command = Command::new(program);
+        command.arg("-db").arg("-f").arg(file);
+        Running::start(&mut command, &folder.join("haproxy.log"))
+    }
+
+    pub(super) fn stream(&self, file: &Path, folder: &Path) -> anyhow::Result<Running> {
+        let program = self.nginx.as_ref().context("nginx is not installed")?;
+        if let Stream::Module(module) = self.stream {
+            let text = fs::read_to_string(file)?;
+            fs::write(file, format!("load_module {module};\n{text}"))?;
+        }
+        nginx(program, file, folder, "stream")
+    }
+
+    /// `portico up` with folders, ranges and an instance of its own, and none of the user's settings.
+    pub(super) fn portico(
+        &self,
+        folder: &Path,
+        target: SocketAddr,
+        threads: u8,
+    ) -> anyhow::Result<Running> {
+        let std::net::IpAddr::V4(ip) = target.ip() else {
+            anyhow::bail!("{target} is not IPv4");
+        };
+        let [first, second, ..] = ip.octets();
+        let own = |third: u8| format!("{first}.{second}.{third}.0/24");
+        let mut command = Command::new(&self.portico);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PORTICO_") {
+                command.env_remove(name);
+            }
+        }
+        let settings = folder.join("settings.yaml");
+        fs::write(&settings, "")?;
+        command
+            .arg("up")
+            .arg(folder.join("manifests"))
+            .args(["--instance", &format!("loadtest-{}", std::process::id())])
+            .arg("--state-dir")
+            .arg(folder.join("state"))
+            .arg("--runtime-dir")
+            .arg(folder.join("run"))
+            .arg("--settings")
+            .arg(settings)
+            .args(["--service-cidr", &own(0)])
+            .args(["--loadbalancer-cidr", &own(1)])
+            .args(["--pod-cidr", &own(2)])
+            .args(["--dns-listen", &format!("127.0.0.1:{}", free_port()?)])
+            .args(["--workers", &threads.to_string()])
+            .args(["--drain-timeout", "100ms"])
+            .args(["--log-level", "warn"]);
+        Running::start(&mut command, &folder.join("portico.log"))
+    }
+}
+
+/// The folders of a portico: manifests, state and sockets, the latter only for us. Those of an earlier start go.
+pub(super) fn portico_folders(folder: &Path) -> anyhow::Result<PathBuf> {
+    for name in ["manifests", "state", "run"] {
+        let path = folder.join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    Ok(folder.join("manifests"))
+}
+
+/// nginx in the foreground with a file of its own and nothing of the system's.
+pub(super) fn nginx(
+    program: &Path,
+    file: &Path,
+    folder: &Path,
+    name: &str,
+) -> anyhow::Result<Running> {
+    let pid = folder.join(format!("{name}.pid"));
+    let mut command = Command::new(program);
+    command
+        .arg("-p")
+        .arg(folder)
+        .arg("-c")
+        .arg(file)
+        .arg("-g")
+        .arg(format!("daemon off; pid {};", pid.display()));
+    Running::start(&mut command, &folder.join(format!("{name}.log")))
+}
+
+/// What a contestant lacks, with how to get it; `None` if it can take part.
+pub(crate) fn missing(contestant: Contestant, programs: &Programs) -> Option<&'static str> {
+    match contestant {
+        Contestant::Haproxy if programs.haproxy.is_none() => {
+            Some("haproxy is not installed (Debian: apt-get install haproxy)")
+        }
+        Contestant::Nginx if programs.stream == Stream::Missing => Some(
+            "nginx with its stream module is not installed (Debian: apt-get install nginx libnginx-mod-stream)",
+        ),
+        _ => None,
+    }
+}
+
+fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
+fn stream(nginx: &Path) -> Stream {
+    let options = said(nginx, "-V").unwrap_or_default();
+    if options
+        .split_whitespace()
+        .any(|option| option == "--with-stream")
+    {
+        return Stream::BuiltIn;
+    }
+    let found = STREAM_MODULES
+        .into_iter()
+        .find(|file| Path::new(file).is_file());
+    found.map_or(Stream::Missing, Stream::Module)
+}
+
+fn version(program: &Path, flag: &str) -> Option<String> {
+    let text = said(program, flag)?;
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    // Addresses and copyright notices say nothing here.
+    let line = line.split(" - http").next()?.split(" Copyright").next()?;
+    Some(line.trim().to_owned())
+}
+
+fn said(program: &Path, flag: &str) -> Option<String> {
+    let output = Command::new(program)
+        .arg(flag)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).into_owned())
+}

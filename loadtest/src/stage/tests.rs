@@ -1,0 +1,73 @@
+//! What a stage starts ends with it.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::*;
+use crate::{compare, figure::Figure};
+
+/// Processes whose arguments name a folder of a stage, and that this program started.
+fn started() -> BTreeSet<String> {
+    let mine = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let behind = stat.rsplit_once(')').map(|(_, behind)| behind.to_owned());
+        let parent = behind.and_then(|behind| behind.split(' ').nth(2).map(str::to_owned));
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        parent == Some(mine.clone()) && String::from_utf8_lossy(&arguments).contains("/loadtest-")
+    })
+    .collect()
+}
+
+fn scenario(name: &str) -> Scenario {
+    let mut scenario = Scenario::read(&crate::scenario::file(name)).unwrap();
+    scenario.rounds = 1;
+    scenario.seconds = 0.1;
+    scenario
+}
+
+/// The program of the same build, if there is one: a test of this package alone does not build it.
+fn programs() -> Option<Programs> {
+    let here = std::env::current_exe().unwrap();
+    let portico = here
+        .parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("portico");
+    Programs::find(&portico).ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stage_of_a_short_run_measures_and_leaves_no_process() {
+    let Some(programs) = programs() else {
+        eprintln!("skipped: `cargo build` has not built portico beside this test");
+        return;
+    };
+    let mut scenario = scenario("even-tcp");
+    scenario.contestants = vec![Contestant::Portico];
+    scenario.bars.clear();
+    let result = compare::measure(scenario, &programs).await.unwrap();
+    let portico = &result.summary.medians[&Contestant::Portico];
+    assert!(portico[&Figure::ConnectionsPerSecond].median > 0.0);
+    assert!(portico[&Figure::Spread].median <= 1.0, "{result:?}");
+    assert!(portico[&Figure::Failed].median < 1.0, "{result:?}");
+    assert_eq!(started(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn running_group_ends_with_the_value_children_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "sleep 300 & sleep 300"]);
+    let running = Running::start(&mut command, &folder.path().join("log")).unwrap();
+    let group = running.group();
+    assert!(!usage::pids(group).unwrap().is_empty());
+    drop(running);
+    // The kernel needs a moment for what is not our child.
+    let deadline = Instant::now() + PATIENCE;
+    while usage::pids(group).is_ok() {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}
