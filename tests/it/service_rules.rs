@@ -82,7 +82,7 @@ fn is_reset(outcome: &std::io::Result<String>) -> bool {
     })
 }
 
-fn service<'s>(status: &'s Status, name: &str) -> &'s ServiceStatus {
+pub(crate) fn service<'s>(status: &'s Status, name: &str) -> &'s ServiceStatus {
     status
         .services
         .iter()
@@ -167,7 +167,7 @@ fn source_ranges_everywhere_guard_node_ports_too() {
 }
 
 /// Status line, headers in lower case and body of a health check.
-fn ask_health(port: u16) -> (String, String, String) {
+pub(crate) fn ask_health(port: u16) -> (String, String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
