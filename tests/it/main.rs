@@ -20,6 +20,7 @@ mod bench;
 mod cli;
 mod completion;
 mod config;
+mod conformance;
 mod demo;
 mod explain;
 mod first_minute;

@@ -19,7 +19,7 @@ fn question(name: &str, record_type: RecordType) -> Message {
     message
 }
 
-fn ask_udp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
+pub(crate) fn ask_udp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(server).unwrap();
@@ -31,7 +31,7 @@ fn ask_udp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
     Message::from_vec(&answer[..length]).unwrap()
 }
 
-fn ask_tcp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
+pub(crate) fn ask_tcp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let query = question(name, record_type).to_vec().unwrap();
@@ -47,7 +47,7 @@ fn ask_tcp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
 }
 
 /// Addresses in an answer, sorted.
-fn addresses(message: &Message) -> Vec<Ipv4Addr> {
+pub(crate) fn addresses(message: &Message) -> Vec<Ipv4Addr> {
     let mut found: Vec<Ipv4Addr> = message
         .answers
         .iter()

@@ -42,9 +42,9 @@ const OPEN_PER_THREAD: usize = 25;
 
 /// What clients saw.
 #[derive(Default)]
-struct Seen {
-    answered: AtomicUsize,
-    lost: AtomicUsize,
+pub(crate) struct Seen {
+    pub(crate) answered: AtomicUsize,
+    pub(crate) lost: AtomicUsize,
 }
 
 impl Seen {
@@ -122,7 +122,7 @@ fn keep_asking(web: SocketAddr, stop: &AtomicBool, seen: &Seen) {
 }
 
 /// Connections of one request each until told to stop.
-fn keep_connecting(web: SocketAddr, stop: &AtomicBool, seen: &Seen) {
+pub(crate) fn keep_connecting(web: SocketAddr, stop: &AtomicBool, seen: &Seen) {
     while !stop.load(SeqCst) {
         let answer = get(web).and_then(|body| {
             if body.starts_with("web-") {

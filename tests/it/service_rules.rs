@@ -129,7 +129,7 @@ fn assert_dropped(program: &Program, source: &str, door: SocketAddr) {
     assert!(!is_answered(&client), "{source} to {door}");
 }
 
-fn service<'s>(status: &'s Status, name: &str) -> &'s ServiceStatus {
+pub(crate) fn service<'s>(status: &'s Status, name: &str) -> &'s ServiceStatus {
     status
         .services
         .iter()
@@ -241,7 +241,7 @@ fn internal_policy_without_a_local_endpoint_drops_and_follows_edits() {
 }
 
 /// Status line, headers in lower case and body of a health check.
-fn ask_health(port: u16) -> (String, String, String) {
+pub(crate) fn ask_health(port: u16) -> (String, String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream

@@ -1,5 +1,8 @@
 //! What the tests share: namespaces, the program as a child process, clients. Owns no assertion about the program.
 
+pub(crate) mod backend;
+pub(crate) mod client;
+pub(crate) mod host;
 pub(crate) mod namespace;
 pub(crate) mod program;
 

@@ -41,7 +41,7 @@ spec:
           ports: [{containerPort: 9000, protocol: UDP}, {containerPort: 9000, protocol: TCP}]
 ";
 
-fn client(to: SocketAddr) -> UdpSocket {
+pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(to).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -49,7 +49,7 @@ fn client(to: SocketAddr) -> UdpSocket {
 }
 
 /// Connected: only an answer from the address that was asked is heard.
-fn ask(socket: &UdpSocket) -> Result<String> {
+pub(crate) fn ask(socket: &UdpSocket) -> Result<String> {
     socket.send(b"who?")?;
     let mut bytes = [0; 256];
     let length = socket.recv(&mut bytes)?;

@@ -1,6 +1,7 @@
 //! The project's own commands. Owns what `cargo xtask NAME` means; a check that compilers and linters can do
 //! belongs to them, not here.
 
+mod conformance;
 mod steps;
 mod tidy;
 
@@ -19,7 +20,9 @@ Usage: cargo xtask COMMAND
 
   test [ARGS]   every test of the workspace; ARGS go to `cargo test`
   tidy          the house rules that no linter knows
-  ci            format, lints, tidy, tests, docs, release build, and the release build's proof of itself";
+  conformance   runs the tests of Kubernetes' demands and writes docs/conformance.md; with --check only compares it with
+                the tests that there are
+  ci            format, lints, tidy, tests, conformance, docs, release build, and the release build's proof of itself";
 
 fn main() -> ExitCode {
     match run() {
@@ -39,6 +42,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match command.to_string_lossy().as_ref() {
         "test" => steps::run_all(vec![steps::test(&root, &rest)]),
         "tidy" => steps::run_all(vec![tidy_step(&root)]),
+        "conformance" => steps::run_all(vec![conformance_step(&root, &rest)?]),
         "ci" => steps::run_all(ci(&root)),
         "" | "-h" | "--help" | "help" => {
             println!("{USAGE}");
@@ -71,6 +75,25 @@ fn tidy_step(root: &Path) -> Step {
     Step::check("tidy", move || tidy::run(&root))
 }
 
+/// Writes the document, or with `--check` compares it.
+fn conformance_step(root: &Path, arguments: &[OsString]) -> anyhow::Result<Step> {
+    match arguments {
+        [] => {
+            let root = root.to_owned();
+            Ok(Step::check("conformance", move || {
+                conformance::write(&root)
+            }))
+        }
+        [only] if only == "--check" => Ok(conformance_check(root)),
+        _ => bail!("conformance takes --check or nothing\n\n{USAGE}"),
+    }
+}
+
+fn conformance_check(root: &Path) -> Step {
+    let root = root.to_owned();
+    Step::check("conformance", move || conformance::check(&root))
+}
+
 /// Everything that must hold before a change is good, cheapest first.
 fn ci(root: &Path) -> Vec<Step> {
     vec![
@@ -89,6 +112,7 @@ fn ci(root: &Path) -> Vec<Step> {
             ],
         ),
         steps::test(root, &[]),
+        conformance_check(root),
         steps::cargo(root, "docs", &["doc", "--workspace", "--no-deps"])
             .with_env("RUSTDOCFLAGS", "-D warnings"),
         steps::cargo(root, "release build", &["build", "--release"]),

@@ -45,14 +45,17 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
         }
     };
-    let status = Command::new("unshare")
+    let inside = Command::new("unshare")
         .args(["-Urn", "--", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} failed in its namespace");
+    // By the runner's own streams: it shows what belongs to a test that fails, and nothing comes between its lines.
+    print!("{}", String::from_utf8_lossy(&inside.stdout));
+    eprint!("{}", String::from_utf8_lossy(&inside.stderr));
+    assert!(inside.status.success(), "{test} failed in its namespace");
     false
 }
 

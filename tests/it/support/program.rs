@@ -16,6 +16,7 @@ use super::PATIENCE;
 /// A running program and its folders.
 pub(crate) struct Program {
     child: Child,
+    args: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -27,15 +28,25 @@ impl Program {
         for (name, text) in files {
             std::fs::write(folder.path().join("manifests").join(name), text).unwrap();
         }
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self::start(args, folder)
+    }
+
+    /// The program again, after its end, with the same folders.
+    pub(crate) fn restart(&mut self) {
+        self.signal("TERM");
+        self.ended();
+        let empty = tempfile::tempdir().unwrap();
+        let folder = std::mem::replace(&mut self.folder, empty);
+        *self = Self::start(std::mem::take(&mut self.args), folder);
+    }
+
+    fn start(args: Vec<String>, folder: tempfile::TempDir) -> Self {
         let mut command = portico(folder.path());
         command
             .arg("up")
-            .args(args)
+            .args(&args)
             .arg(folder.path().join("manifests"));
-        Self::start(command, folder)
-    }
-
-    fn start(mut command: Command, folder: tempfile::TempDir) -> Self {
         let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -49,7 +60,11 @@ impl Program {
                 }
             }
         });
-        let program = Self { child, folder };
+        let program = Self {
+            child,
+            args,
+            folder,
+        };
         assert!(
             is_ready.recv_timeout(PATIENCE).is_ok(),
             "not ready: {}",
