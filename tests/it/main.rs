@@ -19,6 +19,7 @@ mod balance;
 mod cli;
 mod completion;
 mod config;
+mod corpus;
 mod demo;
 mod explain;
 mod first_minute;
