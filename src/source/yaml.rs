@@ -129,6 +129,7 @@ fn read_chunk<V: FnMut(Document)>(
             Ok((event, span)) => builder.event(event, span),
             Err(error) => {
                 builder.problem(*error.marker(), describe(&error));
+                builder.keep_within(chunk);
                 false
             }
         };

@@ -21,6 +21,7 @@ mod cli;
 mod completion;
 mod config;
 mod conformance;
+mod corpus;
 mod demo;
 mod explain;
 mod first_minute;

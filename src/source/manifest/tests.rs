@@ -424,7 +424,7 @@ fn load_of_a_service_reads_what_it_says() {
     );
     assert_eq!(unaffine.client_ip_affinity, None);
     let alias = service(
-        "type: ExternalName, externalName: Shop.Example.com., ports: [{port: 80, nodePort: 30000}]",
+        "type: ExternalName, externalName: shop.example.com., ports: [{port: 80, nodePort: 30000}]",
     );
     assert_eq!(alias.external_name.as_deref(), Some("shop.example.com"));
     assert_eq!(alias.ports[0].node_port, None);

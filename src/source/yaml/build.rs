@@ -97,6 +97,28 @@ impl<'b> Builder<'b> {
         self.problems.push(Problem { position, message });
     }
 
+    /// Moves problems beyond the last line with anything in it, where the parser noticed that something is missing,
+    /// to the end of that line.
+    pub(super) fn keep_within(&mut self, chunk: &str) {
+        let text = chunk.trim_end();
+        let lines = text.matches('\n').count() + 1;
+        let last = text.rsplit('\n').next().unwrap_or_default();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let end = Position {
+            line: self.lines_before.saturating_add(count(lines)),
+            column: count(last.chars().count()).saturating_add(1),
+        };
+        for problem in &mut self.problems {
+            problem.position = problem.position.map(|position| {
+                if position.line > end.line {
+                    end
+                } else {
+                    position
+                }
+            });
+        }
+    }
+
     /// Ends the document: what is still open after an error is taken as it is.
     pub(super) fn take_document(&mut self) -> Document {
         while !self.frames.is_empty() {

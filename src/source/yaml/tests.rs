@@ -25,6 +25,17 @@ fn problem(text: &str) -> (u32, u32, String) {
     (line, column, message)
 }
 
+#[test]
+fn parse_of_a_text_that_ends_too_early_points_at_its_last_line() {
+    for text in ["a:\n  - {b:", "a:\n  - {b:\n", "a:\n  - {b:\n\n\n"] {
+        let (line, column, _) = problem(text);
+        assert_eq!((line, column), (2, 8), "{text:?}");
+    }
+    let documents = parse("a: [\n---\nb: 1\n", &Limits::default());
+    let first = documents[0].problems[0].position.unwrap();
+    assert_eq!((first.line, first.column), (1, 5));
+}
+
 /// The tree in a notation that tells strings from other scalars.
 fn shape(node: &Node) -> String {
     match &node.value {

@@ -1,6 +1,7 @@
 //! Value rules of the API server, in its words. Owns the checks of one object by itself; what depends on other
 //! objects (allocation, claims) belongs to the world.
 
+pub(crate) mod address;
 pub(crate) mod balancing;
 pub(crate) mod endpoints;
 pub(crate) mod leaf;

@@ -140,7 +140,17 @@ fn view(record: &ServiceRecord, before: Option<&ServiceView>, setting: Setting<'
         view.frontends
             .extend(keys.map(|key| (key, FrontendKind::HealthCheck, 0)));
     }
+    keep_last(&mut view.frontends);
     view
+}
+
+/// Of an address that a Service names twice (an external IP that is also its load-balancer address, say) the last
+/// meaning counts: source ranges guard it.
+fn keep_last(frontends: &mut Vec<(FrontendKey, FrontendKind, usize)>) {
+    let mut seen = BTreeSet::new();
+    frontends.reverse();
+    frontends.retain(|(key, _, _)| seen.insert(*key));
+    frontends.reverse();
 }
 
 fn node_port_addresses(cluster: &Cluster) -> Vec<IpAddr> {

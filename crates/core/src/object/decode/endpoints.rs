@@ -108,6 +108,10 @@ fn subset(subset: &Cursor<'_>) -> EndpointSubset {
 
 fn slice_endpoint(item: &Cursor<'_>, address_type: Option<AddressType>) -> SliceEndpoint {
     let address = rules::check_addresses(&item.field("addresses"), address_type);
+    // Unlike that of legacy Endpoints it is an optional text: an empty one is none that a name may be.
+    if item.field("hostname").non_empty().is_none() {
+        item.field("hostname").named_if_set(syntax::label);
+    }
     let conditions = item.field("conditions");
     // Absent conditions read as Kubernetes' own proxy reads them.
     let conditions = Conditions {
@@ -138,7 +142,10 @@ fn endpoint(item: &Cursor<'_>, address: Option<IpAddr>, conditions: Conditions) 
         address,
         conditions,
         hostname: item.field("hostname").named(syntax::label),
-        node_name: item.field("nodeName").named(syntax::subdomain).or(old_node),
+        node_name: item
+            .field("nodeName")
+            .named_if_set(syntax::subdomain)
+            .or(old_node),
         zone: item.field("zone").non_empty().cloned().or(old_zone),
         pod_name: target.field("name").non_empty().filter(|_| is_pod).cloned(),
         hints: hints(&item.field("hints")),
@@ -169,6 +176,8 @@ fn port(item: &Cursor<'_>) -> SlicePort {
         name: item.field("name").named(syntax::label).unwrap_or_default(),
         protocol: item.field("protocol").protocol(),
         port: item.field("port").optional_port(),
-        app_protocol: item.field("appProtocol").named(syntax::qualified_name),
+        app_protocol: item
+            .field("appProtocol")
+            .named_if_set(syntax::qualified_name),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use ipnet::IpNet;
-
 use super::{cursor::Cursor, marks::Marks};
 use crate::object::{
     service::{
@@ -43,8 +41,12 @@ pub(super) fn read(object: &Cursor<'_>, marks: &mut Marks) -> Service {
         load_balancer_ip: load_balancer_ip(&spec.field("loadBalancerIP")),
         load_balancer_class: spec
             .field("loadBalancerClass")
-            .named(syntax::qualified_name),
-        load_balancer_source_ranges: source_ranges(&spec.field("loadBalancerSourceRanges")),
+            .named_if_set(syntax::qualified_name),
+        load_balancer_source_ranges: spec
+            .field("loadBalancerSourceRanges")
+            .items()
+            .filter_map(|item| item.range())
+            .collect(),
         allocate_load_balancer_node_ports: spec
             .field("allocateLoadBalancerNodePorts")
             .boolean()
@@ -56,9 +58,9 @@ pub(super) fn read(object: &Cursor<'_>, marks: &mut Marks) -> Service {
             .unwrap_or_default(),
         internal_traffic_policy: spec
             .field("internalTrafficPolicy")
-            .one_of(&POLICIES)
+            .one_of_if_set(&POLICIES)
             .unwrap_or_default(),
-        traffic_distribution: spec.field("trafficDistribution").one_of(&[
+        traffic_distribution: spec.field("trafficDistribution").one_of_if_set(&[
             ("PreferClose", TrafficDistribution::PreferSameZone),
             ("PreferSameNode", TrafficDistribution::PreferSameNode),
             ("PreferSameZone", TrafficDistribution::PreferSameZone),
@@ -122,7 +124,9 @@ fn ports(list: &Cursor<'_>, service_type: ServiceType, marks: &mut Marks) -> Vec
             port: number,
             target_port: target_port(&item.field("targetPort"), number),
             node_port,
-            app_protocol: item.field("appProtocol").named(syntax::qualified_name),
+            app_protocol: item
+                .field("appProtocol")
+                .named_if_set(syntax::qualified_name),
         }
     };
     list.items().map(read).collect()
@@ -139,7 +143,7 @@ fn target_port(field: &Cursor<'_>, number: u16) -> TargetPort {
 fn external_ip(item: &Cursor<'_>) -> Option<IpAddr> {
     let addr = item.address()?;
     if let Some(why) = syntax::special_address(addr) {
-        item.invalid(why);
+        item.invalid(&why);
         return None;
     }
     if addr.is_loopback() {
@@ -155,25 +159,6 @@ fn load_balancer_ip(field: &Cursor<'_>) -> Option<IpAddr> {
         field.warn(&format!("{} is not an IP address: ignored", field.shown()));
     }
     addr
-}
-
-/// White space around a range is tolerated, as in Kubernetes.
-fn source_ranges(list: &Cursor<'_>) -> Vec<IpNet> {
-    let read = |item: Cursor<'_>| {
-        let range: Option<IpNet> = item.text().and_then(|text| text.trim().parse().ok());
-        match range {
-            None => item.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
-            Some(range) if range.trunc() != range => item.warn(&format!(
-                "CIDR value {} is ambiguous in this context (should be \"{}\" or \"{}\"?)",
-                item.shown(),
-                range.trunc(),
-                IpNet::from(range.addr())
-            )),
-            Some(_) => {}
-        }
-        range.map(|range| range.trunc())
-    };
-    list.items().filter_map(read).collect()
 }
 
 fn affinity(spec: &Cursor<'_>) -> Option<Duration> {

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{leaf::LOOPBACK_NOTE, syntax};
+use super::{
+    address::{self, Fault},
+    leaf::PORT_RANGE,
+    syntax::{self, Broken},
+};
 use crate::object::{decode::cursor::Cursor, endpoints::AddressType};
 
 /// Most entries of a slice (`discovery.k8s.io/v1` EndpointSlice).
@@ -17,8 +21,8 @@ pub(crate) fn check_slice(slice: &Cursor<'_>) {
     endpoints.at_most(MAX_ENDPOINTS);
     for endpoint in endpoints.items() {
         let hints = endpoint.field("hints");
-        hints.field("forZones").at_most(MAX_HINTS);
-        hints.field("forNodes").at_most(MAX_HINTS);
+        check_hints(&hints.field("forZones"), syntax::label_value);
+        check_hints(&hints.field("forNodes"), syntax::subdomain);
     }
     let ports = slice.field("ports");
     ports.at_most(MAX_PORTS);
@@ -28,6 +32,22 @@ pub(crate) fn check_slice(slice: &Cursor<'_>) {
         let text = name.text().map_or("", |text| text);
         if !names.insert(text.to_owned()) {
             name.duplicate(&format!("{text:?}"));
+        }
+    }
+}
+
+/// Names of zones or nodes: few, each once, and such as those may have.
+fn check_hints(list: &Cursor<'_>, rule: fn(&str) -> Broken) {
+    list.at_most(MAX_HINTS);
+    let mut seen = BTreeSet::new();
+    for item in list.items().take(MAX_HINTS) {
+        let name = item.field("name");
+        let text = name.text().map_or("", |text| text);
+        if !seen.insert(text.to_owned()) {
+            name.duplicate(&format!("{text:?}"));
+        }
+        for why in rule(text) {
+            name.error(format!("Invalid value: {text:?}: {why}"));
         }
     }
 }
@@ -56,13 +76,10 @@ fn check_address(item: &Cursor<'_>, address_type: Option<AddressType>) -> Option
         item.required("");
         return None;
     };
-    let addr: Option<IpAddr> = text.parse().ok();
-    let why = match (address_type?, addr) {
-        (AddressType::IPv4, Some(IpAddr::V4(_))) | (AddressType::IPv6, Some(IpAddr::V6(_))) => {
-            addr.and_then(syntax::special_address)
+    let why = match (address_type?, address::parse(text)) {
+        (AddressType::IPv4, Ok(IpAddr::V4(_))) | (AddressType::IPv6, Ok(IpAddr::V6(_))) => {
+            return item.reachable_address();
         }
-        (AddressType::IPv4, _) => Some("must be a valid IPv4 address"),
-        (AddressType::IPv6, _) => Some("must be a valid IPv6 address"),
         (AddressType::Fqdn, _) => {
             for why in syntax::subdomain(text.strip_suffix('.').unwrap_or(text)) {
                 item.invalid(why);
@@ -72,15 +89,12 @@ fn check_address(item: &Cursor<'_>, address_type: Option<AddressType>) -> Option
             }
             return None;
         }
+        (_, Err(fault @ (Fault::LeadingZeros | Fault::Mapped))) => fault.as_str(),
+        (AddressType::IPv4, _) => "must be a valid IPv4 address",
+        (AddressType::IPv6, _) => "must be a valid IPv6 address",
     };
-    if let Some(why) = why {
-        item.invalid(why);
-        return None;
-    }
-    if addr.is_some_and(|addr| addr.is_loopback()) {
-        item.note(LOOPBACK_NOTE);
-    }
-    addr
+    item.invalid(why);
+    None
 }
 
 /// One subset of legacy Endpoints.
@@ -94,8 +108,11 @@ pub(crate) fn check_subset(subset: &Cursor<'_>) {
         if ports.len() > 1 && name.non_empty().is_none() {
             name.required("");
         }
-        if !number.is_present() {
-            number.required("");
+        match number.int() {
+            _ if !number.is_present() => number.required(""),
+            // Other numbers out of range are told where they are read.
+            Some(0) => number.invalid(PORT_RANGE),
+            _ => {}
         }
     }
 }

@@ -8,8 +8,6 @@ use crate::object::{decode::cursor::Cursor, service::Protocol};
 
 /// The API server's words for a port out of range.
 pub(crate) const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
-/// Its words for a text that is no address.
-pub(crate) const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 impl Cursor<'_> {
     /// A port number; absent, and 0 which Go reads in its place, are `None` without a complaint.
@@ -58,6 +56,24 @@ impl Cursor<'_> {
         found
     }
 
+    /// [`Self::one_of`] for a field that Go reads as `*string`: an empty text is a value there, and none of these.
+    pub(crate) fn one_of_if_set<T: Copy>(&self, values: &[(&str, T)]) -> Option<T> {
+        if self.text().is_some_and(|text| text.is_empty()) {
+            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+            self.unsupported(&names);
+        }
+        self.one_of(values)
+    }
+
+    /// [`Self::named`] for a field that Go reads as `*string`: an empty text must follow `rule`, too.
+    pub(crate) fn named_if_set(&self, rule: fn(&str) -> Broken) -> Option<Arc<str>> {
+        let text = self.text()?;
+        for why in rule(text) {
+            self.invalid(why);
+        }
+        Some(Arc::clone(text))
+    }
+
     /// A text that must follow `rule` when it is there and not empty.
     pub(crate) fn named(&self, rule: fn(&str) -> Broken) -> Option<Arc<str>> {
         let text = self.non_empty()?;
@@ -67,20 +83,11 @@ impl Cursor<'_> {
         Some(Arc::clone(text))
     }
 
-    /// An address.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
-        let addr = self.text()?.parse().ok();
-        if addr.is_none() {
-            self.invalid(NO_ADDRESS);
-        }
-        addr
-    }
-
     /// An address that traffic can be sent to; notes, once a file, that loopback is our own rule.
     pub(crate) fn reachable_address(&self) -> Option<IpAddr> {
         let addr = self.address()?;
         if let Some(why) = syntax::special_address(addr) {
-            self.invalid(why);
+            self.invalid(&why);
             return None;
         }
         if addr.is_loopback() {

@@ -3,9 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
-
-use super::{balancing, leaf::NO_ADDRESS, syntax};
+use super::{address, balancing, syntax};
 use crate::object::{
     decode::cursor::Cursor,
     service::{ClusterIpRequest, IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
@@ -25,6 +23,7 @@ pub(crate) fn check(spec: &Cursor<'_>, service: &Service) {
     check_load_balancer(spec, service);
     check_policies(spec, service);
     check_affinity(spec);
+    warn_of_ignored(spec, service);
 }
 
 fn check_ports(spec: &Cursor<'_>, service: &Service) {
@@ -79,11 +78,12 @@ fn check_type(spec: &Cursor<'_>, service: &Service) {
         return;
     }
     let name = spec.field("externalName");
-    match name.non_empty() {
-        None => name.required(""),
+    let text = name.non_empty();
+    match text.map(|text| text.strip_suffix('.').unwrap_or(text)) {
+        None | Some("") => name.required(""),
         Some(text) => {
-            for why in syntax::subdomain(&text.strip_suffix('.').unwrap_or(text).to_lowercase()) {
-                name.invalid(why);
+            for why in syntax::subdomain(text) {
+                name.error(format!("Invalid value: {text:?}: {why}"));
             }
         }
     }
@@ -102,9 +102,8 @@ fn check_cluster_ips(spec: &Cursor<'_>, service_type: ServiceType) {
     }
     let (primary, all) = (spec.field("clusterIP"), spec.field("clusterIPs"));
     let first = primary.non_empty();
-    if let Some(text) = first.filter(|text| &***text != "None" && text.parse::<IpAddr>().is_err()) {
-        debug_assert!(!text.is_empty());
-        primary.invalid(NO_ADDRESS);
+    if first.is_some_and(|text| &**text != "None") {
+        primary.address();
     }
     if all.len() > 0 && first.is_none() {
         all.invalid("must be empty when `clusterIP` is not specified");
@@ -233,21 +232,48 @@ fn check_affinity(spec: &Cursor<'_>) {
     }
 }
 
+/// Fields that have no meaning for the type (the API server's warnings, `GetWarningsForService`).
+fn warn_of_ignored(spec: &Cursor<'_>, service: &Service) {
+    let (external_ips, name) = (spec.field("externalIPs"), spec.field("externalName"));
+    let is_alias = service.service_type == ServiceType::ExternalName;
+    if is_alias && external_ips.len() > 0 {
+        external_ips.warn("is ignored when spec.type is \"ExternalName\"");
+    }
+    if !is_alias && name.non_empty().is_some() {
+        name.warn("is ignored when spec.type is not \"ExternalName\"");
+    }
+    let is_headless = service.service_type == ServiceType::ClusterIP
+        && service.cluster_ip == ClusterIpRequest::Headless;
+    if !is_headless {
+        return;
+    }
+    let (balancer, affinity) = (spec.field("loadBalancerIP"), spec.field("sessionAffinity"));
+    for (field, is_given) in [
+        (external_ips, external_ips.len() > 0),
+        (balancer, balancer.non_empty().is_some()),
+        (affinity, service.client_ip_affinity.is_some()),
+    ] {
+        if is_given {
+            field.warn("is ignored for headless services");
+        }
+    }
+}
+
 /// Annotations that depend on each other or on the type.
 pub(crate) fn check_annotations(meta: &Cursor<'_>, service: &Service) {
     const MODE: &str = "service.kubernetes.io/topology-mode";
     const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
     let annotations = meta.field("annotations");
     balancing::check_service(&annotations, service);
-    let (mode, hints) = (annotations.key(MODE), annotations.key(HINTS));
-    if let (Some(mode), Some(text)) = (mode.text(), hints.text())
+    let (mode_field, hints) = (annotations.key(MODE), annotations.key(HINTS));
+    if let (Some(mode), Some(text)) = (mode_field.text(), hints.text())
         && mode != text
     {
-        annotations.error(format!(
-            "Invalid value: {text:?}: must match annotations[{MODE}] when both are specified"
+        mode_field.invalid(&format!(
+            "must match annotations[{HINTS}] when both are specified"
         ));
     }
-    for annotation in [mode, hints] {
+    for annotation in [mode_field, hints] {
         if annotation
             .text()
             .is_some_and(|text| text.eq_ignore_ascii_case("auto"))
@@ -262,22 +288,25 @@ pub(crate) fn check_annotations(meta: &Cursor<'_>, service: &Service) {
 
 /// The older form of `spec.loadBalancerSourceRanges`. Proxies read the field only, so that this guards nothing.
 fn check_range_annotation(annotation: &Cursor<'_>, service: &Service) {
-    let Some(text) = annotation.non_empty() else {
+    let Some(text) = annotation.text() else {
         return;
     };
     if service.service_type != ServiceType::LoadBalancer {
         annotation.forbidden(ONLY_LOAD_BALANCER);
         return;
     }
-    if !service.load_balancer_source_ranges.is_empty() {
+    let text = text.trim();
+    if text.is_empty() || !service.load_balancer_source_ranges.is_empty() {
         return;
     }
-    if text
-        .split(',')
-        .any(|range| range.trim().parse::<IpNet>().is_err())
-    {
-        annotation.invalid("must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24");
-    } else {
+    let mut is_good = true;
+    for range in text.split(',').map(str::trim) {
+        if let Err(why) = address::parse_range(range) {
+            annotation.error(format!("Invalid value: {range:?}: {why}"));
+            is_good = false;
+        }
+    }
+    if is_good {
         annotation.warn("this annotation guards nothing here: write spec.loadBalancerSourceRanges");
     }
 }

@@ -1,7 +1,7 @@
 //! The syntax of names, labels and addresses, each with the API server's explanation (`k8s.io/apimachinery`
 //! `util/validation`). Owns the rules for texts; where a text stands is not known here.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 /// Why a text is not acceptable: one explanation for each rule that it breaks.
 pub(crate) type Broken = Vec<&'static str>;
@@ -128,7 +128,7 @@ pub(crate) fn header_name(text: &str) -> Broken {
 
 /// Why `addr` can be no endpoint and no external address. Loopback, which Kubernetes forbids, is allowed: it is what
 /// runs on one machine.
-pub(crate) fn special_address(addr: IpAddr) -> Option<&'static str> {
+pub(crate) fn special_address(addr: IpAddr) -> Option<Cow<'static, str>> {
     let (link_local, link_local_multicast) = match addr {
         IpAddr::V4(v4) => (v4.is_link_local(), matches!(v4.octets(), [224, 0, 0, _])),
         IpAddr::V6(v6) => (
@@ -136,17 +136,18 @@ pub(crate) fn special_address(addr: IpAddr) -> Option<&'static str> {
             v6.segments().first() == Some(&0xff02),
         ),
     };
-    if addr.is_unspecified() {
-        Some("may not be unspecified (0.0.0.0 or ::)")
+    let why = if addr.is_unspecified() {
+        return Some(format!("may not be unspecified ({addr})").into());
     } else if link_local {
-        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+        "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
     } else if link_local_multicast {
-        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+        "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
     } else if addr.is_multicast() {
-        Some("may not be a multicast address")
+        "may not be a multicast address"
     } else {
-        None
-    }
+        return None;
+    };
+    Some(why.into())
 }
 
 fn is_label(text: &str) -> bool {

@@ -1,0 +1,9 @@
+//! Histories of UDP flows: see `checks::flow`.
+
+#![no_main]
+#![allow(dead_code, reason = "a target uses one of the checks")]
+
+#[path = "../checks/all.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::flow::check(bytes));
