@@ -12,6 +12,7 @@ use portico_core::{
     snapshot::{
         Cluster, FrontendKey, NodePortAddresses, ServiceView, Snapshot, SourceRangeReach,
         compile::{Transition, compile},
+        filter::Filter,
         plan::{ListenerKey, ListenerPlan, ListenerTable, Mode},
     },
     time::Timestamp,
@@ -67,6 +68,7 @@ impl Bench {
         let world = World::new(WorldSettings {
             cluster: Arc::new(cluster()),
             node_ports: 30000..=30031,
+            external_ranges: Vec::new(),
             host_addresses: vec![[192, 0, 2, 1].into()],
             simulation,
             foreign_addresses: Severity::Warning,
@@ -255,6 +257,7 @@ fn check_tickets(view: &ServiceView, now: Timestamp) {
 struct Sockets {
     table: ListenerTable,
     running: BTreeMap<ListenerKey, Mode>,
+    filters: BTreeMap<ListenerKey, Arc<Filter>>,
 }
 
 impl Sockets {
@@ -262,6 +265,7 @@ impl Sockets {
         Self {
             table: ListenerTable::new(budget),
             running: BTreeMap::new(),
+            filters: BTreeMap::new(),
         }
     }
 
@@ -270,6 +274,8 @@ impl Sockets {
             bind,
             close,
             switch,
+            tighten,
+            loosen,
         } = self.table.apply(transitions);
         for key in close {
             assert!(self.running.remove(&key).is_some(), "{key:?} does not run");
@@ -284,6 +290,19 @@ impl Sockets {
         for (key, mode, services) in bind {
             assert!(!services.is_empty(), "{key:?} is for nobody");
             assert_eq!(self.running.insert(key, mode), None, "{key:?} runs already");
+        }
+        for (key, filter) in tighten {
+            assert_eq!(self.filters.insert(key, filter), None, "{key:?} has one");
+        }
+        for (key, filter) in loosen {
+            let before = match filter {
+                Some(filter) => self.filters.insert(key, filter),
+                None => self.filters.remove(&key),
+            };
+            assert!(before.is_some(), "{key:?} had none");
+        }
+        for key in self.filters.keys() {
+            assert!(self.running.contains_key(key), "{key:?} drops and does not run");
         }
         assert_eq!(self.running.len(), self.table.len());
         for key in self.running.keys() {

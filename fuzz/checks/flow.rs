@@ -52,6 +52,8 @@ struct Port {
     all: Vec<Endpoint>,
     serving: BTreeSet<SocketAddr>,
     circular: Option<SocketAddr>,
+    /// Why the client may not go on.
+    forbidden: Option<Dropped>,
 }
 
 impl Routes for Port {
@@ -67,12 +69,22 @@ impl Routes for Port {
         self.serving.contains(&endpoint)
     }
 
-    fn pick(&self, _: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Option<Picked> {
-        self.set.pick(tried, now).map(|endpoint| Picked {
-            endpoint: endpoint.clone(),
-            leads_back: Some(endpoint.addr) == self.circular,
+    fn pick(&self, _: &FlowKey, tried: &[SocketAddr], now: Timestamp) -> Result<Picked, Dropped> {
+        if let Some(forbidden) = self.forbidden {
+            return Err(forbidden);
+        }
+        let picked = self.set.pick(tried, now).ok_or(Dropped::NoEndpoint)?;
+        Ok(Picked {
+            endpoint: picked.clone(),
+            leads_back: Some(picked.addr) == self.circular,
         })
     }
+
+    fn admits(&self, _: &FlowKey) -> bool {
+        self.forbidden.is_none()
+    }
+
+    fn forget(&self, _: &FlowKey, _: SocketAddr) {}
 }
 
 struct Run {
@@ -105,6 +117,7 @@ impl Run {
                 serving: all.iter().map(|of| of.addr).collect(),
                 all,
                 circular: None,
+                forbidden: None,
             },
             retired: Vec::new(),
             table: FlowTable::new(bound, 3),
@@ -126,7 +139,7 @@ impl Run {
             }
             18..=20 => {
                 if let Some(id) = self.some_socket(draw) {
-                    self.table.refused(id, self.now);
+                    self.table.refused(id, self.now, &self.port);
                 }
             }
             21..=23 => self.wait(draw),
@@ -134,7 +147,10 @@ impl Run {
             26 => {
                 self.port.circular = draw
                     .is_so()
-                    .then(|| self.port.all[draw.below(ENDPOINTS)].addr)
+                    .then(|| self.port.all[draw.below(ENDPOINTS)].addr);
+                let forbidden = [Dropped::Policy, Dropped::SourceRange];
+                self.port.forbidden = forbidden.get(draw.below(6)).copied();
+                self.port.generation += 1;
             }
             27 => self.change_owner(draw),
             28 => self.table.close_socket(u64::from(draw.byte() % 2)),
@@ -198,6 +214,8 @@ impl Run {
                 let mut usable = self.port.set.endpoints().iter();
                 assert!(usable.all(|of| Some(of.addr) == self.port.circular));
             }
+            Step::Drop(Dropped::Draining) => panic!("nothing drains"),
+            Step::Drop(why) => assert_eq!(self.port.forbidden, Some(why)),
         }
     }
 
@@ -254,7 +272,7 @@ impl Run {
                 ..id
             };
             assert!(!self.table.answer(old, self.now));
-            self.table.refused(old, self.now);
+            self.table.refused(old, self.now, &self.port);
             self.table.unopened(old);
         }
         assert_eq!((self.table.len(), self.table.counts()), (len, counts));
