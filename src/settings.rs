@@ -73,9 +73,15 @@ pub struct ClusterOptions {
     /// Range of cluster IPs [default: 127.96.0.0/12]
     #[arg(long, env = "PORTICO_SERVICE_CIDR", value_name = "CIDR")]
     pub service_cidr: Option<IpNet>,
+    /// Range of IPv6 cluster IPs, which a route must make local; without one all Services are IPv4 ones
+    #[arg(long, env = "PORTICO_SERVICE_CIDR_V6", value_name = "CIDR")]
+    pub service_cidr_v6: Option<IpNet>,
     /// Range of load-balancer addresses [default: 127.112.0.0/16]
     #[arg(long, env = "PORTICO_LOADBALANCER_CIDR", value_name = "CIDR")]
     pub loadbalancer_cidr: Option<IpNet>,
+    /// Range of IPv6 load-balancer addresses, which a route must make local
+    #[arg(long, env = "PORTICO_LOADBALANCER_CIDR_V6", value_name = "CIDR")]
+    pub loadbalancer_cidr_v6: Option<IpNet>,
     /// Range of simulated pods' addresses [default: 127.120.0.0/13]
     #[arg(long, env = "PORTICO_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<IpNet>,
@@ -118,7 +124,9 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             service_cidr: None,
+            service_cidr_v6: None,
             loadbalancer_cidr: None,
+            loadbalancer_cidr_v6: None,
             pod_cidr: None,
             nodeport_addresses: Vec::new(),
             service_node_port_range: (30_000, 32_767),

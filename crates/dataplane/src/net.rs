@@ -4,7 +4,7 @@ pub(crate) mod datagrams;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
@@ -73,8 +73,49 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     if device == Device::Loopback {
         socket.bind_device(Some(b"lo"))?;
     }
-    socket.bind(&SockAddr::from(addr))?;
+    bind_local(&socket, addr)?;
     Ok(SharedFd::new(socket.into()))
+}
+
+/// Binds `socket` to `addr`. bind(2) takes any IPv4 address that a route makes local, but of IPv6 only those that an
+/// interface has: for others that are local by a route it has to be told not to look (`IPV6_FREEBIND`, which needs no
+/// privilege; Linux 4.15). An address that is not local stays refused.
+pub(crate) fn bind_local(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let bound = socket.bind(&SockAddr::from(addr));
+    match (&bound, addr) {
+        (Err(error), SocketAddr::V6(v6))
+            if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) && is_local_by_route(*v6.ip()) =>
+        {
+            socket.set_freebind_v6(true)?;
+            socket.bind(&SockAddr::from(addr))
+        }
+        _ => bound,
+    }
+}
+
+/// Whether the most specific of the kernel's IPv6 routes to `addr` is a local one (`/proc/net/ipv6_route`).
+fn is_local_by_route(addr: Ipv6Addr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    is_local_in(&table, addr)
+}
+
+/// Columns of a line, in hexadecimal: destination, length of its prefix, source, length, next hop, metric, two
+/// counters, flags, and the device.
+fn is_local_in(table: &str, addr: Ipv6Addr) -> bool {
+    /// `RTF_LOCAL` of `linux/ipv6_route.h`.
+    const LOCAL: u32 = 0x8000_0000;
+    let routes = table.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace();
+        let network = u128::from_str_radix(columns.next()?, 16).ok()?;
+        let length = u32::from_str_radix(columns.next()?, 16).ok()?;
+        let flags = u32::from_str_radix(columns.nth(6)?, 16).ok()?;
+        let mask = u128::MAX
+            .checked_shl(128_u32.checked_sub(length)?)
+            .unwrap_or(0);
+        let is_towards = u128::from(addr) & mask == network;
+        is_towards.then_some((length, flags & LOCAL != 0))
+    });
+    routes.max().is_some_and(|(_, is_local)| is_local)
 }
 
 /// The socket with this number, which the process was started with; closed for the programs that it starts itself.
@@ -171,4 +212,29 @@ pub(crate) fn is_own_fault(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_local_by_the_most_specific_route_alone() {
+        let zero = "0".repeat(32);
+        let line = |network: &str, length: &str, flags: &str| {
+            format!(
+                "{network} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags}       lo\n"
+            )
+        };
+        let table = line(&zero, "00", "00200200")
+            + &line("fd000010009600000000000000000000", "70", "80000001")
+            + &line("fd000010009600000000000000000500", "78", "00000001")
+            + &line("00000000000000000000000000000001", "80", "80200001");
+        let is_local = |addr: &str| is_local_in(&table, addr.parse().unwrap());
+        assert!(is_local("fd00:10:96::1"));
+        assert!(is_local("::1"));
+        assert!(!is_local("fd00:10:97::1"), "elsewhere");
+        assert!(!is_local("fd00:10:96::501"), "a part of it is not");
+        assert!(!is_local_in("nonsense", Ipv6Addr::LOCALHOST));
+    }
 }

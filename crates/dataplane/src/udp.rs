@@ -187,7 +187,7 @@ fn from_clients(worker: &Worker, listening: &Listening) -> Turn {
     };
     let wants = match listening.key.bind {
         Bind::Address(_) => Wants::Source,
-        Bind::Any | Bind::AnyLoopback => Wants::SourceAndLocal,
+        Bind::Any | Bind::AnyLoopback | Bind::AnyV6 => Wants::SourceAndLocal,
     };
     let received = batch.receive(&listening.fd, wants).unwrap_or_default();
     if received > 0 {
@@ -262,7 +262,7 @@ impl Delivery<'_> {
         let bound = self.listening.bound;
         let local = match self.listening.key.bind {
             Bind::Address(_) => bound.ip(),
-            Bind::Any | Bind::AnyLoopback => self.batch.local(place)?,
+            Bind::Any | Bind::AnyLoopback | Bind::AnyV6 => self.batch.local(place)?,
         };
         // What has no source port cannot be answered (RFC 768).
         let client = self

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -75,7 +75,7 @@ impl Binder {
         };
         let fd = match key.protocol {
             Protocol::Udp => datagrams::bind(addr, device),
-            _ => self.socket(addr, device, mode),
+            _ => self.socket(key.bind, addr, (device, mode)),
         };
         let fd = fd.map_err(|error| BindError::new(&addr, &error))?;
         self.next_id += 1;
@@ -88,8 +88,18 @@ impl Binder {
     }
 
     /// An inherited socket if there is one for `addr`, else one of our own.
-    fn socket(&self, addr: SocketAddr, device: Device, mode: Mode) -> io::Result<SharedFd> {
-        let inherited = self.inherited.adopt(InheritedKind::Tcp, addr)?;
+    fn socket(
+        &self,
+        bind: Bind,
+        addr: SocketAddr,
+        (device, mode): (Device, Mode),
+    ) -> io::Result<SharedFd> {
+        // One that hears IPv4 too is the listener of that family, which may listen while this one refuses.
+        let inherited = if bind == Bind::AnyV6 && self.inherited.hears_both(addr) {
+            None
+        } else {
+            self.inherited.adopt(InheritedKind::Tcp, addr)?
+        };
         let listens = inherited.is_some();
         let fd = match inherited {
             Some(fd) => SharedFd::new(fd),
@@ -132,10 +142,7 @@ impl Binder {
 }
 
 pub(super) const fn address_of(bind: Bind) -> IpAddr {
-    match bind {
-        Bind::Address(addr) => addr,
-        Bind::Any | Bind::AnyLoopback => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    }
+    bind.addr()
 }
 
 /// Whether sockets of both shapes cannot have one port number.

@@ -207,6 +207,7 @@ fn families(list: &Cursor<'_>) -> Vec<IpFamily> {
 fn mark(spec: &Cursor<'_>, marks: &mut Marks) {
     for field in [
         "clusterIP",
+        "ipFamilyPolicy",
         "ports",
         "loadBalancerIP",
         "loadBalancerClass",
@@ -219,7 +220,7 @@ fn mark(spec: &Cursor<'_>, marks: &mut Marks) {
     ] {
         marks.add(&spec.field(field));
     }
-    for list in ["clusterIPs", "externalIPs"] {
+    for list in ["clusterIPs", "externalIPs", "ipFamilies"] {
         let list = spec.field(list);
         for item in list.items() {
             marks.add(&item);
