@@ -14,6 +14,7 @@ mod watchers;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use portico_core::{
     object::diagnostic::Diagnostic,
     snapshot::{Cluster, Snapshot},
@@ -340,13 +341,17 @@ impl AdminTask {
 pub fn check_together(
     view: SourceView,
     strict: bool,
+    service_cidr_v6: Option<IpNet>,
     instance: &InstanceOptions,
 ) -> anyhow::Result<Vec<Diagnostic>> {
     let manifests = ManifestOptions {
         namespace: "default".into(),
         strict,
     };
-    let options = ClusterOptions::default();
+    let options = ClusterOptions {
+        service_cidr_v6,
+        ..ClusterOptions::default()
+    };
     let remembered = build::remembered(instance)?;
     let cluster = Arc::new(build::cluster(&options, &manifests, &remembered.ranges)?);
     let settings = build::offline_settings(&manifests, &options, &cluster, &remembered.state);

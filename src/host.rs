@@ -31,8 +31,15 @@ pub fn node_port_addresses(wanted: &[IpNet], host: &[IpAddr]) -> NodePortAddress
     }
     let chosen = host
         .iter()
-        .filter(|addr| addr.is_ipv4() && wanted.iter().any(|net| net.contains(*addr)));
+        .filter(|addr| wanted.iter().any(|net| net.contains(*addr)));
     NodePortAddresses::Listed(chosen.copied().collect())
+}
+
+/// Why nothing is served on node ports over IPv6, given the addresses of this host.
+pub fn no_ipv6(host: &[IpAddr]) -> Option<String> {
+    let text = "this host has no IPv6 address: node ports are served over IPv4 only\n  fix: sudo sysctl -w \
+                net.ipv6.conf.all.disable_ipv6=0";
+    (!host.iter().any(IpAddr::is_ipv6)).then(|| text.to_owned())
 }
 
 /// Why node ports may be taken by outgoing connections of this host, and what to do about it: the kernel gives

@@ -73,6 +73,9 @@ pub struct ClusterOptions {
     /// Range of cluster IPs [default: 127.96.0.0/12]
     #[arg(long, env = "PORTICO_SERVICE_CIDR", value_name = "CIDR")]
     pub service_cidr: Option<IpNet>,
+    /// Range of IPv6 cluster IPs, which a route must make local; without one all Services are IPv4 ones
+    #[arg(long, env = "PORTICO_SERVICE_CIDR_V6", value_name = "CIDR")]
+    pub service_cidr_v6: Option<IpNet>,
     /// Range of load-balancer addresses [default: 127.112.0.0/16]
     #[arg(long, env = "PORTICO_LOADBALANCER_CIDR", value_name = "CIDR")]
     pub loadbalancer_cidr: Option<IpNet>,
@@ -85,6 +88,9 @@ pub struct ClusterOptions {
         value_delimiter = ','
     )]
     pub external_ip_cidr: Vec<IpNet>,
+    /// Range of IPv6 load-balancer addresses, which a route must make local
+    #[arg(long, env = "PORTICO_LOADBALANCER_CIDR_V6", value_name = "CIDR")]
+    pub loadbalancer_cidr_v6: Option<IpNet>,
     /// Range of simulated pods' addresses [default: 127.120.0.0/13]
     #[arg(long, env = "PORTICO_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<IpNet>,
@@ -127,8 +133,10 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             service_cidr: None,
+            service_cidr_v6: None,
             loadbalancer_cidr: None,
             external_ip_cidr: Vec::new(),
+            loadbalancer_cidr_v6: None,
             pod_cidr: None,
             nodeport_addresses: Vec::new(),
             service_node_port_range: (30_000, 32_767),

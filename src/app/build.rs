@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// Shortest prefix of an IPv6 range, as of the API server's `--service-cluster-ip-range`.
+const LARGEST_V6: u8 = 64;
+
 /// The name that mapped processes have in findings.
 const MAPPED: &str = "--map";
 
@@ -69,6 +72,7 @@ pub(super) fn cluster(
             }
         }
     }
+    check_v6(options)?;
     let (dynamic_service_cidr, dns_address) = match options.service_cidr {
         Some(range) => (range, nth(range, 10)),
         None => (share.dynamic_service, share.dns),
@@ -79,7 +83,9 @@ pub(super) fn cluster(
         search_namespace: (!options.no_server_search).then(|| manifests.namespace.as_str().into()),
         service_cidr: service_cidr.trunc(),
         dynamic_service_cidr: dynamic_service_cidr.trunc(),
+        service_cidr_v6: options.service_cidr_v6.map(|range| range.trunc()),
         load_balancer_cidr: load_balancer_cidr.trunc(),
+        load_balancer_cidr_v6: options.loadbalancer_cidr_v6.map(|range| range.trunc()),
         pod_cidr: pod_cidr.trunc(),
         node_port_addresses: host::node_port_addresses(
             &options.nodeport_addresses,
@@ -114,11 +120,7 @@ pub(super) fn make_local(
     options: &ClusterOptions,
     cluster: &Cluster,
 ) -> anyhow::Result<()> {
-    let ranges = [
-        cluster.service_cidr,
-        cluster.load_balancer_cidr,
-        cluster.pod_cidr,
-    ];
+    let ranges: Vec<ipnet::IpNet> = cluster.ranges().collect();
     let done = routes.make_local(&ranges);
     done.and_then(|_| routes.allow(&options.external_ip_cidr))
         .map_err(|error| {
@@ -128,6 +130,36 @@ pub(super) fn make_local(
                 None => error.into(),
             }
         })
+}
+
+/// The ranges of the second family, which is bound to addresses that some route makes local.
+fn check_v6(options: &ClusterOptions) -> anyhow::Result<()> {
+    let named = [
+        ("--service-cidr-v6", options.service_cidr_v6),
+        ("--loadbalancer-cidr-v6", options.loadbalancer_cidr_v6),
+    ];
+    for (flag, range) in named {
+        let Some(range) = range else { continue };
+        if size_of(range) < 16 || range.addr().is_ipv4() {
+            bail!("{flag} {range}: an IPv6 range of at least 16 addresses is needed");
+        }
+        if range.prefix_len() < LARGEST_V6 {
+            bail!(
+                "specified {flag} {range} is too large; for 128-bit addresses, the mask must be >= {LARGEST_V6}"
+            );
+        }
+    }
+    match named.map(|(_, range)| range) {
+        [None, Some(balancers)] => {
+            bail!("--loadbalancer-cidr-v6 {balancers}: IPv6 Services need --service-cidr-v6 too")
+        }
+        [Some(services), Some(balancers)]
+            if services.contains(&balancers) || balancers.contains(&services) =>
+        {
+            bail!("--service-cidr-v6 {services} and --loadbalancer-cidr-v6 {balancers} overlap")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As uname(2) has it.

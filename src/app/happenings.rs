@@ -175,6 +175,7 @@ fn address(key: &ListenerKey) -> String {
     match key.bind {
         Bind::Address(addr) => format!("{}/{protocol}", std::net::SocketAddr::new(addr, port)),
         Bind::Any | Bind::AnyLoopback => format!("*:{port}/{protocol}"),
+        Bind::AnyV6 => format!("[::]:{port}/{protocol}"),
     }
 }
 

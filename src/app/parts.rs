@@ -2,7 +2,7 @@
 //! parts themselves are elsewhere.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use portico_core::{
     object::Protocol,
     snapshot::{
         filter::Filter,
-        plan::{Bind, ListenerKey, Mode},
+        plan::{ListenerKey, Mode},
     },
     time::Timestamp,
     world::{
@@ -138,11 +138,7 @@ impl Sockets {
 }
 
 fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
-    let addr = match status.key.bind {
-        Bind::Address(addr) => addr,
-        Bind::Any | Bind::AnyLoopback => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
-    let declared = SocketAddr::new(addr, status.key.port);
+    let declared = SocketAddr::new(status.key.bind.addr(), status.key.port);
     let kind = status.error.as_ref().map(|error| match error.kind {
         BindErrorKind::Privilege => std::io::ErrorKind::PermissionDenied,
         BindErrorKind::InUse => std::io::ErrorKind::AddrInUse,

@@ -98,6 +98,9 @@ impl Mapping {
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}{namespace}\nspec:\n  ports:\n    - port: {}\n",
             self.name, self.port
         );
+        if self.has_ipv6() {
+            text.push_str("  ipFamilyPolicy: PreferDualStack\n");
+        }
         for (index, ((_, port), addrs)) in self.by_port().into_iter().enumerate() {
             let family = if addrs.iter().all(SocketAddr::is_ipv4) {
                 "IPv4"
@@ -120,11 +123,14 @@ impl Mapping {
 
     fn to_json(&self) -> Vec<serde_json::Value> {
         let namespace = self.namespace.as_deref().unwrap_or("default");
-        let service = serde_json::json!({
+        let mut service = serde_json::json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": self.name, "namespace": namespace},
             "spec": {"ports": [{"port": self.port}]},
         });
+        if self.has_ipv6() {
+            service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+        }
         let slices = self
             .by_port()
             .into_iter()
@@ -149,6 +155,11 @@ impl Mapping {
                 })
             });
         std::iter::once(service).chain(slices).collect()
+    }
+
+    /// Its IPv6 processes are reached by the Service's IPv6 addresses, where it gets one.
+    fn has_ipv6(&self) -> bool {
+        self.processes.iter().any(SocketAddr::is_ipv6)
     }
 
     fn by_port(&self) -> BTreeMap<FamilyAndPort, Vec<SocketAddr>> {

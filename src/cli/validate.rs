@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use portico_core::{
     object::diagnostic::{Diagnostic, Severity},
     world::{Shard, SourceView},
@@ -41,6 +42,9 @@ pub struct ValidateArgs {
     /// Treat warnings, unknown fields among them, as errors.
     #[arg(long)]
     pub strict: bool,
+    /// Range of IPv6 cluster IPs; without one a Service that asks for IPv6 is invalid.
+    #[arg(long, env = "PORTICO_SERVICE_CIDR_V6", value_name = "CIDR")]
+    pub service_cidr_v6: Option<IpNet>,
     /// Form of the report.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -70,7 +74,9 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
 pub fn command(args: &ValidateArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
     let mut failed = None;
     let code = run_with(args, |view| {
-        app::check_together(view.clone(), args.strict, instance).unwrap_or_else(|error| {
+        let checked =
+            app::check_together(view.clone(), args.strict, args.service_cidr_v6, instance);
+        checked.unwrap_or_else(|error| {
             failed = Some(error);
             Vec::new()
         })

@@ -9,7 +9,7 @@ use std::{
 
 use portico_core::{
     balance::EndpointSet,
-    object::diagnostic::Diagnostic,
+    object::{diagnostic::Diagnostic, service::IpFamily},
     snapshot::{
         FrontendKey, FrontendKind, Generation, PortView, Scope, ServiceView, Snapshot,
         plan::{Bind, ListenerKey},
@@ -423,8 +423,9 @@ pub fn report_of<'r>(
     key: &FrontendKey,
     listeners: &'r ListenerReports,
 ) -> Option<&'r ListenerReport> {
+    let any = Bind::any(IpFamily::of(key.addr));
     let own = if key.addr.is_unspecified() {
-        Bind::Any
+        any
     } else {
         Bind::Address(key.addr)
     };
@@ -436,7 +437,8 @@ pub fn report_of<'r>(
             protocol: key.protocol,
         })
     };
-    [own, Bind::Any, Bind::AnyLoopback].into_iter().find_map(of)
+    let collapsed = key.addr.is_ipv4().then_some(Bind::AnyLoopback);
+    [own, any].into_iter().chain(collapsed).find_map(of)
 }
 
 /// Where a frontend is really reachable.

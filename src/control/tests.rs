@@ -268,6 +268,8 @@ fn cluster() -> Cluster {
         search_namespace: Some("default".into()),
         service_cidr: "127.96.0.0/12".parse().unwrap(),
         dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/20".parse().unwrap(),
         pod_cidr: "127.120.0.0/17".parse().unwrap(),
         node_port_addresses: NodePortAddresses::All,

@@ -59,7 +59,7 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`spec.clusterIP`, `clusterIPs`",
-        "honoured for IPv4; addresses outside our range are mapped into it. IPv6 not yet: a warning, and the IPv4 address",
+        "honoured in both families; addresses outside our ranges are mapped into them",
         &[],
     ),
     row(
@@ -141,11 +141,8 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`spec.ipFamilies`, `ipFamilyPolicy`",
-        "approximated: IPv4 always; RequireDualStack is invalid, PreferDualStack gets IPv4",
-        &[
-            ("spec.ipFamilies", r#"["IPv4"]"#),
-            ("spec.ipFamilyPolicy", "SingleStack"),
-        ],
+        "honoured with a range of IPv6 cluster IPs (`--service-cidr-v6`); without one PreferDualStack gets IPv4, and asking for IPv6 is invalid. A change that a cluster refuses is taken as delete and create",
+        &[],
     ),
     row(
         "",
@@ -163,7 +160,7 @@ pub const TABLE: [Row; 59] = [
     row(
         "",
         "`addressType`",
-        "IPv4 honoured; IPv6 in headless names only; FQDN ignored",
+        "IPv4 and IPv6 honoured, each for frontends of its family; FQDN ignored",
         &[],
     ),
     row(

@@ -22,6 +22,8 @@ fn world() -> World {
         search_namespace: Some("default".into()),
         service_cidr: net("127.96.0.0/12"),
         dynamic_service_cidr: net("127.96.0.0/16"),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: net("127.112.0.0/16"),
         pod_cidr: net("127.120.0.0/13"),
         node_port_addresses: NodePortAddresses::All,

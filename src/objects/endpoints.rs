@@ -17,7 +17,7 @@ use super::{
     Resource, View,
     json::{Fields, each, fill, set, text, within},
     meta,
-    service::{self, endpoint_port, inherited_labels},
+    service::{endpoint_port, inherited_labels},
     slice::{controlled, selects},
 };
 
@@ -66,7 +66,7 @@ fn derived(view: View<'_>, record: &ServiceRecord, slices: &[&Arc<EndpointSlice>
         set(meta, "labels", labels);
     });
     // Endpoints know one family: the first.
-    let wanted = match service::families(record).first() {
+    let wanted = match record.addresses.families.first() {
         Some(IpFamily::IPv6) => AddressType::IPv6,
         _ => AddressType::IPv4,
     };

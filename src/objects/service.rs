@@ -4,10 +4,7 @@
 use std::net::IpAddr;
 
 use portico_core::{
-    object::{
-        Kind, ObjectKey, Protocol, Service, ServiceType,
-        service::{IpFamily, IpFamilyPolicy},
-    },
+    object::{Kind, ObjectKey, Protocol, Service, ServiceType, service::IpFamily},
     world::{ServiceRecord, allocate::nth},
 };
 use serde_json::{Value, json};
@@ -48,7 +45,7 @@ fn api_server(view: View<'_>) -> Option<Fields> {
             "clusterIP": address,
             "clusterIPs": [address],
             "internalTrafficPolicy": "Cluster",
-            "ipFamilies": [family(IpFamily::of(address))],
+            "ipFamilies": [IpFamily::of(address).as_str()],
             "ipFamilyPolicy": "SingleStack",
             "ports": [{"name": "https", "port": 443, "protocol": Protocol::Tcp.as_str(), "targetPort": 6443}],
             "sessionAffinity": "None",
@@ -137,46 +134,10 @@ fn addresses(spec: &mut Fields, record: &ServiceRecord) {
     };
     set(spec, "clusterIP", first);
     set(spec, "clusterIPs", all);
-    let is_selectorless = service.selector.is_empty() && !service.has_vip();
-    let policy = match service.ip_family_policy {
-        Some(IpFamilyPolicy::SingleStack) => "SingleStack",
-        Some(IpFamilyPolicy::PreferDualStack) => "PreferDualStack",
-        Some(IpFamilyPolicy::RequireDualStack) => "RequireDualStack",
-        None if is_selectorless || got.len() > 1 => "RequireDualStack",
-        None => "SingleStack",
-    };
-    set(spec, "ipFamilyPolicy", policy);
-    let families: Vec<&str> = families(record).into_iter().map(family).collect();
+    set(spec, "ipFamilyPolicy", service.family_policy().as_str());
+    let families = record.addresses.families.iter();
+    let families: Vec<&str> = families.map(|family| family.as_str()).collect();
     set(spec, "ipFamilies", families);
-}
-
-/// `ipFamilies`: those of the addresses, else as asked, else IPv4. A headless Service without a selector has both
-/// unless it asks for one.
-pub(super) fn families(record: &ServiceRecord) -> Vec<IpFamily> {
-    let service = &record.spec;
-    let got = &record.addresses.cluster_ips;
-    if !got.is_empty() {
-        return got.iter().copied().map(IpFamily::of).collect();
-    }
-    let mut families = service.ip_families.clone();
-    if families.is_empty() {
-        families.push(IpFamily::IPv4);
-    }
-    let single = service.ip_family_policy == Some(IpFamilyPolicy::SingleStack);
-    if service.selector.is_empty() && !single && families.len() == 1 {
-        families.push(match families.first() {
-            Some(IpFamily::IPv6) => IpFamily::IPv4,
-            _ => IpFamily::IPv6,
-        });
-    }
-    families
-}
-
-pub(super) const fn family(family: IpFamily) -> &'static str {
-    match family {
-        IpFamily::IPv4 => "IPv4",
-        IpFamily::IPv6 => "IPv6",
-    }
 }
 
 fn ports(spec: &mut Fields, record: &ServiceRecord) {

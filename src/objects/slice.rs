@@ -22,7 +22,7 @@ use super::{
     cluster::zones,
     json::{Fields, each, fill, set, text, within},
     meta,
-    service::{self, endpoint_port, inherited_labels},
+    service::{endpoint_port, inherited_labels},
 };
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -133,17 +133,17 @@ impl Maker<'_> {
             }
         }
         if made.is_empty() && selects(record) {
-            slices.push(self.placeholder(record));
+            let families = record.addresses.families.iter().enumerate();
+            slices.extend(families.map(|(index, family)| self.placeholder(record, *family, index)));
         }
         slices
     }
 
-    /// A Service whose selector finds nothing has one empty slice.
-    fn placeholder(&self, record: &ServiceRecord) -> Fields {
-        let families = service::families(record);
-        let address_type = match families.first() {
-            Some(IpFamily::IPv6) => AddressType::IPv6,
-            _ => AddressType::IPv4,
+    /// A Service whose selector finds nothing has one empty slice a family.
+    fn placeholder(&self, record: &ServiceRecord, family: IpFamily, index: usize) -> Fields {
+        let address_type = match family {
+            IpFamily::IPv6 => AddressType::IPv6,
+            IpFamily::IPv4 => AddressType::IPv4,
         };
         let empty = EndpointSlice {
             service_name: None,
@@ -155,7 +155,7 @@ impl Maker<'_> {
             record,
             slice: &empty,
             endpoints: &[],
-            index: 0,
+            index,
         })
     }
 

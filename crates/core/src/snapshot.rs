@@ -14,7 +14,7 @@ pub mod sharded;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -66,8 +66,12 @@ pub struct Cluster {
     pub service_cidr: IpNet,
     /// The part of it that dynamic addresses come from.
     pub dynamic_service_cidr: IpNet,
+    /// Range of IPv6 cluster IPs; without one the cluster is single-stack.
+    pub service_cidr_v6: Option<IpNet>,
     /// Range of load-balancer addresses.
     pub load_balancer_cidr: IpNet,
+    /// Range of IPv6 load-balancer addresses.
+    pub load_balancer_cidr_v6: Option<IpNet>,
     /// Range of simulated pods' addresses.
     pub pod_cidr: IpNet,
     /// Host addresses that node ports are served on.
@@ -92,7 +96,43 @@ impl Cluster {
 
     /// Our own ranges.
     pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
-        [self.service_cidr, self.load_balancer_cidr, self.pod_cidr].into_iter()
+        let v6 = [self.service_cidr_v6, self.load_balancer_cidr_v6];
+        [self.service_cidr, self.load_balancer_cidr, self.pod_cidr]
+            .into_iter()
+            .chain(v6.into_iter().flatten())
+    }
+
+    /// The range of cluster IPs of a family; IPv4 is the primary one.
+    pub const fn service_range(&self, family: IpFamily) -> Option<IpNet> {
+        match family {
+            IpFamily::IPv4 => Some(self.service_cidr),
+            IpFamily::IPv6 => self.service_cidr_v6,
+        }
+    }
+
+    /// The range of load-balancer addresses of a family.
+    pub const fn load_balancer_range(&self, family: IpFamily) -> Option<IpNet> {
+        match family {
+            IpFamily::IPv4 => Some(self.load_balancer_cidr),
+            IpFamily::IPv6 => self.load_balancer_cidr_v6,
+        }
+    }
+
+    /// Where node ports of a family are served: its wildcard address, or those listed. Nowhere over IPv6 on a host
+    /// that has no address of it.
+    pub fn node_port_addresses_of(&self, family: IpFamily) -> Vec<IpAddr> {
+        match &self.node_port_addresses {
+            NodePortAddresses::All
+                if family == IpFamily::IPv4 || self.host_addresses.iter().any(IpAddr::is_ipv6) =>
+            {
+                vec![plan::any_address(family)]
+            }
+            NodePortAddresses::All => Vec::new(),
+            NodePortAddresses::Listed(addrs) => {
+                let of_family = addrs.iter().filter(|addr| IpFamily::of(**addr) == family);
+                of_family.copied().collect()
+            }
+        }
     }
 
     /// Where a client is that connects from `source` to our address `local`. Processes of this host and pods are on
@@ -116,7 +156,7 @@ impl Cluster {
 /// `--nodeport-addresses`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodePortAddresses {
-    /// One wildcard socket a port: every address of the host.
+    /// One wildcard socket a port and family: every address of the host.
     All,
     /// These addresses only.
     Listed(Vec<IpAddr>),
@@ -136,7 +176,7 @@ impl Scope {
 pub struct FrontendKey {
     /// Where the socket lives.
     pub scope: Scope,
-    /// Local address; [`Ipv4Addr::UNSPECIFIED`] stands for "any host address" (node ports).
+    /// Local address; the unspecified one stands for "any host address of this family" (node ports).
     pub addr: IpAddr,
     /// Port as declared, also while a fallback port stands in for it.
     pub port: u16,
@@ -403,7 +443,7 @@ impl Snapshot {
             return None;
         }
         self.frontends.get(&FrontendKey {
-            addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            addr: plan::any_address(IpFamily::of(addr)),
             ..key
         })
     }

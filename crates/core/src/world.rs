@@ -224,6 +224,7 @@ impl World {
                 .flat_map(|record| own_externals(record, cluster)),
         );
         all.extend(self.records.values().flat_map(|record| unranged(record)));
+        all.extend(self.records.values().flat_map(|record| strangers(record)));
         all.sort();
         all.dedup();
         all
@@ -296,6 +297,28 @@ fn own_externals<'a>(
         let path = format!("spec.externalIPs[{index}]");
         Diagnostic::about(Severity::Warning, &record.object.key, &record.object.origin, (&path, message))
     })
+}
+
+/// A finding for every external address of a family that the Service does not have: a proxy ignores it.
+fn strangers(record: &ServiceRecord) -> impl Iterator<Item = Diagnostic> + '_ {
+    let external = record.spec.external_ips.iter().enumerate();
+    let is_strange =
+        |addr: &IpAddr| record.spec.has_vip() && !record.addresses.has(IpFamily::of(*addr));
+    external
+        .filter(move |(_, addr)| is_strange(addr))
+        .map(|(index, addr)| {
+            let family = IpFamily::of(*addr).as_str();
+            let message = format!(
+                "{addr} is not served: the Service has no {family} address (see spec.ipFamilies)"
+            );
+            let path = format!("spec.externalIPs[{index}]");
+            Diagnostic::about(
+                Severity::Warning,
+                &record.object.key,
+                &record.object.origin,
+                (&path, message),
+            )
+        })
 }
 
 /// A finding for every load-balancer address that `loadBalancerSourceRanges` closes to everybody, since all ranges are

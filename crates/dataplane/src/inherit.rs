@@ -131,6 +131,12 @@ impl Inherited {
         Ok(Some(fd))
     }
 
+    /// Whether the TCP socket that is bound to `addr` hears IPv4 and IPv6.
+    pub(crate) fn hears_both(&self, addr: SocketAddr) -> bool {
+        let mut sockets = self.sockets.iter();
+        sockets.any(|socket| socket.dual && socket.is_for(InheritedKind::Tcp, addr))
+    }
+
     /// Ports with a wildcard TCP socket: no other socket can have them, so that it must serve every address there.
     pub fn wildcard_ports(&self) -> BTreeSet<u16> {
         let wildcard = |socket: &&Socket| {

@@ -409,10 +409,11 @@ fn declares(entries: &BTreeMap<ListenerKey, Entry>, key: ListenerKey, port: u16)
                 && bind::overlap(other.bind, key.bind)
         });
     }
-    let shapes = [key.bind, Bind::Any, Bind::AnyLoopback];
-    shapes
+    let shapes = [key.bind, Bind::Any, Bind::AnyLoopback, Bind::AnyV6];
+    let mut shapes = shapes
         .into_iter()
-        .any(|bind| entries.contains_key(&ListenerKey { bind, port, ..key }))
+        .filter(|bind| bind::overlap(*bind, key.bind));
+    shapes.any(|bind| entries.contains_key(&ListenerKey { bind, port, ..key }))
 }
 
 /// Serves what is queued already, then makes the kernel refuse the rest.

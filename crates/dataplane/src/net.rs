@@ -74,43 +74,49 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     if device == Device::Loopback {
         socket.bind_device(Some(b"lo"))?;
     }
-    bind_to(&socket, addr)?;
+    bind_local(&socket, addr)?;
     Ok(SharedFd::new(socket.into()))
 }
 
-/// Binds to an address of this host. Linux takes for one of IPv6 only what an interface has, although a local route
-/// brings packets for more; IPv4 asks the routes by itself. `IPV6_FREEBIND` would take any address, also one that
-/// nothing ever reaches, so that it is for those alone.
-fn bind_to(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    match (socket.bind(&SockAddr::from(addr)), addr.ip()) {
-        (Err(error), IpAddr::V6(ip))
-            if error.kind() == io::ErrorKind::AddrNotAvailable && has_local_route(ip) =>
+/// Binds `socket` to `addr`. bind(2) takes any IPv4 address that a route makes local, but of IPv6 only those that an
+/// interface has: for others that are local by a route it has to be told not to look (`IPV6_FREEBIND`, which needs no
+/// privilege; Linux 4.15). An address that is not local stays refused.
+pub(crate) fn bind_local(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let bound = socket.bind(&SockAddr::from(addr));
+    match (&bound, addr) {
+        (Err(error), SocketAddr::V6(v6))
+            if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) && is_local_by_route(*v6.ip()) =>
         {
             socket.set_freebind_v6(true)?;
             socket.bind(&SockAddr::from(addr))
         }
-        (done, _) => done,
+        _ => bound,
     }
 }
 
-/// Whether a route delivers packets for `addr` to this host, by `/proc/net/ipv6_route` (proc(5)).
-fn has_local_route(addr: Ipv6Addr) -> bool {
+/// Whether the most specific of the kernel's IPv6 routes to `addr` is a local one (`/proc/net/ipv6_route`).
+fn is_local_by_route(addr: Ipv6Addr) -> bool {
     let table = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
-    table.lines().any(|line| is_local_route_to(addr, line))
+    is_local_in(&table, addr)
 }
 
-/// Columns: destination and its prefix length, both hexadecimal, then those of the source, next hop, metric, use
-/// counts, and the flags, of which this one is `RTF_LOCAL`.
-fn is_local_route_to(addr: Ipv6Addr, line: &str) -> bool {
+/// Columns of a line, in hexadecimal: destination, length of its prefix, source, length, next hop, metric, two
+/// counters, flags, and the device.
+fn is_local_in(table: &str, addr: Ipv6Addr) -> bool {
+    /// `RTF_LOCAL` of `linux/ipv6_route.h`.
     const LOCAL: u32 = 0x8000_0000;
-    let mut columns = line.split_whitespace();
-    let net = columns.next().map(|hex| u128::from_str_radix(hex, 16));
-    let length = columns.next().map(|hex| u32::from_str_radix(hex, 16));
-    let flags = columns.nth(6).map(|hex| u32::from_str_radix(hex, 16));
-    let (Some(Ok(net)), Some(Ok(length @ 1..=128)), Some(Ok(flags))) = (net, length, flags) else {
-        return false;
-    };
-    flags & LOCAL != 0 && (u128::from(addr) ^ net) >> (128 - length) == 0
+    let routes = table.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace();
+        let network = u128::from_str_radix(columns.next()?, 16).ok()?;
+        let length = u32::from_str_radix(columns.next()?, 16).ok()?;
+        let flags = u32::from_str_radix(columns.nth(6)?, 16).ok()?;
+        let mask = u128::MAX
+            .checked_shl(128_u32.checked_sub(length)?)
+            .unwrap_or(0);
+        let is_towards = u128::from(addr) & mask == network;
+        is_towards.then_some((length, flags & LOCAL != 0))
+    });
+    routes.max().is_some_and(|(_, is_local)| is_local)
 }
 
 /// The socket with this number, which the process was started with; closed for the programs that it starts itself.
@@ -239,20 +245,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_local_route_to_takes_local_routes_that_contain_the_address() {
-        let line = |length: &str, flags: &str| {
-            let none = "0".repeat(32);
+    fn address_is_local_by_the_most_specific_route_alone() {
+        let zero = "0".repeat(32);
+        let line = |network: &str, length: &str, flags: &str| {
             format!(
-                "fd000096000000000000000000000000 {length} {none} 00 {none} 00000400 00000001 00000000 {flags}       lo"
+                "{network} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags}       lo\n"
             )
         };
-        let check = |addr: &str, line: &str| is_local_route_to(addr.parse().unwrap(), line);
-        assert!(check("fd00:96::1234:5678", &line("6c", "80000001")));
-        assert!(!check("fd00:97::1", &line("6c", "80000001")));
-        assert!(check("fd00:96::", &line("80", "80000001")));
-        assert!(!check("fd00:96::1", &line("80", "80000001")));
-        assert!(!check("fd00:96::1", &line("6c", "00000001")), "not local");
-        assert!(!check("fd00:96::1", &line("00", "80000001")), "no prefix");
-        assert!(!check("fd00:96::1", "fd00"));
+        let table = line(&zero, "00", "00200200")
+            + &line("fd000010009600000000000000000000", "70", "80000001")
+            + &line("fd000010009600000000000000000500", "78", "00000001")
+            + &line("00000000000000000000000000000001", "80", "80200001");
+        let is_local = |addr: &str| is_local_in(&table, addr.parse().unwrap());
+        assert!(is_local("fd00:10:96::1"));
+        assert!(is_local("::1"));
+        assert!(!is_local("fd00:10:97::1"), "elsewhere");
+        assert!(!is_local("fd00:10:96::501"), "a part of it is not");
+        assert!(!is_local_in("nonsense", Ipv6Addr::LOCALHOST));
     }
 }

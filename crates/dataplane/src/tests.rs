@@ -61,6 +61,8 @@ fn cluster() -> Arc<Cluster> {
         search_namespace: None,
         service_cidr: "127.128.0.0/9".parse().unwrap(),
         dynamic_service_cidr: "127.128.0.0/9".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/16".parse().unwrap(),
         pod_cidr: "127.120.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::All,

@@ -68,6 +68,11 @@ impl<'a> Printer<'a> {
         if let Some(clash) = crate::host::ephemeral_clash(node_ports) {
             say::error_line(format!("warning: {clash}"));
         }
+        let is_dual = self.settings.up.cluster.service_cidr_v6.is_some();
+        let no_ipv6 = || crate::host::no_ipv6(&crate::host::addresses());
+        if let Some(why) = is_dual.then(no_ipv6).flatten() {
+            say::error_line(format!("warning: {why}"));
+        }
         if let Some(missing) = missing_pods(&status, self.settings) {
             say::line(missing);
         }

@@ -34,7 +34,8 @@ pub(super) fn find(snapshot: &Snapshot, reverse: ReverseName) -> Reverse {
         .whole()
         .map(|addr| names_of(snapshot, addr))
         .unwrap_or_default();
-    let Some(length) = reverse.zone_within(&snapshot.cluster.service_cidr) else {
+    let range = snapshot.cluster.service_range(reverse.family());
+    let Some(length) = range.and_then(|range| reverse.zone_within(&range)) else {
         // An address outside our range is a zone of its own, for nothing beside it is ours.
         return if names.is_empty() {
             Reverse::Foreign

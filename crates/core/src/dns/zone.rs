@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Moment, Name, Record, RecordData, Soa, TTL};
-use crate::snapshot::Cluster;
+use crate::{object::service::IpFamily, snapshot::Cluster};
 
 /// Zone that short tutorials and some tools write for `svc.cluster.local`; it answers as that subtree does.
 /// `local` above it is never ours: it belongs to multicast DNS (RFC 6762 section 3).
@@ -210,6 +210,11 @@ impl ReverseName {
             depth,
             is_clean: depth == front.len(),
         }
+    }
+
+    /// The family that its zone is for.
+    pub(super) const fn family(self) -> IpFamily {
+        IpFamily::of(self.addr)
     }
 
     /// Bits of an address in one label.

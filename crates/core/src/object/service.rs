@@ -86,6 +86,24 @@ impl Service {
             && self.cluster_ip != ClusterIpRequest::Headless
     }
 
+    /// `spec.ipFamilyPolicy` with its default, which is both families only for a headless Service without a selector
+    /// (`initIPFamilyFields` of the API server).
+    pub fn family_policy(&self) -> IpFamilyPolicy {
+        self.ip_family_policy
+            .unwrap_or(if self.is_headless_without_selector() {
+                IpFamilyPolicy::RequireDualStack
+            } else {
+                IpFamilyPolicy::SingleStack
+            })
+    }
+
+    /// Whether its endpoints and their families are the user's alone.
+    pub fn is_headless_without_selector(&self) -> bool {
+        self.cluster_ip == ClusterIpRequest::Headless
+            && self.service_type != ServiceType::ExternalName
+            && self.selector.is_empty()
+    }
+
     /// Whether node ports belong to the type.
     pub fn takes_node_ports(&self) -> bool {
         matches!(
@@ -156,6 +174,22 @@ impl IpFamily {
             IpAddr::V6(_) => Self::IPv6,
         }
     }
+
+    /// The one that this is not.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::IPv4 => Self::IPv6,
+            Self::IPv6 => Self::IPv4,
+        }
+    }
+
+    /// As manifests spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IPv4 => "IPv4",
+            Self::IPv6 => "IPv6",
+        }
+    }
 }
 
 /// `spec.ipFamilyPolicy`.
@@ -167,6 +201,17 @@ pub enum IpFamilyPolicy {
     PreferDualStack,
     /// Both, or the Service is invalid.
     RequireDualStack,
+}
+
+impl IpFamilyPolicy {
+    /// As manifests spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SingleStack => "SingleStack",
+            Self::PreferDualStack => "PreferDualStack",
+            Self::RequireDualStack => "RequireDualStack",
+        }
+    }
 }
 
 /// `spec.internalTrafficPolicy`, `spec.externalTrafficPolicy`.

@@ -3,13 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
-    Cluster, FrontendKey, FrontendKind, Generation, NodePortAddresses, PortView, Scope,
-    ServicePortName, ServiceView, Snapshot,
+    Cluster, FrontendKey, FrontendKind, Generation, PortView, Scope, ServicePortName, ServiceView,
+    Snapshot,
     assemble::{index_service, unindex_service},
     selection::{Candidate, Here, Needs, Place, Selected, select},
 };
@@ -128,7 +128,7 @@ fn view(record: &ServiceRecord, before: Option<&ServiceView>, setting: Setting<'
     if let Some(number) = record.addresses.health_check_node_port
         && !view.ports.is_empty()
     {
-        let keys = node_port_addresses(setting.cluster)
+        let keys = node_port_addresses(record, setting.cluster)
             .into_iter()
             .map(|addr| FrontendKey {
                 scope: Scope::HOST,
@@ -153,11 +153,12 @@ fn keep_last(frontends: &mut Vec<(FrontendKey, FrontendKind, usize)>) {
     frontends.reverse();
 }
 
-fn node_port_addresses(cluster: &Cluster) -> Vec<IpAddr> {
-    match &cluster.node_port_addresses {
-        NodePortAddresses::All => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
-        NodePortAddresses::Listed(addrs) => addrs.clone(),
-    }
+/// Host addresses of the Service's own families.
+fn node_port_addresses(record: &ServiceRecord, cluster: &Cluster) -> Vec<IpAddr> {
+    let families = record.addresses.families.iter();
+    families
+        .flat_map(|family| cluster.node_port_addresses_of(*family))
+        .collect()
 }
 
 fn frontends(
@@ -188,7 +189,7 @@ fn frontends(
     all.extend(cluster_ips.map(|addr| (key(*addr, port.port), FrontendKind::ClusterIP)));
     if let Some(number) = node_port {
         all.extend(
-            node_port_addresses(cluster)
+            node_port_addresses(record, cluster)
                 .into_iter()
                 .filter(|addr| !lost_at(*addr, number))
                 .map(|addr| (key(addr, number), FrontendKind::NodePort)),
@@ -198,6 +199,7 @@ fn frontends(
         .spec
         .external_ips
         .iter()
+        .filter(|addr| record.addresses.has(IpFamily::of(**addr)))
         .filter(|addr| !cluster.owns(**addr) && !lost(**addr));
     all.extend(external.map(|addr| (key(*addr, port.port), FrontendKind::ExternalIP)));
     let balancer = record

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -13,7 +13,7 @@ use super::{
     compile::Transition,
     filter::{Filter, Guard},
 };
-use crate::object::Protocol;
+use crate::object::{Protocol, service::IpFamily};
 
 /// Identity of a Listener: what socket it is, not what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,27 @@ pub enum Bind {
     /// `0.0.0.0` bound to the loopback device: many VIPs with one port number behind one descriptor. Also hears
     /// nothing from the network.
     AnyLoopback,
+    /// `::` for IPv6 alone, beside [`Bind::Any`]: the same for the other family.
+    AnyV6,
+}
+
+impl Bind {
+    /// The socket for every host address of a family.
+    pub const fn any(family: IpFamily) -> Self {
+        match family {
+            IpFamily::IPv4 => Self::Any,
+            IpFamily::IPv6 => Self::AnyV6,
+        }
+    }
+
+    /// The address to bind.
+    pub const fn addr(self) -> IpAddr {
+        match self {
+            Self::Address(addr) => addr,
+            Self::Any | Self::AnyLoopback => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::AnyV6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
 }
 
 /// Whether a listener takes connections: a state of the socket, not part of its identity.
@@ -73,8 +94,8 @@ impl ListenerPlan {
     }
 }
 
-/// The port number, scope and protocol that frontends share: the unit in which a socket's shape is decided.
-type Group = (Scope, u16, Protocol);
+/// The port number, scope, protocol and family that frontends share: the unit in which a socket's shape is decided.
+type Group = (Scope, u16, Protocol, IpFamily);
 
 /// The mode that a socket should be in, and the Services it is for.
 type Wish = (Mode, Arc<str>);
@@ -159,8 +180,9 @@ impl ListenerTable {
     /// Whether some frontend is declared for this address and port, of whatever protocol: a fallback port must not be
     /// one.
     pub fn is_declared(&self, addr: IpAddr, port: u16) -> bool {
-        let wildcard = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let group = |protocol| self.groups.get(&(Scope::HOST, port, protocol));
+        let family = IpFamily::of(addr);
+        let wildcard = any_address(family);
+        let group = |protocol| self.groups.get(&(Scope::HOST, port, protocol, family));
         let mut groups = [Protocol::Tcp, Protocol::Udp].into_iter().filter_map(group);
         groups.any(|members| {
             addr.is_unspecified() || members.contains_key(&addr) || members.contains_key(&wildcard)
@@ -236,18 +258,25 @@ impl ListenerTable {
     fn reshape(&mut self, group: Group, addrs: &BTreeSet<IpAddr>, drafts: &mut Drafts) {
         let empty = Members::new();
         let members = self.groups.get(&group).unwrap_or(&empty);
-        let any = listener(group, Bind::Any);
+        let family = group.3;
+        let any = listener(group, Bind::any(family));
         let lo = listener(group, Bind::AnyLoopback);
         let mut wishes: Vec<(ListenerKey, Option<Wish>)> = Vec::new();
-        // One wildcard socket hears every IPv4 address: VIPs with its number need none of their own. One on the
-        // loopback device hears nothing from the network.
-        let one_for_all = if members.contains_key(&ANY) || self.shares(group, members) {
-            Some(any)
-        } else {
-            let is_collapsed = self.collapsed.contains(&group) && may_collapse(members);
-            is_collapsed.then_some(lo)
-        };
-        for key in [any, lo] {
+        // One wildcard socket hears every address of its family: VIPs with its number need none of their own. One on
+        // the loopback device hears nothing from the network.
+        let one_for_all =
+            if members.contains_key(&any_address(family)) || self.shares(group, members) {
+                Some(any)
+            } else {
+                let is_collapsed = self.collapsed.contains(&group) && may_collapse(members);
+                is_collapsed.then_some(lo)
+            };
+        // Nothing of IPv6 collapses: the socket on the loopback device is of the other group.
+        let shared_sockets = [any, lo].into_iter().take(match family {
+            IpFamily::IPv4 => 2,
+            IpFamily::IPv6 => 1,
+        });
+        for key in shared_sockets.clone() {
             let is_wanted = one_for_all == Some(key);
             wishes.push((
                 key,
@@ -259,7 +288,9 @@ impl ListenerTable {
                 }),
             ));
         }
-        let had_one_for_all = self.running.contains_key(&any) || self.running.contains_key(&lo);
+        let had_one_for_all = shared_sockets
+            .into_iter()
+            .any(|key| self.running.contains_key(&key));
         let shape_changes = had_one_for_all != one_for_all.is_some();
         let concerned: Vec<IpAddr> = if shape_changes {
             members.keys().chain(addrs).copied().collect()
@@ -267,8 +298,7 @@ impl ListenerTable {
             addrs.iter().copied().collect()
         };
         for addr in concerned.into_iter().filter(|addr| !addr.is_unspecified()) {
-            let is_heard = one_for_all.is_some() && addr.is_ipv4();
-            let member = members.get(&addr).filter(|_| !is_heard);
+            let member = members.get(&addr).filter(|_| one_for_all.is_none());
             let wish = member.map(|member| (member.mode, Arc::clone(&member.service)));
             wishes.push((listener(group, Bind::Address(addr)), wish));
         }
@@ -344,8 +374,9 @@ impl ListenerTable {
         }
     }
 
-    fn shares(&self, (scope, port, _): Group, members: &Members) -> bool {
-        scope == Scope::HOST && self.shared.contains(&port) && members.keys().any(IpAddr::is_ipv4)
+    fn shares(&self, (scope, port, _, family): Group, members: &Members) -> bool {
+        let is_ours = scope == Scope::HOST && family == IpFamily::IPv4;
+        is_ours && self.shared.contains(&port) && !members.is_empty()
     }
 
     fn wish(&mut self, key: ListenerKey, wish: Option<Wish>, drafts: &mut Drafts) {
@@ -388,14 +419,16 @@ impl ListenerTable {
     }
 }
 
-/// The address that stands for every address of the host.
-const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
-fn group_of(key: &FrontendKey) -> Group {
-    (key.scope, key.port, key.protocol)
+/// The address that stands for every address of the host of a family.
+pub const fn any_address(family: IpFamily) -> IpAddr {
+    Bind::any(family).addr()
 }
 
-fn listener((scope, port, protocol): Group, bind: Bind) -> ListenerKey {
+fn group_of(key: &FrontendKey) -> Group {
+    (key.scope, key.port, key.protocol, IpFamily::of(key.addr))
+}
+
+fn listener((scope, port, protocol, _): Group, bind: Bind) -> ListenerKey {
     ListenerKey {
         scope,
         bind,
@@ -428,8 +461,8 @@ fn plan_of(drafts: Drafts) -> ListenerPlan {
 /// A shared socket listens while any of its frontends can serve.
 fn shared_mode(members: &Members) -> Mode {
     if members
-        .iter()
-        .any(|(addr, member)| addr.is_ipv4() && member.mode == Mode::Listening)
+        .values()
+        .any(|member| member.mode == Mode::Listening)
     {
         Mode::Listening
     } else {

@@ -4,6 +4,8 @@
 
 mod bands;
 mod draft;
+mod families;
+mod pools;
 mod round;
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
@@ -11,12 +13,14 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 pub use bands::{mapped, static_band};
 use draft::Draft;
 use ipnet::IpNet;
+pub(super) use families::primary;
 use round::Round;
 
 use crate::{
     object::{
         Object, Service,
         diagnostic::{Diagnostic, Severity},
+        service::IpFamily,
     },
     snapshot::Cluster,
 };
@@ -27,7 +31,9 @@ pub const NODE_PORT_RANGE: RangeInclusive<u16> = 30000..=32767;
 /// What a Service got.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Addresses {
-    /// Cluster IPs.
+    /// `ipFamilies` that it has, the primary one first; none for type ExternalName.
+    pub families: Vec<IpFamily>,
+    /// Cluster IPs, in the order of the families; none for a headless Service.
     pub cluster_ips: Vec<IpAddr>,
     /// Node ports, one entry a port of the manifest.
     pub node_ports: Vec<Option<u16>>,
@@ -37,16 +43,23 @@ pub struct Addresses {
     pub health_check_node_port: Option<u16>,
 }
 
+impl Addresses {
+    /// Whether the Service has this family.
+    pub fn has(&self, family: IpFamily) -> bool {
+        self.families.contains(&family)
+    }
+}
+
 /// Allocations that the hash alone would not give: what the state file keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Deviations {
-    /// `namespace/name` to cluster IP.
+    /// `namespace/name` to cluster IP, `namespace/name:IPv6` to that of IPv6.
     pub cluster_ips: BTreeMap<String, IpAddr>,
     /// `namespace/name:port` to node port; `namespace/name:port/PROTOCOL` for further protocols of that port,
     /// `namespace/name:healthCheck` for the health check.
     pub node_ports: BTreeMap<String, u16>,
-    /// `namespace/name` to load-balancer address.
+    /// Like `cluster_ips`, to load-balancer address.
     pub load_balancer_ips: BTreeMap<String, IpAddr>,
 }
 
@@ -157,12 +170,14 @@ pub(super) fn asks_the_same(a: &Service, b: &Service) -> bool {
             class,
             service.allocate_load_balancer_node_ports,
             service.load_balancer_ip,
+            service.family_policy(),
             service.takes_health_check(),
             service.health_check_node_port,
         )
     };
     rest(a) == rest(b)
         && a.cluster_ip == b.cluster_ip
+        && a.ip_families == b.ip_families
         && a.external_ips == b.external_ips
         && ports(a) == ports(b)
 }

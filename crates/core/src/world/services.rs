@@ -151,16 +151,18 @@ impl<'a> PodEndpoint<'a> {
     }
 }
 
-/// Slices for the pods that a Service selects: one for every combination of port numbers and family.
+/// Slices for the pods that a Service selects: one for every combination of port numbers and family, of the Service's
+/// own families.
 pub fn slices_of_pods(
     name: &Arc<str>,
-    service: &Service,
+    (service, families): (&Service, &[IpFamily]),
     pods: &[PodEndpoint<'_>],
 ) -> Vec<Arc<EndpointSlice>> {
     let mut groups: BTreeMap<(IpFamily, Vec<SlicePort>), Vec<SliceEndpoint>> = BTreeMap::new();
     for pod in pods {
         let ports = pod.slice_ports(service);
-        for address in &pod.addresses {
+        let of_families = |address: &&IpAddr| families.contains(&IpFamily::of(**address));
+        for address in pod.addresses.iter().filter(of_families) {
             let group = groups
                 .entry((IpFamily::of(*address), ports.clone()))
                 .or_default();

@@ -22,6 +22,7 @@ use crate::{
         ClusterIpRequest, EndpointProbe, Kind, Labels, Object, ObjectKey, Service, ServiceType,
         Spec,
         diagnostic::{Diagnostic, Severity},
+        service::IpFamily,
         workload::selects,
     },
     snapshot::{Cluster, NodePortAddresses, Snapshot, compile::compile, service_path},
@@ -245,7 +246,7 @@ impl World {
         };
         let path = service_path(&object.key.namespace, &object.key.name);
         let held = self.records.get(&*path);
-        held.is_some_and(|held| held.addresses.cluster_ips.first() == asked.first())
+        held.is_some_and(|held| held.addresses.cluster_ips.starts_with(asked))
     }
 
     /// Allocates for all Services; those whose grant changed are marked. What absent Services had is forgotten unless
@@ -470,7 +471,7 @@ impl World {
         if !is_alias && !record.spec.selector.is_empty() {
             slices.extend(slices_of_pods(
                 &key.name,
-                &record.spec,
+                (&record.spec, &record.addresses.families),
                 &self.selected_pods(&key.namespace, &record.spec),
             ));
         }
@@ -571,7 +572,7 @@ fn shared_addresses(record: &ServiceRecord, cluster: &Cluster) -> BTreeSet<Claim
     let external = spec
         .external_ips
         .iter()
-        .filter(|addr| !cluster.owns(**addr));
+        .filter(|addr| record.addresses.has(IpFamily::of(**addr)) && !cluster.owns(**addr));
     let addrs: Vec<IpAddr> = external
         .chain(&record.addresses.load_balancer_ips)
         .copied()
@@ -582,7 +583,11 @@ fn shared_addresses(record: &ServiceRecord, cluster: &Cluster) -> BTreeSet<Claim
         .flat_map(|addr| ports().map(|(port, protocol)| (*addr, port, protocol)))
         .collect();
     // A wildcard gives way to any address; a listed one may be an external address of another Service.
-    if let NodePortAddresses::Listed(listed) = &cluster.node_port_addresses {
+    if let NodePortAddresses::Listed(_) = &cluster.node_port_addresses {
+        let families = record.addresses.families.iter();
+        let listed: Vec<IpAddr> = families
+            .flat_map(|family| cluster.node_port_addresses_of(*family))
+            .collect();
         for (port, number) in spec.ports.iter().zip(&record.addresses.node_ports) {
             let claims = |number: u16| {
                 listed
@@ -603,6 +608,8 @@ fn forbidden_edit(before: &Object, after: &Object) -> Option<(&'static str, &'st
             let asked = |service: &Service| service.cluster_ip.clone();
             let fixed = !external(before) && !external(after) && asked(before) != asked(after);
             let address = fixed && asked(after) != ClusterIpRequest::Auto;
+            let families = !external(before) && !external(after);
+            let family = families && addresses::primary(before) != addresses::primary(after);
             let port = |service: &Service| service.health_check_node_port;
             let check = before.takes_health_check()
                 && after.takes_health_check()
@@ -611,6 +618,7 @@ fn forbidden_edit(before: &Object, after: &Object) -> Option<(&'static str, &'st
             let both = before.service_type == after.service_type;
             let class = both && before.load_balancer_class != after.load_balancer_class;
             let fields = [
+                (family, "spec.ipFamilies[0]", "the primary IP family"),
                 (address, "spec.clusterIP", "the cluster IP"),
                 (
                     check,

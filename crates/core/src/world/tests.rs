@@ -2,6 +2,7 @@
 //! to two Services.
 
 mod balancing;
+mod dual_stack;
 mod probes;
 mod rules;
 mod selection;
@@ -27,6 +28,8 @@ fn cluster() -> Cluster {
         search_namespace: None,
         service_cidr: "127.96.0.0/24".parse().unwrap(),
         dynamic_service_cidr: "127.96.0.0/26".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/28".parse().unwrap(),
         pod_cidr: "127.120.0.0/17".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(vec![[127, 0, 0, 1].into()]),
@@ -151,7 +154,10 @@ struct Bench {
 
 impl Bench {
     fn new(remembered: Deviations) -> Self {
-        let world = world(remembered);
+        Self::of(world(remembered))
+    }
+
+    fn of(world: World) -> Self {
         let snapshot = Snapshot::empty(Arc::clone(world.cluster()));
         Self {
             world,

@@ -72,7 +72,7 @@ impl Listening {
         let local = match self.key.bind {
             Bind::Address(_) => self.bound,
             // An inherited wildcard socket may be of IPv6 and hear IPv4 too, as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
-            Bind::Any | Bind::AnyLoopback => canonical(stream.local_addr()?),
+            Bind::Any | Bind::AnyLoopback | Bind::AnyV6 => canonical(stream.local_addr()?),
         };
         Ok(Arrival {
             scope: self.key.scope,

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -116,7 +116,7 @@ impl Binder {
         };
         let opened = match key.protocol {
             Protocol::Udp => datagrams::bind(addr, device).map(|fd| (fd, Maker::Us)),
-            _ => self.socket(addr, device),
+            _ => self.socket(key.bind, addr, device),
         };
         let (fd, maker) = opened.map_err(|error| BindError::new(&addr, &error))?;
         self.next_id += 1;
@@ -137,8 +137,19 @@ impl Binder {
     }
 
     /// An inherited socket if there is one for `addr`, else one of our own.
-    fn socket(&self, addr: SocketAddr, device: Device) -> io::Result<(SharedFd, Maker)> {
-        let Some(fd) = self.inherited.adopt(InheritedKind::Tcp, addr)? else {
+    fn socket(
+        &self,
+        bind: Bind,
+        addr: SocketAddr,
+        device: Device,
+    ) -> io::Result<(SharedFd, Maker)> {
+        // One that hears IPv4 too is the listener of that family, which may listen while this one refuses.
+        let inherited = if bind == Bind::AnyV6 && self.inherited.hears_both(addr) {
+            None
+        } else {
+            self.inherited.adopt(InheritedKind::Tcp, addr)?
+        };
+        let Some(fd) = inherited else {
             return Ok((net::bind(addr, device)?, Maker::Us));
         };
         // Another process may have left its own.
@@ -184,10 +195,7 @@ impl Binder {
 }
 
 pub(super) const fn address_of(bind: Bind) -> IpAddr {
-    match bind {
-        Bind::Address(addr) => addr,
-        Bind::Any | Bind::AnyLoopback => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    }
+    bind.addr()
 }
 
 /// Whether sockets of both shapes cannot have one port number.

@@ -42,7 +42,7 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     }
     // A burst is lost if it fails, which is no reason not to serve.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    super::bind_to(&socket, addr)?;
+    super::bind_local(&socket, addr)?;
     Ok(SharedFd::new(socket.into()))
 }
 

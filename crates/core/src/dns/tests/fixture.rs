@@ -16,6 +16,8 @@ pub(super) fn cluster() -> Cluster {
         search_namespace: Some(Arc::from("shop")),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "10.96.16.0/20".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: "10.97.0.0/16".parse().unwrap(),
         pod_cidr: "10.1.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),

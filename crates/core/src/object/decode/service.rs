@@ -192,6 +192,7 @@ fn families(list: &Cursor<'_>) -> Vec<IpFamily> {
 fn mark(spec: &Cursor<'_>, marks: &mut Marks) {
     for field in [
         "clusterIP",
+        "ipFamilyPolicy",
         "ports",
         "loadBalancerIP",
         "loadBalancerClass",
@@ -204,7 +205,7 @@ fn mark(spec: &Cursor<'_>, marks: &mut Marks) {
     ] {
         marks.add(&spec.field(field));
     }
-    for list in ["clusterIPs", "externalIPs"] {
+    for list in ["clusterIPs", "externalIPs", "ipFamilies"] {
         let list = spec.field(list);
         for item in list.items() {
             marks.add(&item);

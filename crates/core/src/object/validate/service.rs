@@ -140,16 +140,18 @@ fn check_families(spec: &Cursor<'_>, service: &Service) {
             item.duplicate(&item.shown());
         }
     }
-    let policy = spec.field("ipFamilyPolicy");
-    let selectorless_headless = !service.has_vip() && service.selector.is_empty();
-    if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack) && !selectorless_headless
-    {
-        policy.invalid("this cluster is not configured for dual-stack services");
-    } else if families.len() == 2 && service.ip_family_policy == Some(IpFamilyPolicy::SingleStack) {
-        policy.invalid("may only be 'PreferDualStack' or 'RequireDualStack' when multiple `ipFamilies` are specified");
-    }
-    warn_of_lone_ipv6(&families, service);
     let cluster_ips = spec.field("clusterIPs");
+    if service.family_policy() == IpFamilyPolicy::SingleStack {
+        let policy = spec.field("ipFamilyPolicy");
+        let listed =
+            matches!(&service.cluster_ip, ClusterIpRequest::Static(asked) if asked.len() == 2);
+        let both = [(listed, "cluster IPs"), (seen.len() == 2, "IP families")];
+        for (_, what) in both.into_iter().filter(|(is_double, _)| *is_double) {
+            policy.error(format!(
+                "Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+            ));
+        }
+    }
     let single = spec.field("clusterIP");
     let listed: Vec<_> = if cluster_ips.len() > 0 {
         cluster_ips.items().collect()
@@ -168,15 +170,6 @@ fn check_families(spec: &Cursor<'_>, service: &Service) {
                 "expected {name} value as indicated by `ipFamilies[{index}]`"
             ));
         }
-    }
-}
-
-/// A Service that asks for IPv6 and would not do with less. What it asks for by address is said by allocation.
-fn warn_of_lone_ipv6(families: &Cursor<'_>, service: &Service) {
-    let prefers = service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
-    let is_auto = service.cluster_ip == ClusterIpRequest::Auto;
-    if is_auto && !prefers && service.ip_families == [IpFamily::IPv6] {
-        families.warn("there is no IPv6 range of cluster IPs: an IPv4 address is allocated");
     }
 }
 

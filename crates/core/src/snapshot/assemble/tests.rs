@@ -19,6 +19,8 @@ fn cluster() -> Arc<Cluster> {
         search_namespace: None,
         service_cidr: "127.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "127.96.16.0/20".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.97.0.0/16".parse().unwrap(),
         pod_cidr: "127.98.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),

@@ -11,7 +11,8 @@ use crate::{
     snapshot::ServicePortName,
 };
 
-const NODE: IpAddr = ANY;
+const NODE: IpAddr = any_address(IpFamily::IPv4);
+const NODE_V6: IpAddr = any_address(IpFamily::IPv6);
 
 fn vip(n: u8) -> IpAddr {
     IpAddr::from([127, 96, 1, n])
@@ -45,7 +46,7 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         state: Arc::default(),
     };
     let key = |(addr, port): &(IpAddr, u16)| {
-        let kind = if *addr == NODE {
+        let kind = if addr.is_unspecified() {
             FrontendKind::NodePort
         } else {
             FrontendKind::ClusterIP
@@ -236,11 +237,37 @@ fn apply_ipv6_address_beside_a_node_port_keeps_its_own_socket() {
     assert!(plan.close.is_empty());
 }
 
+#[test]
+fn apply_ipv6_node_port_absorbs_the_addresses_of_its_family_alone() {
+    let mut table = ListenerTable::new(100);
+    let v6: IpAddr = "fd00:10:96::7".parse().unwrap();
+    let vips = view("a", &[(vip(1), 30080), (v6, 30080)], 1);
+    table.apply(&step(None, Some(&vips)));
+    let node = view("b", &[(NODE_V6, 30080)], 0);
+    let plan = table.apply(&step(None, Some(&node)));
+    assert_eq!(
+        binds(&plan),
+        [(Bind::AnyV6, 30080, Mode::Listening)],
+        "it listens for the address that it hears"
+    );
+    let closed: Vec<_> = plan.close.iter().map(|key| key.bind).collect();
+    assert_eq!(closed, [Bind::Address(v6)]);
+    assert!(table.is_declared("fd00::1".parse().unwrap(), 30080));
+    assert!(!table.is_declared([10, 0, 0, 1].into(), 30080));
+    let both = view("b", &[(NODE, 30080), (NODE_V6, 30080)], 0);
+    let plan = table.apply(&step(Some(&node), Some(&both)));
+    assert_eq!(binds(&plan), [(Bind::Any, 30080, Mode::Listening)]);
+    let plan = table.apply(&step(Some(&both), None));
+    let back: Vec<_> = plan.bind.iter().map(|(key, ..)| key.bind).collect();
+    assert_eq!(back, [Bind::Address(vip(1)), Bind::Address(v6)]);
+}
+
 fn hears(key: &ListenerKey, addr: IpAddr, port: u16) -> bool {
     let on_device = match key.bind {
         Bind::Address(bound) => bound == addr,
         Bind::Any => addr.is_ipv4(),
         Bind::AnyLoopback => addr.is_ipv4() && addr.is_loopback(),
+        Bind::AnyV6 => addr.is_ipv6(),
     };
     on_device && key.port == port
 }
@@ -252,7 +279,7 @@ proptest! {
     #[test]
     fn apply_any_sequence_under_a_budget_leaves_each_frontend_one_socket(
         budget in 1_usize..6,
-        changes in prop::collection::vec((0_u8..6, 0_u8..6, 0_usize..2, any::<bool>()), 0..40),
+        changes in prop::collection::vec((0_u8..6, 0_u8..7, 0_usize..2, any::<bool>()), 0..40),
     ) {
         let mut table = ListenerTable::new(budget);
         let mut views: BTreeMap<u8, Arc<ServiceView>> = BTreeMap::new();
@@ -263,6 +290,7 @@ proptest! {
                 2 => vec![(vip(name), 30080), (IpAddr::from([10, 0, 0, name]), 80)],
                 3 => vec![(vip(name), 80), (NODE, 30080 + u16::from(name))],
                 4 => vec![(IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(name) + 1]), 30080), (vip(name), 80)],
+                5 => vec![(NODE_V6, 30080 + u16::from(name)), (vip(name), 30080)],
                 _ => vec![],
             };
             let after = (!remove).then(|| view(&format!("s{name}"), &frontends, endpoints));

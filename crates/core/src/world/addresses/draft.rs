@@ -1,31 +1,51 @@
 //! A Service on its way through an allocation: what it wants and what it has so far. Owns those questions; who gets
 //! what is the round's.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use crate::object::{Object, Service, ServiceType};
+use super::pools::Slot;
+use crate::{
+    object::{Object, Service, ServiceType, service::IpFamily},
+    snapshot::Cluster,
+};
 
 /// A Service on its way: the version that may come into force and what it has so far.
 pub(super) struct Draft {
     pub(super) object: Arc<Object>,
     pub(super) spec: Arc<Service>,
-    pub(super) cluster_ip: Option<IpAddr>,
-    /// The address was asked for, not chosen by us.
-    pub(super) cluster_ip_is_static: bool,
+    pub(super) families: Vec<IpFamily>,
+    /// One a family, unless it has names only.
+    pub(super) cluster_ips: Vec<Slot>,
     pub(super) node_ports: Vec<Option<u16>>,
-    pub(super) load_balancer_ip: Option<IpAddr>,
+    /// One a family that has a range of them.
+    pub(super) load_balancer_ips: Vec<Slot>,
     pub(super) health_check: Option<u16>,
 }
 
 impl Draft {
-    pub(super) fn of(object: &Arc<Object>, spec: &Arc<Service>) -> Self {
+    pub(super) fn of(
+        object: &Arc<Object>,
+        spec: &Arc<Service>,
+        families: Vec<IpFamily>,
+        cluster: &Cluster,
+    ) -> Self {
+        let wanted = families.iter().filter(|_| spec.has_vip());
+        let cluster_ips = wanted.map(|family| Slot::empty(*family)).collect();
+        let wants_balancer =
+            spec.service_type == ServiceType::LoadBalancer && spec.load_balancer_class.is_none();
+        let asked = spec.load_balancer_ip.map(IpFamily::of);
+        let balanced = families.iter().filter(|family| {
+            let has_range = cluster.load_balancer_range(**family).is_some();
+            wants_balancer && (has_range || asked == Some(**family))
+        });
+        let load_balancer_ips = balanced.map(|family| Slot::empty(*family)).collect();
         Self {
             object: Arc::clone(object),
             spec: Arc::clone(spec),
-            cluster_ip: None,
-            cluster_ip_is_static: false,
+            cluster_ips,
             node_ports: vec![None; spec.ports.len()],
-            load_balancer_ip: None,
+            load_balancer_ips,
+            families,
             health_check: None,
         }
     }
@@ -60,15 +80,6 @@ impl Draft {
         let own = self.spec.ports.get(index).map(|port| port.port);
         let mut earlier = self.spec.ports.iter().take(index);
         earlier.any(|port| port.node_port == Some(number) && Some(port.port) != own)
-    }
-
-    pub(super) fn wants_cluster_ip(&self) -> bool {
-        self.spec.has_vip()
-    }
-
-    pub(super) fn wants_load_balancer_ip(&self) -> bool {
-        self.spec.service_type == ServiceType::LoadBalancer
-            && self.spec.load_balancer_class.is_none()
     }
 
     pub(super) fn wants_node_ports(&self) -> bool {

@@ -1,47 +1,38 @@
 //! The phases of an allocation. Owns pools and claims; the order of the phases is [`super::allocate`]'s.
 
+mod cluster_ip;
 mod health_check;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     Addresses, Allocation, Applicant, Grant, Rules,
-    bands::{claim_port, dynamic_ports, mapped, natural_offset, port_owner, static_band},
+    bands::{claim_port, dynamic_ports, natural_offset, port_owner},
     draft::Draft,
-    is_cluster_dns,
+    families,
+    pools::{Pools, RESERVED, Slot, of_family, recall},
 };
-use crate::{
-    object::{
-        Object,
-        diagnostic::{Diagnostic, Severity},
-        service::{ClusterIpRequest, IpFamily},
-    },
-    world::allocate::{AddressPool, nth, size_of},
+use crate::object::{
+    Object, Service,
+    diagnostic::{Diagnostic, Severity},
+    service::IpFamily,
 };
 
 /// One allocation of everything: pools that fill as claims are honoured.
 pub(super) struct Round<'a> {
     rules: &'a Rules<'a>,
-    cluster_ips: AddressPool,
-    load_balancer_ips: AddressPool,
+    cluster_ips: Pools,
+    load_balancer_ips: Pools,
     node_ports: BTreeMap<u16, Arc<str>>,
     pub(super) allocation: Allocation,
 }
 
-/// Owner of the addresses that no Service may ask for.
-const RESERVED: &str = "reserved";
-
 impl<'a> Round<'a> {
     pub(super) fn new(rules: &'a Rules<'a>) -> Self {
-        let range = rules.cluster.dynamic_service_cidr;
-        let mut cluster_ips = AddressPool::with_static_band(range, static_band(range));
-        // The first address is the API server's in a cluster: only a Service of that name may have it.
-        let _ = cluster_ips.claim(nth(rules.cluster.service_cidr, 1), "default/kubernetes");
-        let _ = cluster_ips.claim(rules.cluster.dns_address, RESERVED);
         Self {
             rules,
-            cluster_ips,
-            load_balancer_ips: AddressPool::new(rules.cluster.load_balancer_cidr),
+            cluster_ips: Pools::of_cluster_ips(rules.cluster),
+            load_balancer_ips: Pools::of_load_balancers(rules.cluster),
             node_ports: BTreeMap::new(),
             allocation: Allocation::default(),
         }
@@ -58,123 +49,53 @@ impl<'a> Round<'a> {
 
     /// The static claims of the newest version, or of the last good one when a claim of the newest is refused.
     pub(super) fn claim_static(&mut self, applicant: &Applicant) -> Option<Draft> {
-        let newest = Draft::of(&applicant.object, &applicant.spec);
-        if let Some(draft) = self.try_claims(newest, applicant) {
-            return Some(draft);
+        let newest = self.try_claims((&applicant.object, &applicant.spec), applicant);
+        if newest.is_some() {
+            return newest;
         }
         let (object, spec, _) = applicant
             .holds
             .as_ref()
             .filter(|(object, _, _)| !Arc::ptr_eq(object, &applicant.object))?;
         let findings = self.allocation.diagnostics.len();
-        let draft = self.try_claims(Draft::of(object, spec), applicant);
+        let draft = self.try_claims((object, spec), applicant);
         // The reader is told about the newest text only.
         self.allocation.diagnostics.truncate(findings);
         draft
     }
 
-    fn try_claims(&mut self, mut draft: Draft, applicant: &Applicant) -> Option<Draft> {
-        let cluster_ip = self.static_cluster_ip(&draft, &applicant.path)?;
+    fn try_claims(
+        &mut self,
+        (object, spec): (&Arc<Object>, &Arc<Service>),
+        applicant: &Applicant,
+    ) -> Option<Draft> {
+        let families = match families::resolve(spec, self.rules.cluster) {
+            Ok(families) => families,
+            Err(findings) => {
+                for (path, message) in findings {
+                    self.report(Severity::Error, object, &path, message);
+                }
+                return None;
+            }
+        };
+        let mut draft = Draft::of(object, spec, families, self.rules.cluster);
+        let cluster_ips = self.static_cluster_ips(&draft, &applicant.path)?;
         let node_ports = self.check_node_ports(&draft, &applicant.path)?;
         let health_check = self.check_health_port(&draft, &node_ports)?;
-        if let Some(addr) = cluster_ip {
-            let _ = self.cluster_ips.claim(addr, &applicant.path);
+        for addr in cluster_ips {
+            // One that the DNS has stays reserved.
+            self.cluster_ips.claim(addr, &applicant.path);
+            give(&mut draft.cluster_ips, addr);
         }
-        draft.cluster_ip = cluster_ip;
-        draft.cluster_ip_is_static = cluster_ip.is_some();
         for port in node_ports.iter().flatten() {
             self.node_ports.insert(*port, Arc::clone(&applicant.path));
         }
         draft.node_ports = node_ports;
         self.take_health_port(&applicant.path, &mut draft, health_check);
-        draft.load_balancer_ip = self.static_load_balancer_ip(&draft);
+        if let Some(addr) = self.static_load_balancer_ip(&draft) {
+            give(&mut draft.load_balancer_ips, addr);
+        }
         Some(draft)
-    }
-
-    /// `Some(None)`: nothing asked for. `None`: refused.
-    #[expect(
-        clippy::option_option,
-        reason = "refused, nothing asked, granted: three outcomes, used twice below"
-    )]
-    fn static_cluster_ip(&mut self, draft: &Draft, path: &str) -> Option<Option<IpAddr>> {
-        let ClusterIpRequest::Static(asked) = &draft.spec.cluster_ip else {
-            return Some(None);
-        };
-        let Some(asked) = asked
-            .iter()
-            .find(|addr| IpFamily::of(**addr) == IpFamily::IPv4)
-            .copied()
-        else {
-            let message =
-                "IPv6 cluster IPs are not served: an IPv4 address is allocated".to_owned();
-            self.report(Severity::Warning, &draft.object, "spec.clusterIP", message);
-            return Some(None);
-        };
-        self.report_other_family(draft);
-        let range = self.rules.cluster.service_cidr;
-        let addr = if range.contains(&asked) {
-            asked
-        } else {
-            mapped(asked, range)
-        };
-        if addr != asked {
-            let message = format!(
-                "Invalid value: \"{asked}\": not in the service range {range}; mapped to {addr}"
-            );
-            self.report(self.rules.foreign, &draft.object, "spec.clusterIP", message);
-            if self.rules.foreign == Severity::Error {
-                return None;
-            }
-        }
-        if addr == self.rules.cluster.dns_address && is_cluster_dns(path) {
-            // An exported cluster brings its DNS Service along: it is ours.
-            return Some(Some(addr));
-        }
-        let unusable =
-            addr == nth(range, 0) || addr == nth(range, size_of(range).saturating_sub(1));
-        match self.cluster_ips.holder(addr) {
-            None if !unusable => Some(Some(addr)),
-            Some(holder) if holder == path => Some(Some(addr)),
-            holder => {
-                let reason = match holder {
-                    Some(holder) => format!("already allocated (to {holder})"),
-                    None => {
-                        format!("not in the valid range. The range of valid IPs is {range}")
-                    }
-                };
-                let (severity, message) = if addr == asked {
-                    let message = format!(
-                        "Invalid value: \"{asked}\": failed to allocate IP {addr}: provided IP is {reason}"
-                    );
-                    (Severity::Error, message)
-                } else {
-                    // Nobody asked for this very address: any other one will do.
-                    let message = format!(
-                        "{addr}, which {asked} is mapped to, is {reason}: another address is allocated"
-                    );
-                    (Severity::Warning, message)
-                };
-                self.report(severity, &draft.object, "spec.clusterIP", message);
-                (addr != asked).then_some(None)
-            }
-        }
-    }
-
-    /// A second address of the family that nothing is allocated from.
-    fn report_other_family(&mut self, draft: &Draft) {
-        let ClusterIpRequest::Static(asked) = &draft.spec.cluster_ip else {
-            return;
-        };
-        let other = asked
-            .iter()
-            .position(|addr| IpFamily::of(*addr) == IpFamily::IPv6);
-        if let Some((index, addr)) = other.and_then(|index| Some((index, asked.get(index)?))) {
-            let message = format!(
-                "{addr} is not served: there is no IPv6 range, the IPv4 address is served alone"
-            );
-            let path = format!("spec.clusterIPs[{index}]");
-            self.report(Severity::Warning, &draft.object, &path, message);
-        }
     }
 
     /// The node ports asked for, if all of them can be had.
@@ -230,18 +151,25 @@ impl<'a> Round<'a> {
 
     /// The address that the manifest asks for, if it can be bound here. Several Services may share it.
     fn static_load_balancer_ip(&mut self, draft: &Draft) -> Option<IpAddr> {
-        if !draft.wants_load_balancer_ip() {
+        if draft.load_balancer_ips.is_empty() {
             return None;
         }
         let addr = draft.spec.load_balancer_ip?;
-        let ours = self.rules.cluster.load_balancer_cidr.contains(&addr);
+        let family = IpFamily::of(addr);
+        let has_family = draft.families.contains(&family);
+        let ours = has_family && self.load_balancer_ips.contain(addr);
         if ours {
-            let _ = self.load_balancer_ips.claim(addr, RESERVED);
+            self.load_balancer_ips.claim(addr, RESERVED);
         }
-        let bindable = ours || may_bind(addr, self.rules);
+        let bindable = has_family && (ours || may_bind(addr, self.rules));
         if !bindable {
+            let why = if has_family {
+                "not an address of this host".to_owned()
+            } else {
+                format!("of {}, which the Service does not have", family.as_str())
+            };
             let message = format!(
-                "{addr} is not an address of this host: one from the pool is used, this one is only shown as desired"
+                "{addr} is {why}: one from the pool is used, this one is only shown as desired"
             );
             self.report(
                 Severity::Note,
@@ -258,20 +186,14 @@ impl<'a> Round<'a> {
         let Some((_, held_spec, held)) = &applicant.holds else {
             return;
         };
-        if draft.wants_cluster_ip() && draft.cluster_ip.is_none() {
-            let addr = held.cluster_ips.first().copied();
-            draft.cluster_ip = addr.filter(|addr| {
-                self.rules.cluster.service_cidr.contains(addr)
-                    && self.cluster_ips.claim(*addr, &applicant.path).is_ok()
+        self.cluster_ips
+            .keep(&mut draft.cluster_ips, &applicant.path, |family| {
+                of_family(&held.cluster_ips, family)
             });
-        }
-        if draft.wants_load_balancer_ip() && draft.load_balancer_ip.is_none() {
-            let addr = held.load_balancer_ips.first().copied();
-            draft.load_balancer_ip = addr.filter(|addr| {
-                self.rules.cluster.load_balancer_cidr.contains(addr)
-                    && self.load_balancer_ips.claim(*addr, &applicant.path).is_ok()
+        self.load_balancer_ips
+            .keep(&mut draft.load_balancer_ips, &applicant.path, |family| {
+                of_family(&held.load_balancer_ips, family)
             });
-        }
         self.keep_health_port(&applicant.path, draft, held.health_check_node_port);
         // Also one that allocates no new ones: what it has is not taken away.
         if !draft.spec.takes_node_ports() {
@@ -317,20 +239,14 @@ impl<'a> Round<'a> {
     pub(super) fn keep_remembered(&mut self, applicant: &Applicant, draft: &mut Draft) {
         let remembered = self.rules.remembered;
         let path = &*applicant.path;
-        if draft.wants_cluster_ip() && draft.cluster_ip.is_none() {
-            let addr = remembered.cluster_ips.get(path).copied();
-            draft.cluster_ip = addr.filter(|addr| {
-                self.rules.cluster.service_cidr.contains(addr)
-                    && self.cluster_ips.claim(*addr, path).is_ok()
+        self.cluster_ips
+            .keep(&mut draft.cluster_ips, path, |family| {
+                recall(&remembered.cluster_ips, path, family)
             });
-        }
-        if draft.wants_load_balancer_ip() && draft.load_balancer_ip.is_none() {
-            let addr = remembered.load_balancer_ips.get(path).copied();
-            draft.load_balancer_ip = addr.filter(|addr| {
-                self.rules.cluster.load_balancer_cidr.contains(addr)
-                    && self.load_balancer_ips.claim(*addr, path).is_ok()
+        self.load_balancer_ips
+            .keep(&mut draft.load_balancer_ips, path, |family| {
+                recall(&remembered.load_balancer_ips, path, family)
             });
-        }
         self.keep_remembered_health_port(path, draft);
         if draft.wants_node_ports() && !remembered.node_ports.is_empty() {
             let spec = Arc::clone(&draft.spec);
@@ -344,20 +260,17 @@ impl<'a> Round<'a> {
     /// Fills what is still missing by the hash and writes the grant down.
     pub(super) fn grant(&mut self, applicant: &Applicant, mut draft: Draft) {
         let path = &*applicant.path;
-        if draft.wants_cluster_ip() && draft.cluster_ip.is_none() {
-            draft.cluster_ip = self.cluster_ips.take(path);
-        }
-        if draft.wants_cluster_ip() && draft.cluster_ip.is_none() {
-            let message = format!("range {} is full", self.rules.cluster.dynamic_service_cidr);
+        if let Err(range) = self.cluster_ips.fill(&mut draft.cluster_ips, path) {
+            let message = format!("range {range} is full");
             return self.report(Severity::Error, &draft.object, "spec.clusterIP", message);
         }
-        if draft.wants_load_balancer_ip() && draft.load_balancer_ip.is_none() {
-            draft.load_balancer_ip = self.load_balancer_ips.take(path);
-            if draft.load_balancer_ip.is_none() {
-                let message = format!("range {} is full", self.rules.cluster.load_balancer_cidr);
-                let path = "spec.loadBalancerIP";
-                self.report(Severity::Error, &draft.object, path, message);
-            }
+        let balanced = self
+            .load_balancer_ips
+            .fill(&mut draft.load_balancer_ips, path);
+        if let Err(range) = balanced {
+            let message = format!("range {range} is full");
+            let path = "spec.loadBalancerIP";
+            self.report(Severity::Error, &draft.object, path, message);
         }
         if draft.wants_node_ports() {
             self.fill_node_ports(applicant, &mut draft);
@@ -365,9 +278,10 @@ impl<'a> Round<'a> {
         self.fill_health_port(path, &mut draft);
         self.remember(path, &draft);
         let addresses = Addresses {
-            cluster_ips: draft.cluster_ip.into_iter().collect(),
+            families: draft.families,
+            cluster_ips: given(&draft.cluster_ips),
             node_ports: draft.node_ports,
-            load_balancer_ips: draft.load_balancer_ip.into_iter().collect(),
+            load_balancer_ips: given(&draft.load_balancer_ips),
             health_check_node_port: draft.health_check,
         };
         let grant = Grant {
@@ -414,17 +328,13 @@ impl<'a> Round<'a> {
     fn remember(&mut self, path: &str, draft: &Draft) {
         self.remember_health_port(path, draft);
         let deviations = &mut self.allocation.deviations;
-        if let Some(addr) = draft.cluster_ip.filter(|_| !draft.cluster_ip_is_static)
-            && addr != self.cluster_ips.natural(path)
-        {
-            deviations.cluster_ips.insert(path.to_owned(), addr);
-        }
-        if let Some(addr) = draft.load_balancer_ip
-            && draft.spec.load_balancer_ip != Some(addr)
-            && addr != self.load_balancer_ips.natural(path)
-        {
-            deviations.load_balancer_ips.insert(path.to_owned(), addr);
-        }
+        self.cluster_ips
+            .remember(&draft.cluster_ips, path, &mut deviations.cluster_ips);
+        self.load_balancer_ips.remember(
+            &draft.load_balancer_ips,
+            path,
+            &mut deviations.load_balancer_ips,
+        );
         let (first, count) = dynamic_ports(&self.rules.node_ports);
         for (index, port) in draft.spec.ports.iter().enumerate() {
             let number = draft.node_ports.get(index).copied().flatten();
@@ -441,6 +351,22 @@ impl<'a> Round<'a> {
     }
 }
 
+/// Puts an address that was asked for in the place of its family.
+fn give(slots: &mut [Slot], addr: IpAddr) {
+    for slot in slots
+        .iter_mut()
+        .filter(|slot| slot.family == IpFamily::of(addr))
+    {
+        slot.addr = Some(addr);
+        slot.is_static = true;
+    }
+}
+
+fn given(slots: &[Slot]) -> Vec<IpAddr> {
+    slots.iter().filter_map(|slot| slot.addr).collect()
+}
+
+/// Whether a socket can be bound to `addr`: the host owns it, or it is in 127/8 outside our own ranges.
 /// Whether a socket can be bound to `addr`: the host owns it or may be given it, or it is in 127/8 outside our own
 /// ranges.
 fn may_bind(addr: IpAddr, rules: &Rules<'_>) -> bool {

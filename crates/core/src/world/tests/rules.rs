@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     object::{
         endpoints::{EndpointSubset, Endpoints},
-        service::{HEADLESS_LABEL, TrafficDistribution},
+        service::{HEADLESS_LABEL, IpFamilyPolicy, TrafficDistribution},
     },
     snapshot::FrontendKind,
     world::hints::ZONE_LABEL,
@@ -194,20 +194,19 @@ fn node_port_of_two_ports_is_one_only_with_one_number() {
 }
 
 #[test]
-fn second_family_of_a_cluster_ip_is_dropped_with_a_warning() {
+fn second_family_of_a_cluster_ip_is_refused_without_a_range_and_the_last_good_version_stays() {
     let mut bench = Bench::new(Deviations::default());
+    let before = bench.apply(spec(ClusterIP, &[(80, TCP, None)]));
     let asked = vec![[127, 96, 0, 20].into(), "fd00::1".parse().unwrap()];
     let got = bench.apply(Service {
         cluster_ip: ClusterIpRequest::Static(asked),
+        ip_family_policy: Some(IpFamilyPolicy::PreferDualStack),
         ..spec(ClusterIP, &[(80, TCP, None)])
     });
-    assert_eq!(got.cluster_ips, [IpAddr::from([127, 96, 0, 20])]);
-    assert_eq!(
-        bench.findings(),
-        [
-            "spec.clusterIPs[1]: fd00::1 is not served: there is no IPv6 range, the IPv4 address is served alone"
-        ]
-    );
+    assert_eq!(got, before);
+    let refused = "spec.clusterIPs[1]: Invalid value: [\"127.96.0.20\",\"fd00::1\"]: IPv6 is not configured on this \
+                   cluster (see --service-cidr-v6)";
+    assert_eq!(bench.findings()[0], refused);
 }
 
 #[test]
