@@ -50,6 +50,14 @@ pub(crate) fn is_dropped(from: Ipv4Addr, to: SocketAddr) -> bool {
     })
 }
 
+/// Whether that happens to five clients, at once for the sake of time.
+pub(crate) fn are_five_dropped(from: Ipv4Addr, to: SocketAddr) -> bool {
+    std::thread::scope(|scope| {
+        let clients = [(); 5].map(|()| scope.spawn(|| is_dropped(from, to)));
+        clients.map(|client| client.join().unwrap()) == [true; 5]
+    })
+}
+
 fn exchange(
     (from, to): (Ipv4Addr, SocketAddr),
     body: &[u8],
