@@ -68,7 +68,8 @@ fn haproxy(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
     text
 }
 
-/// With a zone, so that all its processes share one round robin, as the others' threads do.
+/// With a zone, so that all its processes share one round robin, as the others' threads do, and with half-closed
+/// connections kept, as the others keep them.
 fn stream(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
     let mut text = format!(
         "worker_processes {threads};\nerror_log stderr error;\nworker_rlimit_nofile {};\nevents {{ worker_connections {}; }}\n\
@@ -82,7 +83,7 @@ fn stream(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
     let _ = writeln!(
         text,
         "  }}\n  server {{\n    listen {target} backlog=4096;\n    proxy_connect_timeout 1s;\n    proxy_timeout 1h;\n    \
-         proxy_pass back;\n  }}\n}}"
+         proxy_half_close on;\n    proxy_pass back;\n  }}\n}}"
     );
     text
 }
