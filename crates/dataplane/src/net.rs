@@ -221,7 +221,7 @@ mod tests {
             )
         };
         let check = |addr: &str, line: &str| is_local_route_to(addr.parse().unwrap(), line);
-        assert!(check("fd00:96::1234:5678", &line("6c", "80000001")));
+        assert!(check("fd00:96::4:5678", &line("6c", "80000001")));
         assert!(!check("fd00:97::1", &line("6c", "80000001")));
         assert!(check("fd00:96::", &line("80", "80000001")));
         assert!(!check("fd00:96::1", &line("80", "80000001")));
