@@ -53,6 +53,8 @@ fn cluster() -> Cluster {
         service_cidr: range("127.96.0.0/24"),
         dynamic_service_cidr: range("127.96.0.0/26"),
         load_balancer_cidr: range("127.112.0.0/28"),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         pod_cidr: range("127.120.0.0/26"),
         node_port_addresses: NodePortAddresses::All,
         dns_address: [127, 96, 0, 10].into(),

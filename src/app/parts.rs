@@ -74,6 +74,9 @@ impl ListenerHost for Sockets {
     }
 
     fn retry(&mut self, now: Timestamp) -> Option<Timestamp> {
+        for addr in self.1.retry() {
+            tracing::info!(address = %addr, "made local by a route after all");
+        }
         self.0.retry(now)
     }
 }

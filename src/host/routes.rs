@@ -78,16 +78,19 @@ impl RouteError {
         match self {
             Self::Privilege(_) => Some(format!(
                 "sudo setcap cap_net_admin,cap_net_bind_service+ep {program}; or leave ranges at their defaults in \
-                 127/8, which need nothing; or try it in a network namespace: unshare -rn"
+                 127/8, which need nothing; or try it in a network namespace: unshare -rn, there first: ip link set lo up"
             )),
             Self::Taken { .. } => Some("choose a range that nothing on this host uses".to_owned()),
             Self::Running => {
                 Some("end it, or give this one a name with --instance NAME".to_owned())
             }
+            // With the second one the kernel says that 127.0.0.1 is no address of this host.
             Self::Kernel { source, .. }
-                if source.raw_os_error() == Some(Errno::NETDOWN.raw_os_error()) =>
+                if [Errno::NETDOWN, Errno::INVAL]
+                    .map(|errno| Some(errno.raw_os_error()))
+                    .contains(&source.raw_os_error()) =>
             {
-                Some("sudo ip link set lo up".to_owned())
+                Some("sudo ip link set lo up, if it is down".to_owned())
             }
             Self::Kernel { .. } | Self::Unknown(_) => None,
         }
@@ -107,6 +110,8 @@ pub struct Routes {
     ours: BTreeSet<IpNet>,
     /// Where single addresses may be made local.
     allowed: Vec<IpNet>,
+    /// Single addresses that are wanted and could not be had.
+    missing: BTreeSet<IpAddr>,
 }
 
 impl Routes {
@@ -122,6 +127,7 @@ impl Routes {
             claim: None,
             ours: BTreeSet::new(),
             allowed: Vec::new(),
+            missing: BTreeSet::new(),
         };
         routes.mend();
         routes
@@ -196,8 +202,27 @@ impl Routes {
     /// Makes one address local if it is allowed and is not; returns whether it did.
     ///
     /// # Errors
-    /// The address has a route of its own that leads elsewhere, or the kernel refuses.
+    /// The address has a route of its own that leads elsewhere, or the kernel refuses; [`Self::retry`] tries again.
     pub fn attach(&mut self, addr: IpAddr) -> Result<bool, RouteError> {
+        let done = self.try_attach(addr);
+        if done.is_err() {
+            self.missing.insert(addr);
+        }
+        done
+    }
+
+    /// Tries again what [`Self::attach`] could not do; returns the addresses that are local now.
+    pub fn retry(&mut self) -> Vec<IpAddr> {
+        let mut attached = Vec::new();
+        for addr in std::mem::take(&mut self.missing) {
+            if self.attach(addr).is_ok() {
+                attached.push(addr);
+            }
+        }
+        attached
+    }
+
+    fn try_attach(&mut self, addr: IpAddr) -> Result<bool, RouteError> {
         let range = IpNet::from(addr);
         let allowed = self.allowed.iter().any(|allowed| allowed.contains(&addr));
         if !allowed || self.ours.contains(&range) {
@@ -226,6 +251,7 @@ impl Routes {
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self, addr: IpAddr) -> Result<bool, RouteError> {
+        self.missing.remove(&addr);
         let range = IpNet::from(addr);
         let attached = self.ours.contains(&range);
         if attached {

@@ -252,6 +252,17 @@ fn range_that_somebody_uses_is_refused_and_nothing_is_left() {
 }
 
 #[test]
+fn range_while_loopback_is_down_is_refused_with_the_fix() {
+    in_namespace!(Root);
+    // As in a namespace that is new: down, and without an address.
+    ip("link set lo down");
+    ip("address del 127.0.0.1/8 dev lo");
+    let folder = tempfile::tempdir().unwrap();
+    let said = refused(folder.path(), &["--service-cidr", "10.96.0.0/12"]);
+    assert!(said.contains("fix: sudo ip link set lo up"), "{said}");
+}
+
+#[test]
 fn ranges_of_both_families_become_local_and_leave_with_their_owner() {
     in_namespace!(Root);
     let nets = ["10.96.0.0/12", "fd00:96::/108"].map(|net| net.parse().unwrap());
@@ -283,6 +294,14 @@ fn ranges_of_both_families_become_local_and_leave_with_their_owner() {
         "it is local by the range"
     );
     assert_eq!(ours().len(), 4);
+    // Somebody's own route to an address is respected, and the address is had once that is gone.
+    let taken: IpAddr = [198, 51, 100, 1].into();
+    ip("route add blackhole 198.51.100.1");
+    other.attach(taken).unwrap_err();
+    assert_eq!(other.retry(), [] as [IpAddr; 0]);
+    ip("route del blackhole 198.51.100.1");
+    assert_eq!(other.retry(), [taken]);
+    assert_eq!(ours().len(), 5);
     drop(routes);
     drop(other);
     assert_eq!(ours(), [""; 0]);
@@ -366,6 +385,10 @@ fn row_28_external_address_that_no_interface_has_is_reachable_here_and_from_anot
     assert_eq!(failed[0].declared, addr("198.51.100.9:80"));
     let fix = failed[0].fix.as_deref().unwrap();
     assert!(fix.contains("--external-ip-cidr 198.51.100.9/32"), "{fix}");
+
+    let explained = program.command(&["explain", "service", "web"]);
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(!explained.contains("203.0.113.7 is not"), "{explained}");
 
     // Live: another address, for a load balancer too.
     program.write(
