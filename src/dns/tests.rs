@@ -403,12 +403,17 @@ async fn serve_malformed_packets_goes_on_and_counts_them() {
     );
     let responses: Vec<_> = counters
         .responses()
-        .filter(|(_, count)| *count > 0)
+        .filter(|(_, _, count)| *count > 0)
         .collect();
     assert_eq!(
         responses,
-        [(Rcode::FormErr, 1), (Rcode::NotImp, 1), (Rcode::BadVers, 1)]
+        [
+            (Some(RecordType::A), Rcode::BadVers, 1),
+            (None, Rcode::FormErr, 1),
+            (None, Rcode::NotImp, 1)
+        ]
     );
+    assert_eq!(counters.latency.load().count(), 6);
     server.stop().await;
 }
 

@@ -25,6 +25,7 @@ mod first_minute;
 mod kubectl;
 mod kubectl_get;
 mod manual;
+mod metrics;
 mod names;
 mod pods;
 mod probes;

@@ -121,7 +121,9 @@ mod tests {
     #[test]
     fn histogram_is_cumulative_and_in_seconds() {
         let mut histogram = Histogram::new(Buckets::COARSE);
-        [10, 100, 2_000_000].map(|value| histogram.record(value));
+        for value in [10, 100, 2_000_000] {
+            histogram.record(value);
+        }
         let mut text = String::new();
         let mut samples = Samples {
             text: &mut text,
