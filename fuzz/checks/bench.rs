@@ -304,7 +304,10 @@ impl Sockets {
             assert!(before.is_some(), "{key:?} had none");
         }
         for key in self.filters.keys() {
-            assert!(self.running.contains_key(key), "{key:?} drops and does not run");
+            assert!(
+                self.running.contains_key(key),
+                "{key:?} drops and does not run"
+            );
         }
         assert_eq!(self.running.len(), self.table.len());
         for key in self.running.keys() {

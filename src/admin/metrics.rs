@@ -48,7 +48,7 @@ pub(super) struct Group {
 /// What is still to be written.
 enum Step {
     Process,
-    Port(usize),
+    Port(usize, usize),
     Endpoint(usize, usize),
 }
 
@@ -84,7 +84,7 @@ impl Scrape {
                 ports.push(Port { labels, view });
             }
         }
-        let families = (0..PORT.len()).map(Step::Port);
+        let families = (0..PORT.len()).map(|family| Step::Port(family, 0));
         let of_endpoints = (0..ENDPOINT.len()).map(|family| Step::Endpoint(family, 0));
         Self {
             steps: [Step::Process]
@@ -108,24 +108,29 @@ impl Scrape {
                 text.push_str(&metrics::render());
                 process::write(&mut text, &self.seen, &self.snapshot);
             }
-            Step::Port(family) => self.ports_of(family, &mut text),
+            Step::Port(family, from) => self.ports_of(family, from, &mut text),
             Step::Endpoint(family, from) => self.endpoints_of(family, from, &mut text),
         }
         Some(text)
     }
 
-    fn ports_of(&self, family: usize, text: &mut String) {
+    fn ports_of(&mut self, family: usize, from: usize, text: &mut String) {
         let Some((name, write)) = PORT.get(family) else {
             return;
         };
-        head(text, name);
-        for port in &self.ports {
+        if from == 0 {
+            head(text, name);
+        }
+        for port in self.ports.iter().skip(from).take(PIECE) {
             let mut samples = Samples {
                 text,
                 name,
                 common: &port.labels,
             };
             write(&mut samples, &port.view, (&self.seen.sampler, self.now));
+        }
+        if from + PIECE < self.ports.len() {
+            self.steps.push_front(Step::Port(family, from + PIECE));
         }
     }
 

@@ -35,9 +35,9 @@ fn snapshot() -> Snapshot {
         search_namespace: Some(Arc::from("shop")),
         service_cidr: "127.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "127.96.16.0/20".parse().unwrap(),
+        load_balancer_cidr: "127.97.0.0/16".parse().unwrap(),
         service_cidr_v6: None,
         load_balancer_cidr_v6: None,
-        load_balancer_cidr: "127.97.0.0/16".parse().unwrap(),
         pod_cidr: "127.98.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),
         dns_address: "127.96.0.10".parse().unwrap(),
@@ -406,12 +406,16 @@ async fn serve_malformed_packets_goes_on_and_counts_them() {
     let responses: Vec<_> = counters
         .responses()
         .filter(|(_, _, count)| *count > 0)
-        .map(|(_, rcode, count)| (rcode, count))
         .collect();
     assert_eq!(
         responses,
-        [(Rcode::FormErr, 1), (Rcode::NotImp, 1), (Rcode::BadVers, 1)]
+        [
+            (Some(RecordType::A), Rcode::BadVers, 1),
+            (None, Rcode::FormErr, 1),
+            (None, Rcode::NotImp, 1)
+        ]
     );
+    assert_eq!(counters.latency.load().count(), 6);
     server.stop().await;
 }
 

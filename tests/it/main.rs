@@ -29,6 +29,7 @@ mod kubectl;
 mod kubectl_get;
 mod local_routes;
 mod manual;
+mod metrics;
 mod names;
 mod pods;
 mod probes;

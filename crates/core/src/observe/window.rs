@@ -115,6 +115,8 @@ const COARSE: Duration = Duration::from_millis(4_900);
 #[derive(Debug, Clone)]
 pub struct Ring {
     first: Reading,
+    /// Until then nothing was counted: most sets of a large World stay there, and need no other reading.
+    quiet_until: Timestamp,
     mark: Option<Reading>,
     fine: VecDeque<Reading>,
     coarse: VecDeque<Reading>,
@@ -124,6 +126,7 @@ impl Ring {
     /// A ring for an epoch that began with `first`.
     pub fn new(first: Reading) -> Self {
         Self {
+            quiet_until: first.at,
             first,
             mark: None,
             fine: VecDeque::new(),
@@ -138,6 +141,10 @@ impl Ring {
 
     /// Keeps a reading; forgets those that no window can begin at any more. Readings that come too fast are left out.
     pub fn keep(&mut self, reading: &Reading) {
+        if self.fine.is_empty() && reading.totals == self.first.totals {
+            self.quiet_until = reading.at;
+            return;
+        }
         keep(&mut self.fine, reading, FINE, Span::TenSeconds);
         keep(&mut self.coarse, reading, COARSE, Span::Minute);
     }
@@ -156,8 +163,18 @@ impl Ring {
             None => &self.first,
         };
         let pairs = now.totals.iter().zip(&from.totals);
+        let at = match span.length() {
+            // While it was quiet, every moment had this reading.
+            Some(length) if from.at <= self.quiet_until => {
+                let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+                let wanted = now.at.as_millis().saturating_sub(length);
+                let wanted = Timestamp::from_millis(wanted);
+                wanted.min(self.quiet_until).max(from.at)
+            }
+            _ => from.at,
+        };
         Window {
-            from: from.at,
+            from: at,
             to: now.at,
             gained: pairs.map(|(now, then)| *now - *then).collect(),
         }
@@ -232,6 +249,20 @@ mod tests {
         let minute = ring.over(Span::Minute, &reading(120, &[120, 240]));
         let length = minute.to.since(minute.from).as_secs();
         assert!((60..=65).contains(&length), "{length}");
+    }
+
+    #[test]
+    fn ring_of_a_quiet_set_keeps_nothing_and_knows_its_windows() {
+        let mut ring = Ring::new(reading(0, &[7, 7]));
+        (1..=100).for_each(|second| ring.keep(&reading(second, &[7, 7])));
+        assert!(ring.fine.is_empty() && ring.coarse.is_empty());
+        let window = ring.over(Span::TenSeconds, &reading(101, &[8, 7]));
+        assert_eq!(window.from, Timestamp::from_millis(91_000));
+        let window = ring.over(Span::Second, &reading(105, &[8, 7]));
+        assert_eq!(window.from, Timestamp::from_millis(100_000));
+        assert_eq!((window.gained[0].picks, window.gained[1].picks), (1, 0));
+        let window = ring.over(Span::Epoch, &reading(105, &[8, 7]));
+        assert_eq!(window.from, Timestamp::from_millis(0));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 pub use bands::{mapped, static_band};
 use draft::Draft;
-use ipnet::IpNet;
 pub(super) use families::primary;
+use ipnet::IpNet;
 use round::Round;
 
 use crate::{

@@ -264,6 +264,12 @@ impl Run {
             self.world.sum(|state| &state.picks) + waiting,
             accepted + retries - rejected
         );
+        assert_eq!(
+            sum(|port| &port.picked),
+            self.world.sum(|state| &state.picks)
+        );
+        let residual: i64 = ports.iter().map(|port| port.residual()).sum();
+        assert_eq!(residual, i64::try_from(waiting).unwrap());
         assert_eq!(connected, self.world.sum(|state| &state.connected));
         assert_eq!(retries, self.world.sum(|state| &state.failures));
         let dialling = accepted - connected - rejected;

@@ -65,6 +65,8 @@ fn cluster(hosts: Vec<IpAddr>) -> Cluster {
         service_cidr: "127.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
         load_balancer_cidr: "127.112.0.0/16".parse().unwrap(),
+        service_cidr_v6: None,
+        load_balancer_cidr_v6: None,
         pod_cidr: "fd00:0:0:1::/64".parse().unwrap(),
         node_port_addresses: NodePortAddresses::All,
         dns_address: "127.96.0.10".parse().unwrap(),
