@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exchange::{Client, Manner},
+    exchange::{Client, Manner, Reuse},
     pace::Pace,
     sample::{Samples, Times},
 };
@@ -135,8 +135,15 @@ impl Clients {
             let source = source(number, load.sources, &own);
             (number, Client::new(&own, source))
         };
+        // Where a client is no more than a number there are some to spare: also while all that may ask do, the next to
+        // ask is not the one that has just been answered.
+        let spare = match manner.reuse {
+            Reuse::Never => load.clients / 2 + 1,
+            Reuse::KeepAlive => 0,
+        };
+        let numbers = 0..load.clients.saturating_add(spare);
         Self {
-            idle: RefCell::new((0..load.clients).map(client).collect()),
+            idle: RefCell::new(numbers.map(client).collect()),
             chance: Cell::new(0x9e37_79b9_7f4a_7c15),
             manner: manner.clone(),
         }
