@@ -40,7 +40,6 @@ use crate::{
     instance::{Instance, State, StateFile},
     objects::{self, Resource},
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
-    telemetry,
 };
 
 /// What a program is started with.
@@ -190,25 +189,12 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let (notify, notices) = mpsc::channel(256);
     let (generations, newest) = watch::channel(0);
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-    telemetry::metrics::install();
     let seen = admin::public::Seen {
-        published: Arc::clone(&published),
-        data_path: data_plane.observer(),
-        dns: dns.service(),
-        sampler: Arc::default(),
-        control: control.clone(),
-        stop: stop.clone(),
         most_endpoints: up.metrics.metrics_max_endpoints,
+        ..seen(&published, (&data_plane, &dns), (&control, &stop))
     };
-    let admin_state = admin::AdminState {
-        published: Arc::clone(&published),
-        dns: dns.service(),
-        control: control.clone(),
-        generations: newest,
-        sampler: Arc::clone(&seen.sampler),
-    };
+    let admin = AdminTask::start(&instance, &seen, newest)?;
     let observing = Observing::start(&up.metrics, seen).context("cannot start the admin thread")?;
-    let admin = AdminTask::start(&instance, admin_state)?;
     let (runner, pods) = parts::pod_runner(up.simulate)?;
     let logs = runner.logs();
     let (health, probed) = parts::prober()?;
@@ -244,6 +230,23 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         hurry,
         finished,
     })
+}
+
+/// What can be read of the program over TCP.
+fn seen(
+    published: &Arc<Published>,
+    (data_plane, dns): (&DataPlane, &parts::DnsThread),
+    (control, stop): (&mpsc::Sender<admin::Request>, &CancellationToken),
+) -> admin::public::Seen {
+    admin::public::Seen {
+        published: Arc::clone(published),
+        data_path: data_plane.observer(),
+        dns: dns.service(),
+        sampler: Arc::default(),
+        control: control.clone(),
+        stop: stop.clone(),
+        most_endpoints: usize::MAX,
+    }
 }
 
 /// Lets the loop run to its end. Its owner waits for the outcome, which tells a panic too: the sender is dropped.
@@ -319,7 +322,18 @@ struct AdminTask {
 }
 
 impl AdminTask {
-    fn start(instance: &Instance, state: admin::AdminState) -> anyhow::Result<Self> {
+    fn start(
+        instance: &Instance,
+        seen: &admin::public::Seen,
+        generations: watch::Receiver<u64>,
+    ) -> anyhow::Result<Self> {
+        let state = admin::AdminState {
+            published: Arc::clone(&seen.published),
+            dns: Arc::clone(&seen.dns),
+            control: seen.control.clone(),
+            generations,
+            sampler: Arc::clone(&seen.sampler),
+        };
         let path = instance.socket_path();
         let socket = admin::bind(&path)
             .with_context(|| format!("cannot bind the admin socket {}", path.display()))?;

@@ -13,6 +13,7 @@ use crate::{
     admin::public::{self, Purpose, Seen},
     control::holder,
     settings::{AdminListen, MetricsOptions},
+    telemetry,
 };
 
 /// Ports tried after the one asked for.
@@ -34,6 +35,7 @@ impl Observing {
     /// Binds what can be bound and begins to answer. An address that cannot be had is a warning: the program serves
     /// Services without it.
     pub(super) fn start(options: &MetricsOptions, seen: Seen) -> io::Result<Self> {
+        telemetry::metrics::install();
         let mut listeners = Vec::new();
         let mut address = None;
         if let AdminListen::At(wanted) = options.admin_listen

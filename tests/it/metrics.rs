@@ -63,7 +63,7 @@ fn scrape(addr: SocketAddr) -> BTreeMap<String, f64> {
     let mut family = String::new();
     for line in body.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            family = rest.split(' ').next().unwrap().to_owned();
+            rest.split(' ').next().unwrap().clone_into(&mut family);
             assert!(families.insert(family.clone()), "{family} comes twice");
             continue;
         }

@@ -17,9 +17,13 @@ use super::{super::sampler::Sampler, Group};
 use crate::telemetry::metrics::text::Samples;
 
 type Windows<'a> = (&'a Sampler, Timestamp);
+/// Writes the series of one Service port.
+type OfPort = fn(&mut Samples<'_>, &PortView, Windows<'_>);
+/// Writes the series of one endpoint.
+type OfEndpoint = fn(&mut Samples<'_>, &Group, Timestamp);
 
 /// Each metric of a Service port with what writes its series.
-pub(super) const PORT: &[(&str, fn(&mut Samples<'_>, &PortView, Windows<'_>))] = &[
+pub(super) const PORT: &[(&str, OfPort)] = &[
     ("portico_service_connections_total", |to, port, _| {
         to.value(of(&port.state.accepted));
     }),
@@ -39,7 +43,7 @@ pub(super) const PORT: &[(&str, fn(&mut Samples<'_>, &PortView, Windows<'_>))] =
         to.value(of(&port.state.retries));
     }),
     ("portico_service_rejections_total", |to, port, _| {
-        rejections(to, port)
+        rejections(to, port);
     }),
     ("portico_service_residual", |to, port, _| {
         to.value(port.state.residual());
@@ -81,7 +85,7 @@ pub(super) const PORT: &[(&str, fn(&mut Samples<'_>, &PortView, Windows<'_>))] =
 ];
 
 /// Each metric of an endpoint with what writes its series.
-pub(super) const ENDPOINT: &[(&str, fn(&mut Samples<'_>, &Group, Timestamp))] = &[
+pub(super) const ENDPOINT: &[(&str, OfEndpoint)] = &[
     ("portico_endpoint_picks_total", |to, group, _| {
         to.value(group.sum(|state| &state.picks));
     }),
@@ -95,7 +99,7 @@ pub(super) const ENDPOINT: &[(&str, fn(&mut Samples<'_>, &Group, Timestamp))] = 
         to.value(group.sum(|state| &state.active));
     }),
     ("portico_endpoint_connect_failures_total", |to, group, _| {
-        failures(to, group)
+        failures(to, group);
     }),
     ("portico_endpoint_bytes_total", |to, group, _| {
         let (sent, received) = (
