@@ -12,7 +12,7 @@ use super::Hint;
 use crate::{
     app::{App, AppSettings, Notice},
     cli::{say, status},
-    control::status::{ServiceStatus, Status},
+    control::status::{ServiceStatus, Status, descriptors_fix},
     source::render::render,
     telemetry,
 };
@@ -67,6 +67,15 @@ impl<'a> Printer<'a> {
         let node_ports = self.settings.up.cluster.service_node_port_range;
         if let Some(clash) = crate::host::ephemeral_clash(node_ports) {
             say::error_line(format!("warning: {clash}"));
+        }
+        if status.beyond_descriptors > 0 {
+            say::error_line(format!(
+                "warning: {} of {} listeners are not served for want of descriptors; {} serves all; `portico status` \
+                 lists them",
+                status.beyond_descriptors,
+                status.listener_count,
+                descriptors_fix(status.listener_count)
+            ));
         }
         if let Some(missing) = missing_pods(&status, self.settings) {
             say::line(missing);
