@@ -138,13 +138,12 @@ fn listeners_beyond_the_descriptors_are_said_with_the_fix_and_the_rest_works() {
     assert_eq!(listed.matches("; not served, tried again").count(), 288);
     let mut served = 0;
     for service in &status.services {
-        match door(service, "TCP") {
-            Some(door) => assert_tcp(door),
-            None => {
-                let declared = service.ports[0].reachable[0].declared;
-                let error = TcpStream::connect(declared).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-            }
+        if let Some(door) = door(service, "TCP") {
+            assert_tcp(door);
+        } else {
+            let declared = service.ports[0].reachable[0].declared;
+            let error = TcpStream::connect(declared).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         }
         for protocol in ["TCP", "UDP"] {
             served += usize::from(door(service, protocol).is_some());
