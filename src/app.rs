@@ -198,7 +198,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let (runner, pods) = parts::pod_runner(up.simulate)?;
     let logs = runner.logs();
     let (health, probed) = parts::prober()?;
-    let budget = data_plane.descriptor_limit() / 2;
+    let budget = data_plane.most_listeners();
     let held = (parts::Sockets(data_plane, routes), runner, health);
     let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)
         .sharing(settings.inherited.wildcard_ports());

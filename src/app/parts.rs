@@ -33,7 +33,7 @@ use crate::{
     clock,
     control::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
-        status::{DnsStatus, ListenerReport, ListenerReports, TurnedAway},
+        status::{DnsStatus, ListenerReport, ListenerReports, TurnedAway, descriptors_fix},
     },
     dns::{self, DnsListen, DnsService, DnsSettings},
     health::Prober,
@@ -127,17 +127,29 @@ impl Sockets {
 
     fn reports_with(&self, most_holders: usize) -> ListenerReports {
         let statuses = self.0.statuses();
+        let wanted = statuses.len();
         let odd = statuses.into_iter().filter(|status| {
             status.state != ListenerState::Listening || status.filtering != Filtering::Idle
         });
         let mut holders = 0;
+
         odd.map(|status| {
             let wants_holder = status.error.is_some() && holders < most_holders;
             holders += usize::from(wants_holder);
-            (status.key, report(&status, wants_holder))
+            let mut report = report(&status, wants_holder);
+            if is_beyond(&status) {
+                report.fix = Some(descriptors_fix(wanted));
+            }
+            (status.key, report)
         })
         .collect()
     }
+}
+
+/// Whether it is not served for want of descriptors.
+pub(super) fn is_beyond(status: &ListenerStatus) -> bool {
+    let kind = status.error.as_ref().map(|error| error.kind);
+    kind == Some(BindErrorKind::Exhausted)
 }
 
 fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
@@ -146,7 +158,7 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
         BindErrorKind::Privilege => std::io::ErrorKind::PermissionDenied,
         BindErrorKind::InUse => std::io::ErrorKind::AddrInUse,
         BindErrorKind::NotAvailable => std::io::ErrorKind::AddrNotAvailable,
-        BindErrorKind::Other => std::io::ErrorKind::Other,
+        BindErrorKind::Exhausted | BindErrorKind::Other => std::io::ErrorKind::Other,
     });
     let in_use = kind == Some(std::io::ErrorKind::AddrInUse);
     let found = (wants_holder && in_use)

@@ -47,6 +47,9 @@ pub struct Status {
     /// UDP flows in progress.
     #[serde(default)]
     pub flows: usize,
+    /// Listeners that are not served for want of descriptors.
+    #[serde(default)]
+    pub beyond_descriptors: usize,
     /// Descriptors that the process has open.
     pub descriptors: usize,
     /// Where metrics and health are answered over TCP.
@@ -262,6 +265,12 @@ pub struct PodStatus {
     pub phase: String,
     /// Container ports that had to move, as `80->10080/TCP`.
     pub moved_ports: Vec<String>,
+}
+
+/// What lets `wanted` listeners be served: they have half of the descriptors.
+pub fn descriptors_fix(wanted: usize) -> String {
+    let limit = wanted.saturating_mul(2);
+    format!("`ulimit -n {limit}` (LimitNOFILE={limit} in a systemd unit) and start again")
 }
 
 /// The listener's part of the status by key, as far as it is not simply listening.

@@ -35,6 +35,7 @@ mod pods;
 mod probes;
 mod reload;
 mod rollouts;
+mod scale;
 mod service_manager;
 mod service_rules;
 mod support;

@@ -72,20 +72,23 @@ impl Entry {
 }
 
 impl Listeners {
-    pub(crate) fn new(backlog: u16, backoff: Backoff, inherited: Arc<Inherited>) -> Self {
+    /// For at most `most` sockets.
+    pub(crate) fn new(
+        backlog: u16,
+        backoff: Backoff,
+        inherited: Arc<Inherited>,
+        most: usize,
+    ) -> Self {
         Self {
             entries: BTreeMap::new(),
-            binder: Binder::new(backlog, inherited),
+            binder: Binder::new(backlog, inherited, most),
             backoff,
         }
     }
 
     /// Number of sockets.
     pub(crate) fn sockets(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|entry| entry.socket.is_some())
-            .count()
+        self.binder.sockets()
     }
 
     /// Leaves inherited sockets as the next process wants to find them. Nothing is accepted from them any more.
@@ -358,8 +361,8 @@ impl Listeners {
         };
         entry.socket = socket;
         let Some(socket) = &entry.socket else {
-            // Said once; the state tells for how long.
-            if entry.backoff.failures() == 0 {
+            // Said once; the state tells for how long. Where descriptors end there are thousands, told as a number.
+            if entry.backoff.failures() == 0 && error.kind != BindErrorKind::Exhausted {
                 tracing::warn!(services = %entry.services, %error, "listener failed");
             }
             return;

@@ -131,13 +131,14 @@ impl DataPlane {
         published: Arc<Published>,
         inherited: Arc<Inherited>,
     ) -> io::Result<Self> {
+        let descriptor_limit = net::raise_descriptor_limit();
+        check_descriptors(descriptor_limit, settings.workers)?;
         let listeners = Listeners::new(
             settings.backlog,
             Backoff::new(settings.rebind_base, settings.rebind_cap),
             inherited,
+            most_listeners(descriptor_limit),
         );
-        let descriptor_limit = net::raise_descriptor_limit();
-        check_descriptors(descriptor_limit, settings.workers)?;
         let plane = Self {
             listeners,
             workers: Workers::start(settings, published)?,
@@ -174,6 +175,8 @@ impl DataPlane {
     /// process took it meanwhile: that is a bind failure.
     pub fn switch(&mut self, key: ListenerKey, mode: Mode) {
         self.listeners.switch(&self.workers, key, mode);
+        // UDP opens and closes its socket.
+        self.budget();
     }
 
     /// Closes listeners: what waits in their queues is served by the newest Snapshot, established connections go on,
@@ -221,6 +224,11 @@ impl DataPlane {
     /// Descriptors that listeners, connections and flows have open (at most; a connection without endpoint has one).
     pub fn descriptors_used(&self) -> usize {
         self.listeners.sockets() + self.connections() * DESCRIPTORS_PER_CONNECTION + self.flows()
+    }
+
+    /// Most listeners: beyond, they fail for want of descriptors, which connections and flows need too.
+    pub fn most_listeners(&self) -> usize {
+        most_listeners(self.descriptor_limit)
     }
 
     /// Descriptors that the process may open.
@@ -304,6 +312,11 @@ fn check_descriptors(limit: usize, workers: usize) -> io::Result<()> {
         "{limit} descriptors are too few, {needed} are the least for {workers} workers: raise the limit with \
          `ulimit -n 4096` (LimitNOFILE=4096 in a systemd unit)"
     )))
+}
+
+/// Listeners' share of the descriptors: half.
+const fn most_listeners(limit: usize) -> usize {
+    limit / 2
 }
 
 /// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.

@@ -188,7 +188,8 @@ impl ControlLoop {
     fn status(&self) -> status::Status {
         let world = self.reconciler.world();
         let sockets = self.reconciler.listeners();
-        let listeners = sockets.reports();
+        let (listeners, statuses) = (sockets.reports(), sockets.0.statuses());
+        let beyond = statuses.iter().filter(|status| parts::is_beyond(status));
         let snapshot = self.reconciler.snapshot();
         status::Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -197,7 +198,8 @@ impl ControlLoop {
             generation: snapshot.generation,
             synced: snapshot.synced,
             services: status::services(&snapshot, &listeners, clock::now()),
-            listener_count: sockets.0.statuses().len(),
+            listener_count: statuses.len(),
+            beyond_descriptors: beyond.count(),
             listeners: listeners.into_values().collect(),
             dns: self.rest.dns.status(),
             pods: status::pods(world),

@@ -12,7 +12,7 @@ use super::Hint;
 use crate::{
     app::{App, AppSettings, Notice},
     cli::{say, status},
-    control::status::{ServiceStatus, Status},
+    control::status::{ServiceStatus, Status, descriptors_fix},
     source::render::render,
     telemetry,
 };
@@ -72,6 +72,15 @@ impl<'a> Printer<'a> {
         let no_ipv6 = || crate::host::no_ipv6(&crate::host::addresses());
         if let Some(why) = is_dual.then(no_ipv6).flatten() {
             say::error_line(format!("warning: {why}"));
+        }
+        if status.beyond_descriptors > 0 {
+            say::error_line(format!(
+                "warning: {} of {} listeners are not served for want of descriptors; {} serves all; `portico status` \
+                 lists them",
+                status.beyond_descriptors,
+                status.listener_count,
+                descriptors_fix(status.listener_count)
+            ));
         }
         if let Some(missing) = missing_pods(&status, self.settings) {
             say::line(missing);

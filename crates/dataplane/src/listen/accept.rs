@@ -41,6 +41,8 @@ pub(crate) struct Listening {
     pub(crate) bound: SocketAddr,
     pub(crate) fd: SharedFd,
     pub(crate) guarding: Guarding,
+    /// One of as many as there are sockets.
+    pub(crate) _share: Arc<()>,
 }
 
 impl Listening {

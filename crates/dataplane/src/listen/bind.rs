@@ -52,17 +52,28 @@ pub(super) struct Binder {
     filters: BTreeMap<ListenerKey, Arc<Filter>>,
     /// A filter could not be put on, and that was said.
     complained: bool,
+    /// Each socket has one.
+    shares: Arc<()>,
+    /// Most sockets at a time.
+    most: usize,
 }
 
 impl Binder {
-    pub(super) fn new(backlog: u16, inherited: Arc<Inherited>) -> Self {
+    pub(super) fn new(backlog: u16, inherited: Arc<Inherited>, most: usize) -> Self {
         Self {
             backlog,
             inherited,
             next_id: 0,
             filters: BTreeMap::new(),
             complained: false,
+            shares: Arc::default(),
+            most,
         }
+    }
+
+    /// Number of sockets that are open.
+    pub(super) fn sockets(&self) -> usize {
+        Arc::strong_count(&self.shares) - 1
     }
 
     /// Remembers what sockets for `key` drop from now on.
@@ -109,6 +120,9 @@ impl Binder {
                 "its network namespace is not open",
             ));
         }
+        if self.sockets() >= self.most {
+            return Err(BindError::exhausted(&addr, self.most));
+        }
         let device = if key.bind == Bind::AnyLoopback {
             Device::Loopback
         } else {
@@ -126,6 +140,7 @@ impl Binder {
             bound: addr,
             fd,
             guarding: Guarding::default(),
+            _share: Arc::clone(&self.shares),
         });
         if key.protocol == Protocol::Tcp {
             // Before the first client.

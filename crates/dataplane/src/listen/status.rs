@@ -63,6 +63,8 @@ pub enum BindErrorKind {
     InUse,
     /// The host does not have the address (EADDRNOTAVAIL).
     NotAvailable,
+    /// No descriptor may be taken for it: listeners have at most half of them, or all are in use (EMFILE).
+    Exhausted,
     /// Anything else.
     Other,
 }
@@ -80,6 +82,7 @@ impl BindError {
             Some(libc::EACCES | libc::EPERM) => BindErrorKind::Privilege,
             Some(libc::EADDRINUSE) => BindErrorKind::InUse,
             Some(libc::EADDRNOTAVAIL) => BindErrorKind::NotAvailable,
+            Some(libc::EMFILE) => BindErrorKind::Exhausted,
             _ => BindErrorKind::Other,
         };
         let why = match error.raw_os_error() {
@@ -95,6 +98,19 @@ impl BindError {
         Self {
             kind,
             text: format!("binding {tried}: {why}").into(),
+        }
+    }
+
+    /// `most` listeners have their sockets already.
+    pub(crate) fn exhausted(tried: &impl fmt::Display, most: usize) -> Self {
+        Self {
+            kind: BindErrorKind::Exhausted,
+            text: format!(
+                "binding {tried}: {} descriptors leave {most} to listeners, and these are in use; raise `ulimit -n` \
+                 (LimitNOFILE= in a systemd unit)",
+                net::descriptor_limit()
+            )
+            .into(),
         }
     }
 

@@ -124,6 +124,7 @@ fn accepted_connection_has_no_filter_of_its_own() {
         bound: (vip, PORT).into(),
         fd,
         guarding: crate::listen::guard::Guarding::default(),
+        _share: Arc::default(),
     };
     let filter = only(vip, &["127.0.0.9/32"]);
     listening

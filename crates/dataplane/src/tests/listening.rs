@@ -74,6 +74,7 @@ fn accepting_task_that_wakes_after_the_resume_ends_instead_of_spinning() {
             bound: (vip, PORT).into(),
             fd: fd.clone(),
             guarding: Guarding::default(),
+            _share: Arc::default(),
         });
         let runtime = Builder::new_current_thread()
             .enable_all()
