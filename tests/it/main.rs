@@ -20,6 +20,7 @@ mod cli;
 mod completion;
 mod config;
 mod demo;
+mod dual_stack;
 mod explain;
 mod first_minute;
 mod kubectl;
