@@ -128,8 +128,10 @@ impl Mapping {
             "metadata": {"name": self.name, "namespace": namespace},
             "spec": {"ports": [{"port": self.port}]},
         });
-        if self.has_ipv6() {
-            service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+        if let Some(spec) = service.pointer_mut("/spec").filter(|_| self.has_ipv6()) {
+            *spec = serde_json::json!({
+                "ports": [{"port": self.port}], "ipFamilyPolicy": "PreferDualStack",
+            });
         }
         let slices = self
             .by_port()

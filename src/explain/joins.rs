@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use portico_core::object::{
-    Protocol, ServicePort, SlicePort, TargetPort, decode::closest, diagnostic::Severity,
+    AddressType, Protocol, ServicePort, SlicePort, TargetPort, decode::closest,
+    diagnostic::Severity, service::IpFamily,
 };
 
 use super::{
@@ -310,35 +311,36 @@ impl Joining<'_> {
     }
 }
 
-/// Slices whose ports are all strangers while other slices serve the Service, and slices of names.
+/// Slices whose endpoints have addresses of a family that the Service lacks, and slices of names.
 fn outside(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Problem> {
-    use portico_core::object::AddressType;
-    let usable = filled(sources).any(|source| source.slice.address_type == AddressType::IPv4);
-    let odd = filled(sources).filter(|source| match source.slice.address_type {
-        AddressType::Fqdn => true,
-        AddressType::IPv6 => !subject
-            .service
-            .cluster_ips
-            .iter()
-            .any(std::net::IpAddr::is_ipv6),
-        AddressType::IPv4 => false,
-    });
+    let lacks = |source: &&Source<'_>| {
+        let family = family_of(source.slice.address_type);
+        !family.is_some_and(|family| subject.record.addresses.has(family))
+    };
+    let usable = !filled(sources).all(|source| lacks(&source));
+    let odd = filled(sources).filter(lacks);
     // The second address of a dual-stack pod is no mistake.
     let odd = odd.filter(|source| source.from != From::Pods || !usable);
     odd.map(|source| {
-        let (what, fix) = match source.slice.address_type {
-            AddressType::Fqdn => (
-                "is of addressType FQDN, which Kubernetes gives no meaning",
-                "list addresses with addressType IPv4, or use a Service of type ExternalName",
+        let (what, fix) = match family_of(source.slice.address_type) {
+            None => (
+                "is of addressType FQDN, which Kubernetes gives no meaning".to_owned(),
+                "list addresses with addressType IPv4, or use a Service of type ExternalName"
+                    .to_owned(),
             ),
-            _ => (
-                "lists IPv6 addresses, and the Service has IPv4 ones only",
-                "list the endpoints' IPv4 addresses in a slice with addressType IPv4",
-            ),
+            Some(theirs) => {
+                let (theirs, ours) = (theirs.as_str(), theirs.other().as_str());
+                (
+                    format!("lists {theirs} addresses, and the Service has {ours} ones only"),
+                    format!(
+                        "list the endpoints' {ours} addresses in a slice with addressType {ours}"
+                    ),
+                )
+            }
         };
         Problem {
             at: source.origin.map(|origin| place(origin, "addressType")),
-            fix: Some(fix.to_owned()),
+            fix: Some(fix),
             ..problem(
                 if usable {
                     Severity::Warning
@@ -350,7 +352,41 @@ fn outside(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Problem> {
             )
         }
     })
+    .chain(unfed(subject, sources))
     .collect()
+}
+
+const fn family_of(address_type: AddressType) -> Option<IpFamily> {
+    match address_type {
+        AddressType::IPv4 => Some(IpFamily::IPv4),
+        AddressType::IPv6 => Some(IpFamily::IPv6),
+        AddressType::Fqdn => None,
+    }
+}
+
+/// A family of the Service that no endpoint is of, while the other one is served.
+fn unfed(subject: Subject<'_>, sources: &[Source<'_>]) -> Option<Problem> {
+    let mut families = subject.record.addresses.families.iter().copied();
+    let is_fed = |family: IpFamily| {
+        filled(sources).any(|source| family_of(source.slice.address_type) == Some(family))
+    };
+    let family = families.find(|family| !is_fed(*family) && is_fed(family.other()))?;
+    if !subject.record.addresses.has(family.other()) {
+        return None;
+    }
+    let name = family.as_str();
+    Some(Problem {
+        fix: Some(format!(
+            "list {name} addresses in an EndpointSlice with addressType {name}; simulated pods have IPv4 ones only"
+        )),
+        ..problem(
+            Severity::Note,
+            Cause::AddressType,
+            format!(
+                "no endpoint has an {name} address: connections to those of the Service are refused"
+            ),
+        )
+    })
 }
 
 type ContainerPortText = (String, u16, Protocol);

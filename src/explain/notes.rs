@@ -71,6 +71,8 @@ fn remedy(finding: &Diagnostic) -> Option<String> {
         "take `clusterIP: None` out for a node port, or `type` for a headless Service"
     } else if is("provided IP is already allocated") {
         "name another clusterIP, or leave it out: a free one is given"
+    } else if is("(see --service-cidr-v6)") {
+        "start with --service-cidr-v6 CIDR, or leave ipFamilies and ipFamilyPolicy out"
     } else if is("mapped to") {
         "use the address it was mapped to, or leave clusterIP out; --service-cidr changes the range"
     } else if is("did you mean") {

@@ -1,12 +1,12 @@
 //! Who a Service's endpoints would be and why there are none: labels that almost match, other namespaces, slices of
 //! another name, pods that nobody runs. Owns the near misses of labels.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use portico_core::{
     object::{
         Kind, Labels, Object, Spec, decode::closest, diagnostic::Severity,
-        endpoints::SERVICE_NAME_LABEL, workload::selects,
+        endpoints::SERVICE_NAME_LABEL, service::IpFamily, workload::selects,
     },
     snapshot::service_path,
 };
@@ -66,6 +66,9 @@ fn nobody_runs(subject: Subject<'_>, matching: &[Labelled<'_>]) -> Problem {
             ..problem(Severity::Error, Cause::NoPods, text)
         };
     }
+    if let Some(missing) = other_family(subject, matching) {
+        return missing;
+    }
     if subject.simulates() {
         let text = format!(
             "{} {verb} {selector}, but no pod is there yet",
@@ -94,6 +97,33 @@ fn nobody_runs(subject: Subject<'_>, matching: &[Labelled<'_>]) -> Problem {
             format!("{} {verb} {selector}, but without --simulate nobody runs the pods", few(&titles)),
         )
     }
+}
+
+/// Pods are there, and none has an address of a family that the Service has.
+fn other_family(subject: Subject<'_>, matching: &[Labelled<'_>]) -> Option<Problem> {
+    let [family] = subject.record.addresses.families.as_slice() else {
+        return None;
+    };
+    let wanted = family.as_str();
+    let is_other = |addr: &IpAddr| IpFamily::of(*addr) != *family;
+    let has_address = |candidate: &Labelled<'_>| match candidate.run {
+        Run::Declared(pod) => !pod.finished && pod.pod_ips.iter().any(is_other),
+        Run::Simulated(pod) => is_other(&pod.ip),
+        Run::Template(_) => false,
+    };
+    matching.iter().any(has_address).then(|| Problem {
+        at: Some(subject.at("spec.ipFamilies")),
+        fix: Some(
+            "write `ipFamilyPolicy: PreferDualStack` instead of one family, or an EndpointSlice; simulated pods have \
+             IPv4 addresses only"
+                .to_owned(),
+        ),
+        ..problem(
+            Severity::Error,
+            Cause::AddressType,
+            format!("the pods that it selects have no {wanted} address, and the Service has no other ones"),
+        )
+    })
 }
 
 /// No labels match: the nearest ones.

@@ -22,7 +22,7 @@ fn world() -> World {
         search_namespace: Some("default".into()),
         service_cidr: net("127.96.0.0/12"),
         dynamic_service_cidr: net("127.96.0.0/16"),
-        service_cidr_v6: None,
+        service_cidr_v6: Some("fd00:10:96::/112".parse().unwrap()),
         load_balancer_cidr_v6: None,
         load_balancer_cidr: net("127.112.0.0/16"),
         pod_cidr: net("127.120.0.0/13"),
@@ -392,4 +392,21 @@ fn port_of_two_that_no_slice_has_leaves_the_other_served() {
     );
     let fix = first.fix.as_deref();
     assert_eq!(fix, Some("add a port with `name: metrics` to the slice"));
+}
+
+#[test]
+fn family_without_endpoints_is_told_apart_from_endpoints_of_the_wrong_one() {
+    let check = |spec: &str, wanted: &str| {
+        let explained = explained(&service(spec, "aR*"));
+        let said: Vec<&str> = explained.problems.iter().map(|one| &*one.text).collect();
+        assert!(said.contains(&wanted), "{spec}: {said:?}");
+    };
+    check(
+        "ipFamilyPolicy: RequireDualStack",
+        "no endpoint has an IPv6 address: connections to those of the Service are refused",
+    );
+    check(
+        "ipFamilies: [IPv6]",
+        "web-1 lists IPv4 addresses, and the Service has IPv6 ones only",
+    );
 }
