@@ -114,10 +114,8 @@ fn overview(text: &mut String, results: &[RunResult]) {
     let rows: Vec<String> = results
         .iter()
         .flat_map(|result| {
-            let note = match result.summary.refused {
-                Some(_) => " (refused)",
-                None => "",
-            };
+            let is_refused = result.summary.refused.is_some();
+            let note = if is_refused { " (refused)" } else { "" };
             let bars = result.summary.bars.iter();
             bars.map(move |verdict| {
                 format!(
@@ -125,7 +123,11 @@ fn overview(text: &mut String, results: &[RunResult]) {
                     result.scenario.name,
                     verdict.bar,
                     verdict.measured.map_or("not measured".into(), ratio),
-                    word(verdict)
+                    if is_refused {
+                        "does not count"
+                    } else {
+                        word(verdict)
+                    }
                 )
             })
         })
@@ -295,6 +297,7 @@ mod tests {
     fn page_of_a_refused_run_says_so_in_both_places() {
         let page = page(&[example([100.0, 104.0, 111.0])]);
         assert!(page.contains("| example (refused) |"), "{page}");
+        assert!(page.contains("| does not count |"), "{page}");
         assert!(
             page.contains("**Refused**: requests-per-second of the direct"),
             "{page}"
