@@ -241,11 +241,7 @@ fn port_view(
         protocol: draft.port.protocol,
     };
     let kept = before.and_then(|before| before.affinity);
-    // A UDP flow stays on its endpoint by itself; its client's next one is a client like any other.
-    let timeout = spec
-        .client_ip_affinity
-        .filter(|_| draft.port.protocol == Protocol::Tcp);
-    let affinity = timeout.map(|timeout| ClientAffinity {
+    let affinity = spec.client_ip_affinity.map(|timeout| ClientAffinity {
         port: kept.map_or_else(
             || AffinePort::new(&name, setting.generation),
             |kept| kept.port,
