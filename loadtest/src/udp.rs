@@ -99,22 +99,23 @@ struct Seen {
 /// A socket or the process cannot be had.
 pub(crate) fn run(args: &UdpArgs) -> anyhow::Result<UdpReport> {
     let stop = Arc::new(AtomicBool::new(false));
+    let alone = args
+        .target
+        .is_none()
+        .then(|| Instant::now() + Duration::from_secs(args.seconds));
     let echo = args
         .backend
-        .map(|addr| start_echo(addr, Arc::clone(&stop)))
+        .map(|addr| start_echo(addr, alone, Arc::clone(&stop)))
         .transpose()?;
     let before = args.pid.map(cpu_ticks).transpose()?;
     let began = Instant::now();
     let seen = match args.target {
         Some(target) => load(args, target),
-        None => {
-            thread::sleep(Duration::from_secs(args.seconds));
-            Ok(Seen::default())
-        }
+        None => Ok(Seen::default()),
     };
     let seconds = began.elapsed().as_secs_f64();
     let after = args.pid.map(cpu_ticks).transpose()?;
-    stop.store(true, Relaxed);
+    stop.store(alone.is_none(), Relaxed);
     if echo.is_some_and(|echo| echo.join().is_err()) {
         bail!("the echo panicked");
     }
@@ -207,13 +208,18 @@ const fn is_timeout(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-fn start_echo(addr: Target, stop: Arc<AtomicBool>) -> anyhow::Result<thread::JoinHandle<()>> {
+/// An echo that ends when told to, or at `end`.
+fn start_echo(
+    addr: Target,
+    end: Option<Instant>,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<thread::JoinHandle<()>> {
     let addr = addr.addr();
     let socket = UdpSocket::bind(addr).with_context(|| format!("binding the echo to {addr}"))?;
     socket.set_read_timeout(Some(ECHO_PATIENCE))?;
     Ok(thread::spawn(move || {
         let mut bytes = vec![0; LARGEST];
-        while !stop.load(Relaxed) {
+        while !stop.load(Relaxed) && end.is_none_or(|end| Instant::now() < end) {
             // A time-out, or a refusal of an earlier answer.
             let Ok((length, from)) = socket.recv_from(&mut bytes) else {
                 continue;
@@ -261,7 +267,7 @@ mod tests {
         let seen = client(&socket, 4, 64, end());
         assert!(seen.answers == 0 && seen.lost >= 4, "{seen:?}");
         drop(spare);
-        let echo = start_echo(addr.to_string().parse().unwrap(), Arc::clone(&stop)).unwrap();
+        let echo = start_echo(addr.to_string().parse().unwrap(), None, Arc::clone(&stop)).unwrap();
         let seen = client(&socket, 4, 64, end());
         assert!(seen.answers >= 4 && seen.lost == 0, "{seen:?}");
         stop.store(true, Relaxed);

@@ -273,7 +273,7 @@ endpoints:
     std::thread::spawn(move || {
         tcp.incoming()
             .map_while(std::result::Result::ok)
-            .for_each(drop)
+            .for_each(drop);
     });
     let program = Program::up(
         &[],

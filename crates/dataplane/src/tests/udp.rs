@@ -441,6 +441,10 @@ fn wildcard_of_ipv6_answers_from_the_address_that_was_asked() {
     }
     let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let asked: [IpAddr; 2] = ["::1".parse().unwrap(), "fd00::7".parse().unwrap()];
+    // The kernel takes a new address into use a moment later, even without looking for duplicates (RFC 4862, 5.4).
+    wait_until("the addresses", || {
+        asked.iter().all(|addr| UdpSocket::bind((*addr, 0)).is_ok())
+    });
     let pod = Answering::named(b'a');
     let frontends = asked.map(|addr| (addr, PORT, FrontendKind::ClusterIP));
     let subject = Subject {
