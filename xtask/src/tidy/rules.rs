@@ -45,6 +45,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "host::addresses",
             "notify",
             "host::ephemeral_clash",
+            "host::no_ipv6",
             "control::status",
             "control::command",
             "admin::client",
