@@ -82,6 +82,15 @@ pub enum Dropped {
     Draining,
 }
 
+/// Which way a datagram goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the client.
+    ToEndpoint,
+    /// From the endpoint.
+    ToClient,
+}
+
 /// Sums since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowCounts {
@@ -215,9 +224,26 @@ impl FlowTable {
 
     /// Whose answers those of flow `id` are; `None` if that flow is over.
     pub fn key(&self, id: FlowId) -> Option<FlowKey> {
+        self.flow_of(id).map(|flow| flow.key)
+    }
+
+    /// Datagrams of flow `id` were sent, `bytes` in all; what is over counts nothing.
+    pub fn moved(&self, id: FlowId, way: Way, datagrams: u64, bytes: u64) {
+        if let Some(flow) = self.flow_of(id) {
+            flow.account.moved(way, datagrams, bytes);
+        }
+    }
+
+    /// Datagrams of flow `id` were dropped for want of room.
+    pub fn lost(&self, id: FlowId, datagrams: u64) {
+        if let Some(flow) = self.flow_of(id) {
+            flow.account.lost(datagrams);
+        }
+    }
+
+    fn flow_of(&self, id: FlowId) -> Option<&Flow> {
         let slot = self.slots.get(usize::try_from(id.slot).ok()?)?;
-        let flow = slot.flow.as_ref().filter(|_| slot.turn == id.turn);
-        flow.map(|flow| flow.key)
+        slot.flow.as_ref().filter(|_| slot.turn == id.turn)
     }
 
     /// The endpoint of flow `id` answered. `false` if that flow is over: the answer is nobody's.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::Dropped;
+use super::{Dropped, Way};
 use crate::{
     balance::{Endpoint, PortState},
     time::Timestamp,
@@ -61,6 +61,33 @@ impl Account {
             since: now,
             settled: false,
         });
+    }
+
+    /// Datagrams went one way.
+    pub(super) fn moved(&self, way: Way, datagrams: u64, bytes: u64) {
+        let (port, endpoint) = (&*self.port, self.endpoint().map(|of| &*of.state));
+        let (count, total, own) = match way {
+            Way::ToEndpoint => (
+                &port.datagrams_to,
+                &port.bytes_to,
+                endpoint.map(|of| &of.bytes_to),
+            ),
+            Way::ToClient => (
+                &port.datagrams_from,
+                &port.bytes_from,
+                endpoint.map(|of| &of.bytes_from),
+            ),
+        };
+        count.fetch_add(datagrams, Relaxed);
+        total.fetch_add(bytes, Relaxed);
+        if let Some(own) = own {
+            own.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// Datagrams were dropped on the way.
+    pub(super) fn lost(&self, datagrams: u64) {
+        self.port.datagrams_dropped.fetch_add(datagrams, Relaxed);
     }
 
     /// The endpoint answered.

@@ -234,6 +234,14 @@ impl Batch {
         self.locals.get(place).copied().flatten()
     }
 
+    /// Bytes of the datagrams in these places.
+    pub(crate) fn bytes(&self, places: Range<usize>) -> u64 {
+        let lengths = self.lengths.get(places).unwrap_or_default();
+        lengths.iter().fold(0, |sum, length| {
+            sum + u64::try_from(*length).unwrap_or_default()
+        })
+    }
+
     /// Sends the datagrams at `places` of the last receive in order and returns how many went.
     pub(crate) fn send(
         &self,

@@ -137,7 +137,18 @@ fn datagrams_of_one_client_stay_and_those_of_others_take_turns() {
     );
     drop(bench);
     subject.assert_reconciled();
-    assert_eq!(subject.port.active.load(Relaxed), 0);
+    let port = &subject.port;
+    let counted = [
+        &port.active,
+        &port.datagrams_to,
+        &port.bytes_to,
+        &port.datagrams_from,
+        &port.bytes_from,
+        &port.datagrams_dropped,
+    ];
+    let counted = counted.map(|counter| counter.load(Relaxed));
+    // "hi" and "again" of six clients, and one letter more each way back.
+    assert_eq!(counted, [0, 12, 42, 12, 54, 0]);
 }
 
 #[test]

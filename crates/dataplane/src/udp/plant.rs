@@ -11,7 +11,10 @@ use std::{
 };
 
 use portico_core::{
-    flow::{FlowCounts, FlowId, FlowKey, FlowTable, Step, routes::SnapshotRoutes},
+    flow::{
+        FlowCounts, FlowId, FlowKey, FlowTable, Step, Way,
+        routes::{Routes as _, SnapshotRoutes},
+    },
     snapshot::{Generation, Snapshot},
     time::Timestamp,
 };
@@ -78,6 +81,13 @@ impl Delivery<'_> {
             local: SocketAddr::new(local, bound.port()),
         })
     }
+
+    /// Datagrams go nowhere, for want of an endpoint or of a descriptor.
+    fn dropped(&self, key: &FlowKey, datagrams: usize) {
+        if let Some(port) = self.routes.port(key) {
+            port.datagrams_dropped.fetch_add(count(datagrams), Relaxed);
+        }
+    }
 }
 
 impl Plant {
@@ -132,13 +142,20 @@ impl Plant {
                 Step::Open(id, endpoint) => match self.open(id, endpoint, delivery) {
                     Opened::Yes => id,
                     Opened::Again => continue,
-                    Opened::No => return sent,
+                    Opened::No => {
+                        delivery.dropped(&key, places.len());
+                        return sent;
+                    }
                 },
-                Step::Drop(_) => return sent,
+                Step::Drop(_) => {
+                    delivery.dropped(&key, places.len());
+                    return sent;
+                }
             };
             let (went, is_refused) = self.forward(id, delivery.batch, &mut places);
             sent += went;
             if !is_refused {
+                self.table.lost(id, count(places.len()));
                 return sent;
             }
             self.table.refused(id, delivery.now, &delivery.routes);
@@ -156,13 +173,19 @@ impl Plant {
         while places.start < places.end {
             match batch.send(fd, places.clone(), None) {
                 Ok(went) => {
-                    sent += went;
+                    let start = places.start;
                     places.start += went.max(1);
+                    sent += went;
+                    let bytes = batch.bytes(start..start + went);
+                    self.table.moved(id, Way::ToEndpoint, count(went), bytes);
                 }
                 Err(error) => match Failure::of(&error) {
                     Failure::Refused => return (sent, true),
                     Failure::Later | Failure::Exhausted => return (sent, false),
-                    Failure::Unfit => places.start += 1,
+                    Failure::Unfit => {
+                        self.table.lost(id, 1);
+                        places.start += 1;
+                    }
                 },
             }
         }
@@ -251,6 +274,9 @@ impl Plant {
             totals
                 .datagrams_dropped
                 .fetch_add(count(received - sent), Relaxed);
+            if received > sent {
+                self.table.lost(id, count(received - sent));
+            }
         }
         if is_refused {
             self.refused(shared, id, now);
@@ -289,6 +315,8 @@ impl Plant {
         while place < received {
             match batch.send(&listening.fd, place..received, Some(&target)) {
                 Ok(went) => {
+                    let bytes = batch.bytes(place..place + went);
+                    self.table.moved(id, Way::ToClient, count(went), bytes);
                     sent += went;
                     place += went.max(1);
                 }
