@@ -30,7 +30,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use drive::{Load, Progress};
-pub use exchange::{Manner, Reuse};
+pub use exchange::{Manner, Reuse, ask_name};
 pub use html::html;
 pub use judge::{Verdict, Word};
 pub use log::log;

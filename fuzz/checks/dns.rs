@@ -18,7 +18,7 @@ use portico_core::{
 use super::bench::Bench;
 
 /// Services with a name for each kind of answer.
-const SERVICES: &str = r#"
+const SERVICES: &str = r"
 apiVersion: v1
 kind: List
 items:
@@ -27,7 +27,7 @@ items:
 - {apiVersion: v1, kind: Service, metadata: {name: alias}, spec: {type: ExternalName, externalName: web.default.svc.cluster.local}}
 - {apiVersion: v1, kind: Service, metadata: {name: away}, spec: {type: ExternalName, externalName: example.com}}
 - {apiVersion: v1, kind: Service, metadata: {name: loop}, spec: {type: ExternalName, externalName: loop.default.svc.cluster.local}}
-"#;
+";
 /// Addresses of the headless Service: more than fit into 512 bytes.
 const MANY: usize = 90;
 
@@ -94,9 +94,9 @@ fn name_end(packet: &[u8]) -> usize {
 fn services() -> Snapshot {
     let mut endpoints = String::new();
     for last in 1..=MANY {
-        endpoints.push_str(&format!(
-            "- {{addresses: [10.1.2.{last}], hostname: pg-{last}}}\n"
-        ));
+        endpoints += "- {addresses: [10.1.2.N], hostname: pg-N}\n"
+            .replace('N', &last.to_string())
+            .as_str();
     }
     let slice = format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: pg, namespace: data, labels: {{kubernetes.io/service-name: pg}}}}\n\

@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::draw::Draw;
 
+/// Makes a value.
+type Make = fn(&mut Draw<'_>) -> Value;
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const NUMBERS: [u16; 5] = [80, 81, 30001, 53, 0];
 
@@ -122,7 +125,7 @@ fn service(draw: &mut Draw<'_>) -> Value {
             address(draw)
         }
     });
-    let lists: [(&str, fn(&mut Draw<'_>) -> Value); 4] = [
+    let lists: [(&str, Make); 4] = [
         ("externalIPs", address),
         ("clusterIPs", address),
         ("ipFamilies", |draw| pick(draw, &["IPv4", "IPv6"])),

@@ -247,7 +247,7 @@ impl Run {
     fn change_owner(&mut self, draw: &mut Draw<'_>) {
         let choice = draw.byte();
         self.retired.extend(self.port.state.take());
-        self.port.state = (choice % 4 > 0).then(Arc::default);
+        self.port.state = (choice & 3 > 0).then(Arc::default);
         self.port.generation += 1;
         if choice & 4 == 0 {
             (0..2).for_each(|socket| self.table.sweep(socket, &self.port));

@@ -83,7 +83,7 @@ impl History<'_> {
             }
             8 => {
                 let file = self.draw.below(FILES);
-                self.files[file][0] = "kind: [".to_owned();
+                "kind: [".clone_into(&mut self.files[file][0]);
                 self.load(file);
             }
             9 | 10 => self.wait(),

@@ -143,6 +143,28 @@ impl Client {
     }
 }
 
+/// What a DNS server answers of the addresses of `name`: the first one, else what became of the question.
+///
+/// # Errors
+/// No answer came.
+pub async fn ask_name(server: SocketAddr, name: &str, patience: Duration) -> io::Result<String> {
+    let manner = Manner {
+        target: Target {
+            path: format!("/{name}?A"),
+            ..Target::at(Protocol::Dns, server)
+        },
+        identity: Identity::Body,
+        reuse: Reuse::Never,
+        send: Vec::new(),
+        patience,
+    };
+    let exchange = Client::new(&manner, None).ask().await;
+    let answered = exchange
+        .result
+        .map_err(|failure| io::Error::other(format!("{server} was asked for {name}: {failure}")))?;
+    Ok(answered.who)
+}
+
 /// A connection to the target, and how long it took.
 async fn connect(
     manner: &Manner,

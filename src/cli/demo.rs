@@ -2,7 +2,6 @@
 //! proof that every way in is balanced exactly. Owns the folder's content, the check and its verdict.
 
 mod check;
-mod lookup;
 
 use std::{
     path::{Path, PathBuf},

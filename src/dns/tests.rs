@@ -113,6 +113,7 @@ fn slice(count: u8) -> EndpointSlice {
         app_protocol: None,
     };
     EndpointSlice {
+        is_for_another_proxy: false,
         service_name: None,
         address_type: AddressType::IPv4,
         ports: vec![port],

@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 
 use portico_core::object::{
-    AddressType, Protocol, ServicePort, SlicePort, TargetPort, decode::closest,
-    diagnostic::Severity, service::IpFamily,
+    AddressType, Protocol, ServicePort, SlicePort, TargetPort,
+    decode::closest,
+    diagnostic::Severity,
+    service::{HEADLESS_LABEL, IpFamily, SERVICE_PROXY_NAME_LABEL},
 };
 
 use super::{
@@ -319,6 +321,9 @@ impl Joining<'_> {
 /// Slices whose endpoints have addresses of a family that the Service lacks, and slices of names.
 fn outside(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Problem> {
     let lacks = |source: &&Source<'_>| {
+        if source.slice.is_for_another_proxy {
+            return true;
+        }
         let family = family_of(source.slice.address_type);
         !family.is_some_and(|family| subject.record.addresses.has(family))
     };
@@ -328,6 +333,11 @@ fn outside(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Problem> {
     let odd = odd.filter(|source| source.from != From::Pods || !usable);
     odd.map(|source| {
         let (what, fix) = match family_of(source.slice.address_type) {
+            _ if source.slice.is_for_another_proxy => (
+                "is labelled as headless or for another proxy, so that names have it and no address serves it"
+                    .to_owned(),
+                format!("take the label {HEADLESS_LABEL} or {SERVICE_PROXY_NAME_LABEL} off it"),
+            ),
             None => (
                 "is of addressType FQDN, which Kubernetes gives no meaning".to_owned(),
                 "list addresses with addressType IPv4, or use a Service of type ExternalName"

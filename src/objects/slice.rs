@@ -146,6 +146,7 @@ impl Maker<'_> {
             IpFamily::IPv4 => AddressType::IPv4,
         };
         let empty = EndpointSlice {
+            is_for_another_proxy: false,
             service_name: None,
             address_type,
             ports: Vec::new(),

@@ -167,7 +167,7 @@ fn named(program: &Program, name: &str) -> [Vec<IpAddr>; 2] {
 }
 
 #[test]
-fn families_in_either_order_are_each_reached_by_their_own_endpoints() {
+fn row_35_families_in_either_order_are_each_reached_by_their_own_endpoints() {
     in_namespace!(Root);
     if !make_local() {
         return;
@@ -231,7 +231,7 @@ fn families_in_either_order_are_each_reached_by_their_own_endpoints() {
 }
 
 #[test]
-fn second_family_added_and_removed_live_leaves_the_first_alone() {
+fn row_35_second_family_added_and_removed_live_leaves_the_first_alone() {
     in_namespace!(Root);
     if !make_local() {
         return;
@@ -262,7 +262,7 @@ fn second_family_added_and_removed_live_leaves_the_first_alone() {
 }
 
 #[test]
-fn node_ports_and_balancers_of_ipv6_are_served_beside_those_of_ipv4() {
+fn row_35_node_ports_and_balancers_of_ipv6_are_served_beside_those_of_ipv4() {
     in_namespace!(Root);
     if !make_local() {
         return;
@@ -318,7 +318,7 @@ fn node_ports_and_balancers_of_ipv6_are_served_beside_those_of_ipv4() {
 }
 
 #[test]
-fn affinity_holds_on_the_secondary_family() {
+fn row_35_affinity_holds_on_the_secondary_family() {
     in_namespace!(Root);
     if !make_local() {
         return;
@@ -341,7 +341,7 @@ fn affinity_holds_on_the_secondary_family() {
 }
 
 #[test]
-fn names_have_the_addresses_of_their_families() {
+fn row_35_names_have_the_addresses_of_their_families() {
     in_namespace!(Root);
     if !make_local() {
         return;
@@ -384,7 +384,7 @@ fn names_have_the_addresses_of_their_families() {
 }
 
 #[test]
-fn require_dual_stack_without_a_range_is_invalid_and_the_last_good_version_stays() {
+fn row_35_require_dual_stack_without_a_range_is_invalid_and_the_last_good_version_stays() {
     in_namespace!(Root);
     let four = backends_of_ipv4();
     let program = Program::up(

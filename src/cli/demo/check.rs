@@ -22,8 +22,7 @@ use crate::{
     control::status::{ServiceStatus, Status},
 };
 
-use super::lookup;
-use crate::cli::say;
+use crate::{bench, cli::say};
 
 /// Connections a door.
 const CONNECTIONS: u64 = 100;
@@ -115,12 +114,10 @@ async fn count(door: &str, target: SocketAddr, dns: Option<SocketAddr>) -> anyho
 }
 
 async fn look_up(server: SocketAddr) -> anyhow::Result<IpAddr> {
-    let addrs = timeout(
-        PATIENCE,
-        lookup::address(server, "web.default.svc.cluster.local"),
-    )
-    .await??;
-    addrs.first().copied().context("the name has no address")
+    let answer = bench::ask_name(server, "web.default.svc.cluster.local", PATIENCE).await?;
+    answer
+        .parse()
+        .with_context(|| format!("the name has no address: {answer}"))
 }
 
 /// The pod that answers.

@@ -116,7 +116,7 @@ pub(super) const ROWS: &[Row] = &[
         EndToEnd,
         &["networking.go", "loadbalancer.go"],
         "Affinity for UDP, and at load balancers under both external traffic policies",
-        Partly("at load balancers; a UDP flow stays on its endpoint, and does not ask affinity"),
+        Whole,
     ),
     row(
         9,
@@ -262,7 +262,7 @@ pub(super) const ROWS: &[Row] = &[
         EndToEnd,
         SERVICE,
         "An external IP that no node has is reached",
-        NotYet("needs addresses that are made local by a route"),
+        Whole,
     ),
     row(
         29,
@@ -311,7 +311,7 @@ pub(super) const ROWS: &[Row] = &[
         EndToEnd,
         &["dual_stack.go"],
         "Services of one or both families in either order, reached by each",
-        NotYet("needs IPv6 cluster IPs"),
+        Whole,
     ),
     row(
         36,
@@ -327,6 +327,6 @@ pub(super) const ROWS: &[Row] = &[
         EndToEnd,
         &["networking.go"],
         "Health, mode and metrics are found where kube-proxy has them",
-        NotYet("needs these URLs"),
+        Whole,
     ),
 ];

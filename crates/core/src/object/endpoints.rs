@@ -19,6 +19,9 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// `endpoints`.
     pub endpoints: Vec<SliceEndpoint>,
+    /// Labelled for another proxy or as headless: names have it, addresses are not served by it (kube-proxy does not
+    /// watch such slices).
+    pub is_for_another_proxy: bool,
 }
 
 /// `addressType`.

@@ -290,7 +290,10 @@ fn candidates(
         IpFamily::IPv6 => AddressType::IPv6,
     };
     let mut found: BTreeMap<SocketAddr, (Candidate, Weight)> = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.address_type == wanted) {
+    for slice in slices
+        .iter()
+        .filter(|slice| slice.address_type == wanted && !slice.is_for_another_proxy)
+    {
         let joins = |port: &&crate::object::SlicePort| {
             port.name == draft.port.name && port.protocol == draft.port.protocol
         };

@@ -215,6 +215,7 @@ fn slice(
         IpFamily::IPv6 => AddressType::IPv6,
     };
     EndpointSlice {
+        is_for_another_proxy: false,
         service_name: Some(Arc::clone(name)),
         address_type,
         ports,

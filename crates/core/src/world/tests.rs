@@ -109,6 +109,7 @@ fn labels(app: &str) -> Labels {
 
 fn slice(name: &str, service: &str, last: u8) -> Arc<Object> {
     let slice = EndpointSlice {
+        is_for_another_proxy: false,
         service_name: Some(service.into()),
         address_type: AddressType::IPv4,
         ports: vec![SlicePort {

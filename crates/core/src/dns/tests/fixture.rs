@@ -154,6 +154,7 @@ fn slice(ports: &[&str], endpoints: &[&str]) -> EndpointSlice {
         .iter()
         .all(|endpoint| endpoint.address.unwrap().is_ipv6());
     EndpointSlice {
+        is_for_another_proxy: false,
         service_name: None,
         address_type: if is_v6 {
             AddressType::IPv6

@@ -9,6 +9,7 @@ use crate::object::{
         AddressType, Conditions, EndpointSlice, EndpointSubset, Endpoints, Hints,
         SERVICE_NAME_LABEL, SliceEndpoint, SlicePort,
     },
+    service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL},
     validate::{balancing, endpoints as rules, syntax},
 };
 
@@ -50,6 +51,9 @@ pub(super) fn read_slice(object: &Cursor<'_>, marks: &mut Marks) -> EndpointSlic
         address_type: address_type.unwrap_or(AddressType::IPv4),
         ports: ports.items().map(read).collect(),
         endpoints,
+        is_for_another_proxy: [SERVICE_PROXY_NAME_LABEL, HEADLESS_LABEL]
+            .iter()
+            .any(|label| labels.field(label).is_present()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{cursor::Cursor, marks::Marks};
 use crate::object::{
     service::{
@@ -42,11 +44,7 @@ pub(super) fn read(object: &Cursor<'_>, marks: &mut Marks) -> Service {
         load_balancer_class: spec
             .field("loadBalancerClass")
             .named_if_set(syntax::qualified_name),
-        load_balancer_source_ranges: spec
-            .field("loadBalancerSourceRanges")
-            .items()
-            .filter_map(|item| item.range())
-            .collect(),
+        load_balancer_source_ranges: source_ranges(&spec.field("loadBalancerSourceRanges")),
         allocate_load_balancer_node_ports: spec
             .field("allocateLoadBalancerNodePorts")
             .boolean()
@@ -159,6 +157,10 @@ fn load_balancer_ip(field: &Cursor<'_>) -> Option<IpAddr> {
         field.warn(&format!("{} is not an IP address: ignored", field.shown()));
     }
     addr
+}
+
+fn source_ranges(list: &Cursor<'_>) -> Vec<IpNet> {
+    list.items().filter_map(|item| item.range()).collect()
 }
 
 fn affinity(spec: &Cursor<'_>) -> Option<Duration> {

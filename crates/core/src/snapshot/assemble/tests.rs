@@ -46,6 +46,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         weight: Weight::default(),
     };
     let slice = EndpointSlice {
+        is_for_another_proxy: false,
         service_name: Some(Arc::from(name)),
         address_type: AddressType::IPv4,
         ports: Vec::new(),

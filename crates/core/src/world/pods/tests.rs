@@ -209,7 +209,11 @@ impl Bench {
             terminating: false,
             finished: false,
         };
-        self.declare(object(Kind::Pod, "solo", labels, Spec::Pod(Arc::new(pod))));
+        // Every edit is another document.
+        let manifest = format!("{labels:?} {:?}", pod.spec).into();
+        let mut object = object(Kind::Pod, "solo", labels, Spec::Pod(Arc::new(pod)));
+        Arc::make_mut(&mut object).manifest = manifest;
+        self.declare(object);
     }
 
     /// Declares a workload of any kind called `web`.

@@ -66,6 +66,7 @@ fn policies() -> impl Strategy<Value = Policies> {
 
 fn slice_object(name: &str, drawn: &Drawn, address_type: AddressType) -> Arc<Object> {
     let slice = EndpointSlice {
+        is_for_another_proxy: false,
         service_name: Some("web".into()),
         address_type,
         ports: vec![SlicePort {

@@ -243,7 +243,27 @@ impl Work<'_> {
     pub(in crate::world::pods) fn stop(&mut self, key: &PodKey) {
         let terminating = |pod: &Arc<SimulatedPod>| pod.is_terminating();
         if !self.table.pods.get(key).is_some_and(terminating) {
+            self.let_stay_away(key);
             self.stop_within(key, None);
+        }
+    }
+
+    /// A bare Pod that its controller adopted and now ends comes back when its document is edited, not before: it would
+    /// only be adopted and ended again, without end.
+    fn let_stay_away(&mut self, key: &PodKey) {
+        let (namespace, name) = key.clone();
+        let bare = ObjectKey {
+            kind: Kind::Pod,
+            namespace,
+            name,
+        };
+        let pod = self.table.pods.get(key).filter(|pod| pod.owner.is_some());
+        let declared = self.table.seen.get(&bare);
+        if let (Some(pod), Some(declared)) = (pod, declared)
+            && pod.manifest == declared.manifest
+        {
+            let document = Arc::clone(&pod.manifest);
+            self.table.absent.insert(key.clone(), document);
         }
     }
 

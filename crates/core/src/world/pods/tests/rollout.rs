@@ -383,6 +383,21 @@ fn bare_pod_that_a_replica_set_selects_is_adopted_and_may_be_its_surplus() {
     assert_eq!(bench.alive(), ["solo"], "an edit brings it back");
 }
 
+/// Adopted and ended within one round, it must not be made again in the same round, without end.
+#[test]
+fn bare_pod_that_comes_to_a_full_replica_set_is_ended_once() {
+    let mut bench = Bench::new();
+    bench.run(Kind::ReplicaSet, workload(0, 1));
+    bench.settle();
+    let labels = Labels::from([("app".into(), "web".into())]);
+    bench.bare(labels, pod_spec(80));
+    assert_eq!(bench.table.pods.len(), 0);
+    bench.settle();
+    assert_eq!(bench.table.pods.len(), 0, "it does not come back by itself");
+    bench.bare(Labels::new(), pod_spec(80));
+    assert_eq!(bench.alive(), ["solo"], "an edit brings it back");
+}
+
 #[test]
 fn bare_pod_relabelled_to_match_is_noticed_by_the_set() {
     let mut bench = Bench::new();
