@@ -200,7 +200,9 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let (health, probed) = parts::prober()?;
     let budget = data_plane.most_listeners();
     let held = (parts::Sockets(data_plane, routes), runner, health);
+    let own_ports = build::own_ports(up, &build::dns_settings(up, &cluster));
     let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)
+        .keeping_apart(own_ports)
         .sharing(settings.inherited.wildcard_ports());
     let watches = Watches {
         files,

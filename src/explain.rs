@@ -13,6 +13,8 @@ mod selector;
 mod subject;
 mod verdicts;
 
+use std::collections::BTreeSet;
+
 use portico_core::{
     object::{
         Kind, ObjectKey, Protocol, ServiceType, Spec,
@@ -218,22 +220,18 @@ fn headline(
         .iter()
         .find(|problem| problem.cause != Cause::Rejected);
     let because = cause.map_or("of what is said below", |problem| problem.cause.phrase());
-    let forwarding = ports
-        .iter()
-        .filter(|port| !port.reachable.is_empty())
-        .count();
     match state {
         State::Served if is_own_dns(subject) => {
             format!("{name} is answered by portico's own DNS")
         }
-        State::Served => format!(
-            "{name} is served: {chosen} of {of} on {}",
-            counted(ports.len(), "port")
-        ),
-        State::PartlyServed => format!(
-            "{name} is served on {forwarding} of {}: {chosen} of {of}",
-            counted(ports.len(), "port")
-        ),
+        State::Served => {
+            let (_, all) = served(ports);
+            format!("{name} is served: {chosen} of {of} on {all}")
+        }
+        State::PartlyServed => {
+            let (some, all) = served(ports);
+            format!("{name} is served on {some} of {all}: {chosen} of {of}")
+        }
         State::Refused if !subject.spec().has_vip() => {
             format!("{name} (headless) has no address in DNS, because {because}")
         }
@@ -252,6 +250,26 @@ fn headline(
         State::LeftAlone => format!("{name} is left to another proxy"),
         State::Rejected => format!("{name} is not served: its manifest is rejected"),
     }
+}
+
+/// How many ports have an endpoint that some client reaches, and how many there are: each once, unless the families of
+/// a Service that has both differ.
+fn served(ports: &[PortVerdict]) -> (usize, String) {
+    let forwards = |port: &&PortVerdict| !port.reachable.is_empty();
+    let names = |ports: &mut dyn Iterator<Item = &PortVerdict>| -> BTreeSet<String> {
+        ports.map(|port| port.port.clone()).collect()
+    };
+    let all = names(&mut ports.iter());
+    let some = names(&mut ports.iter().filter(forwards));
+    let none = names(&mut ports.iter().filter(|port| !forwards(port)));
+    if some.is_disjoint(&none) {
+        return (some.len(), counted(all.len(), "port"));
+    }
+    let forwarding = ports.iter().filter(forwards).count();
+    (
+        forwarding,
+        format!("{} (each family has its own)", counted(ports.len(), "port")),
+    )
 }
 
 /// A Service that was declared, but of which no good version is known.

@@ -1,10 +1,10 @@
 //! From settings to what the parts are started with. Owns the translation and nothing that runs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
-    object::diagnostic::Severity,
+    object::{Protocol, diagnostic::Severity},
     snapshot::{Cluster, SourceRangeReach},
     world::{
         Deviations, Simulation, SourceReport, SourceView, WorldSettings,
@@ -18,7 +18,7 @@ use crate::{
     dns::{DnsListen, DnsSettings},
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
-    settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+    settings::{AdminListen, ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
     source::{
         file::{self, FileSource, FileWatch},
         manifest::{self, ManifestSettings, Strictness},
@@ -248,6 +248,21 @@ pub(super) fn dns_settings(up: &UpOptions, cluster: &Cluster) -> DnsSettings {
             .map(DnsListen::exactly)
             .collect(),
     }
+}
+
+/// Ports where sockets of ours that are for no Service, or may come to be, have single addresses, which the shared
+/// socket of a port number could not be bound beside.
+pub(super) fn own_ports(up: &UpOptions, dns: &DnsSettings) -> BTreeSet<(Protocol, u16)> {
+    let dns = dns.listen.iter();
+    let dns = dns.flat_map(|listen| [Some(listen.addr.port()), listen.fallback_port]);
+    let both = |port| [(Protocol::Tcp, port), (Protocol::Udp, port)];
+    let mut ports: BTreeSet<_> = dns.flatten().flat_map(both).collect();
+    // Resolvers of the host have it on single loopback addresses, too (127.0.0.53 of systemd-resolved(8)).
+    ports.extend(both(53));
+    if let AdminListen::At(addr) = up.metrics.admin_listen {
+        ports.insert((Protocol::Tcp, addr.port()));
+    }
+    ports
 }
 
 fn manifest_settings(options: &ManifestOptions) -> ManifestSettings {

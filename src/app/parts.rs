@@ -169,6 +169,7 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
         .flatten();
     ListenerReport {
         declared,
+        protocol: status.key.protocol.to_string(),
         services: status.services.to_string(),
         state: match status.state {
             ListenerState::Listening => "listening",

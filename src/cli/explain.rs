@@ -241,7 +241,8 @@ fn ports(text: &mut String, explanation: &Explanation) {
             .unwrap_or_default()
     };
     let rows = explanation.ports.iter().map(|port| {
-        let join = explanation.joins.iter().find(|join| join.port == port.port);
+        let mut joins = explanation.joins.iter();
+        let join = joins.find(|join| join.port == port.port && join.family == port.family);
         let verdict = &port.verdict;
         let external = verdict
             .external

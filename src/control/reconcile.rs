@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use portico_core::{
+    object::Protocol,
     snapshot::{
         Generation, Snapshot,
         compile::compile,
@@ -106,6 +107,12 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
     /// Serves every address of these ports by one wildcard socket each.
     pub fn sharing(mut self, ports: BTreeSet<u16>) -> Self {
         self.table = self.table.sharing(ports);
+        self
+    }
+
+    /// Never serves the addresses of these ports by one socket for all.
+    pub fn keeping_apart(mut self, ports: BTreeSet<(Protocol, u16)>) -> Self {
+        self.table = self.table.keeping_apart(ports);
         self
     }
 

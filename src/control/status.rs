@@ -195,6 +195,9 @@ pub struct Reachable {
 pub struct ListenerReport {
     /// Declared address and port.
     pub declared: SocketAddr,
+    /// `TCP`, `UDP`.
+    #[serde(default)]
+    pub protocol: String,
     /// What it is for.
     pub services: String,
     /// `listening`, `refusing`, `fallback`, `failed`.

@@ -16,13 +16,17 @@ use super::{
     subject::{From, Labelled, Run, Source, Subject, counted, few, label, place, problem},
 };
 
-/// How every Service port joins.
+/// How every Service port joins, in each family of the Service.
 pub(super) fn of(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Join> {
     let ports = subject.spec().ports.iter();
+    let families = &subject.record.addresses.families;
     ports
-        .map(|port| {
+        .flat_map(|port| families.iter().map(move |family| (port, *family)))
+        .map(|(port, family)| {
             let (mut joined, mut missing) = (Vec::new(), Vec::new());
-            for source in filled(sources) {
+            let of_family =
+                |source: &&Source<'_>| family_of(source.slice.address_type) == Some(family);
+            for source in filled(sources).filter(of_family) {
                 let numbers = numbers(source, port);
                 let title = title(source);
                 if numbers.is_empty() {
@@ -33,6 +37,7 @@ pub(super) fn of(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Join> {
             }
             Join {
                 port: label(port),
+                family: family.as_str().to_owned(),
                 number: port.port,
                 protocol: port.protocol.to_string(),
                 target_port: port.target_port.to_string(),

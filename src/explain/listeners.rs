@@ -8,7 +8,7 @@ use std::{
 
 use portico_core::{
     object::{Protocol, diagnostic::Severity},
-    snapshot::FrontendKind,
+    snapshot::{FrontendKey, FrontendKind},
 };
 
 use super::{
@@ -39,6 +39,15 @@ pub(super) fn ways(subject: Subject<'_>) -> Vec<Way> {
 
 /// What becomes of clients that a traffic policy or source ranges turn away at addresses of these kinds.
 pub(super) fn turned_away(subject: Subject<'_>, concerns: impl Fn(FrontendKind) -> bool) -> String {
+    let mut frontends = subject.service.frontends.iter();
+    let is_datagrams = |key: &FrontendKey| key.protocol == Protocol::Udp;
+    if frontends
+        .clone()
+        .any(|(key, kind, _)| concerns(*kind) && is_datagrams(key))
+        && frontends.all(|(key, kind, _)| !concerns(*kind) || is_datagrams(key))
+    {
+        return "dropped".to_owned();
+    }
     let frontends = subject.service.frontends.iter();
     let concerned = frontends
         .filter(|(key, kind, _)| key.protocol == Protocol::Tcp && concerns(*kind))

@@ -245,6 +245,8 @@ pub struct Way {
 pub struct Join {
     /// The Service port, as in [`PortVerdict::port`].
     pub port: String,
+    /// `IPv4` or `IPv6`: slices of the other one do not count.
+    pub family: String,
     /// `port`.
     pub number: u16,
     /// `protocol`.

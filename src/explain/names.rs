@@ -1,6 +1,8 @@
 //! The names that DNS has for a Service, and one command to try. Owns the choice of the command.
 
-use portico_core::object::Protocol;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use portico_core::object::{Protocol, service::IpFamily};
 
 use super::{
     model::{EndpointReport, PortVerdict, Way},
@@ -47,24 +49,22 @@ pub(super) fn attempt(subject: Subject<'_>, ways: &[Way], ports: &[PortVerdict])
     if !subject.spec().has_vip() {
         return Some(resolve());
     }
-    let forwards = |way: &&Way| {
-        let mut ports = ports.iter();
-        way.protocol == Protocol::Tcp.as_str()
-            && ports.any(|port| port.port == way.port && !port.reachable.is_empty())
-    };
-    let way = ways
-        .iter()
-        .filter(forwards)
-        .find(|way| way.bound.is_some())?;
-    let declared: std::net::SocketAddr = way.declared.parse().ok()?;
-    let mut bound: std::net::SocketAddr = way.bound.as_deref()?.parse().ok()?;
-    if bound.ip().is_unspecified() {
-        bound.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    let way = first_that_forwards(Protocol::Tcp, ways, ports)
+        .or_else(|| first_that_forwards(Protocol::Udp, ways, ports))?;
+    let declared: SocketAddr = way.declared.parse().ok()?;
+    let mut bound: SocketAddr = way.bound.as_deref()?.parse().ok()?;
+    match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => bound.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => bound.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
     let mut of_way = subject.spec().ports.iter();
     let number = of_way
         .find(|port| super::subject::label(port) == way.port)
         .map_or(declared.port(), |port| port.port);
+    if way.protocol == Protocol::Udp.as_str() {
+        return Some(datagram(bound, number));
+    }
     Some(if OTHER_PROTOCOLS.contains(&number) {
         format!("nc -vz {} {}", bound.ip(), bound.port())
     } else if number == 443 || way.port == "https" {
@@ -76,9 +76,39 @@ pub(super) fn attempt(subject: Subject<'_>, ways: &[Way], ports: &[PortVerdict])
     })
 }
 
-fn uri_host(bound: std::net::SocketAddr) -> String {
+/// The first address of a protocol that is bound and has endpoints in its family.
+fn first_that_forwards<'w>(
+    protocol: Protocol,
+    ways: &'w [Way],
+    ports: &[PortVerdict],
+) -> Option<&'w Way> {
+    let forwards = |way: &&Way| {
+        let addr: Option<SocketAddr> = way.declared.parse().ok();
+        let family = addr.map(|addr| IpFamily::of(addr.ip()).as_str());
+        let mut ports = ports.iter();
+        way.protocol == protocol.as_str()
+            && way.bound.is_some()
+            && ports.any(|port| {
+                let is_of_way = port.port == way.port && family == Some(&*port.family);
+                is_of_way && !port.reachable.is_empty()
+            })
+    };
+    ways.iter().find(forwards)
+}
+
+/// One datagram, and what comes back within a second; a question where a DNS server is expected.
+fn datagram(bound: SocketAddr, number: u16) -> String {
+    let (ip, port) = (bound.ip(), bound.port());
+    if number == 53 {
+        format!("dig @{ip} -p {port} example.com")
+    } else {
+        format!("echo hello | nc -u -w 1 {ip} {port}")
+    }
+}
+
+fn uri_host(bound: SocketAddr) -> String {
     match bound {
-        std::net::SocketAddr::V4(bound) => bound.ip().to_string(),
-        std::net::SocketAddr::V6(bound) => format!("[{}]", bound.ip()),
+        SocketAddr::V4(bound) => bound.ip().to_string(),
+        SocketAddr::V6(bound) => format!("[{}]", bound.ip()),
     }
 }

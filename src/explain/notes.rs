@@ -5,9 +5,10 @@ use portico_core::{
     object::{
         Kind, Object, Protocol, ServiceType, Spec,
         diagnostic::{Diagnostic, Severity},
+        service::IpFamily,
     },
     probe::counted_as_passing,
-    snapshot::FrontendKind,
+    snapshot::{FrontendKind, SourceRangeReach},
 };
 use serde_json::Value;
 
@@ -152,15 +153,12 @@ fn loopback_clients(subject: Subject<'_>) -> Vec<Problem> {
             "every client on this machine is 127.0.0.1, so that ClientIP sends them all to one pod",
         ));
     }
-    let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
-    let turned_away = format!(
-        "clients on this machine are 127.0.0.1, which is in none of the ranges; at the load-balancer address they are {}",
-        listeners::turned_away(subject, |kind| kind == FrontendKind::LoadBalancer)
+    let ranges = guarded(subject);
+    notes.extend(
+        ranges
+            .iter()
+            .map(|text| ("spec.loadBalancerSourceRanges", &**text)),
     );
-    let ranges = &spec.load_balancer_source_ranges;
-    if !ranges.is_empty() && !ranges.iter().any(|range| range.contains(&loopback)) {
-        notes.push(("spec.loadBalancerSourceRanges", &turned_away));
-    }
     notes
         .into_iter()
         .map(|(path, text)| Problem {
@@ -168,6 +166,56 @@ fn loopback_clients(subject: Subject<'_>) -> Vec<Problem> {
             ..problem(Severity::Note, Cause::Field, format!("{path}: {text}"))
         })
         .collect()
+}
+
+/// Whom source ranges keep out: the clients of this machine, and everybody of a family that no range is of.
+fn guarded(subject: Subject<'_>) -> Vec<String> {
+    let ranges = &subject.spec().load_balancer_source_ranges;
+    if ranges.is_empty() {
+        return Vec::new();
+    }
+    let is_everywhere =
+        subject.view.snapshot.cluster.source_range_reach == SourceRangeReach::Everywhere;
+    let is_guarded = |kind: FrontendKind| {
+        kind == FrontendKind::LoadBalancer || (is_everywhere && kind.is_external())
+    };
+    let places = if is_everywhere {
+        "load-balancer, external and node addresses"
+    } else {
+        "the load-balancer address"
+    };
+    let has = |family| {
+        let mut frontends = subject.service.frontends.iter();
+        frontends.any(|(key, kind, _)| is_guarded(*kind) && IpFamily::of(key.addr) == family)
+    };
+    let fate = || listeners::turned_away(subject, is_guarded);
+    let mut notes = Vec::new();
+    for family in [IpFamily::IPv4, IpFamily::IPv6]
+        .into_iter()
+        .filter(|family| has(*family))
+    {
+        let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+        if !ranges
+            .iter()
+            .any(|range| IpFamily::of(range.addr()) == family)
+        {
+            let (name, everybody) = match family {
+                IpFamily::IPv4 => ("IPv4", "0.0.0.0/0"),
+                IpFamily::IPv6 => ("IPv6", "::/0"),
+            };
+            notes.push(format!(
+                "no range is of {name}: at {places} all its clients are {}; {everybody} would let everybody in",
+                fate()
+            ));
+        } else if family == IpFamily::IPv4 && !ranges.iter().any(|range| range.contains(&loopback))
+        {
+            notes.push(format!(
+                "clients on this machine are 127.0.0.1, which is in none of the ranges; at {places} they are {}",
+                fate()
+            ));
+        }
+    }
+    notes
 }
 
 /// Connections that were reset where Kubernetes drops or refuses, and flows of UDP that were dropped, by reason.

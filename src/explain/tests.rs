@@ -414,3 +414,85 @@ fn family_without_endpoints_is_told_apart_from_endpoints_of_the_wrong_one() {
         "lists IPv4 addresses, and the Service has IPv6 ones only",
     );
 }
+
+/// A slice of the other family beside [`service`]'s, with one endpoint.
+const OF_IPV6: &str = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-6, labels: \
+    {kubernetes.io/service-name: web}}\naddressType: IPv6\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: \
+    [\"fd00::1\"]}]\n";
+
+#[test]
+fn port_of_two_families_is_one_port_and_joins_slices_by_family() {
+    let text = service("ipFamilyPolicy: RequireDualStack", "aR*");
+    let explanation = explained(&format!("{text}{OF_IPV6}"));
+    assert_eq!(
+        explanation.headline,
+        "web is served: 2 of 2 endpoints on 1 port"
+    );
+    let joins = explanation.joins.iter();
+    let joins: Vec<_> = joins
+        .map(|join| (&*join.family, join.joined.join(", ")))
+        .collect();
+    assert_eq!(
+        joins,
+        [
+            ("IPv4", "EndpointSlice web-1: 8080".to_owned()),
+            ("IPv6", "EndpointSlice web-6: 8080".to_owned())
+        ]
+    );
+    assert_eq!(
+        explained(&text).headline,
+        "web is served on 1 of 2 ports (each family has its own): 1 of 1 endpoint"
+    );
+}
+
+#[test]
+fn attempt_of_datagrams_alone_is_a_datagram_or_a_question() {
+    let attempt = |spec: &str, protocols: &str| {
+        let text = service(spec, "aR*").replace("name: http, ", protocols);
+        explained(&text).attempt.unwrap()
+    };
+    let udp = "name: http, protocol: UDP, ";
+    let spec = "clusterIP: 127.96.0.50";
+    assert_eq!(attempt(spec, udp), "echo hello | nc -u -w 1 127.96.0.50 80");
+    let dns = service(spec, "aR*").replace(
+        "{name: http, port: 80}",
+        "{name: http, protocol: UDP, port: 53}",
+    );
+    let dns = dns.replace(
+        "{name: http, port: 8080}",
+        "{name: http, protocol: UDP, port: 8080}",
+    );
+    assert_eq!(
+        explained(&dns).attempt.unwrap(),
+        "dig @127.96.0.50 -p 53 example.com"
+    );
+    assert_eq!(attempt(spec, "name: http, "), "curl http://127.96.0.50/");
+}
+
+#[test]
+fn attempt_is_of_a_family_that_has_endpoints() {
+    let spec = "ipFamilyPolicy: RequireDualStack\n  clusterIP: 127.96.0.50\n  clusterIPs: [127.96.0.50, \"fd00:10:96::50\"]";
+    let text = service(spec, "");
+    let explanation = explained(&format!("{text}{OF_IPV6}"));
+    assert_eq!(
+        explanation.attempt.as_deref(),
+        Some("curl http://[fd00:10:96::50]/")
+    );
+}
+
+#[test]
+fn family_that_no_source_range_is_of_is_said_to_be_closed() {
+    let said = |ranges: &str| -> Vec<String> {
+        let spec = format!("type: LoadBalancer\n  loadBalancerSourceRanges: {ranges}");
+        let notes = explained(&service(&spec, "aR*")).notes.into_iter();
+        notes.map(|note| note.text).collect()
+    };
+    assert_eq!(said("[127.0.0.0/8]"), [] as [&str; 0]);
+    let notes = said("[\"fd00::/8\"]");
+    assert!(
+        notes.iter().any(|note| note.starts_with(
+            "spec.loadBalancerSourceRanges: no range is of IPv4: at the load-balancer address all its clients are dropped"
+        )),
+        "{notes:?}"
+    );
+}

@@ -105,13 +105,14 @@ fn live(service: &Value, status: &Status) -> Vec<Line> {
 /// A way in as the program reports it. A socket that serves several addresses is reported under its own: the wildcard.
 fn reported(protocol: &str, way: &Reachable, reports: &[ListenerReport]) -> Line {
     let is_odd = way.bound != Some(way.declared) || way.problem.is_some();
-    let own = reports.iter().find(|one| one.declared == way.declared);
-    let report = own.or_else(|| {
-        let wildcard = |one: &&ListenerReport| {
-            one.declared.ip().is_unspecified() && one.declared.port() == way.declared.port()
-        };
-        reports.iter().find(wildcard)
+    let family = way.declared.is_ipv4();
+    let mut of_port = reports.iter().filter(|one| {
+        one.declared.port() == way.declared.port()
+            && one.declared.is_ipv4() == family
+            && one.protocol == protocol
     });
+    let own = of_port.clone().find(|one| one.declared == way.declared);
+    let report = own.or_else(|| of_port.find(|one| one.declared.ip().is_unspecified()));
     // Datagrams are dropped without a filter.
     let turned_away = report
         .filter(|_| protocol == "TCP")

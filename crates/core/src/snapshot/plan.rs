@@ -131,6 +131,8 @@ pub struct ListenerTable {
     collapsed: BTreeSet<Group>,
     /// Ports of the host that a wildcard socket has in any case.
     shared: BTreeSet<u16>,
+    /// Ports of the host where some socket that is no listener stands in the way of a wildcard.
+    apart: BTreeSet<(Protocol, u16)>,
     /// Whose ranges guards are made of; without it nothing is guarded.
     cluster: Option<Arc<Cluster>>,
     /// Of the listeners that run, those that drop something.
@@ -148,6 +150,7 @@ impl ListenerTable {
             budget,
             collapsed: BTreeSet::new(),
             shared: BTreeSet::new(),
+            apart: BTreeSet::new(),
             cluster: None,
             filters: BTreeMap::new(),
             replaced: BTreeMap::new(),
@@ -164,6 +167,13 @@ impl ListenerTable {
     /// started with, beside which no other can be bound.
     pub fn sharing(mut self, ports: BTreeSet<u16>) -> Self {
         self.shared = ports;
+        self
+    }
+
+    /// Never gives the addresses of these ports of the host one socket for all, over whatever budget: a socket on a
+    /// single address of such a port, which is no listener of this table, would keep it from being bound.
+    pub fn keeping_apart(mut self, ports: BTreeSet<(Protocol, u16)>) -> Self {
+        self.apart = ports;
         self
     }
 
@@ -403,7 +413,11 @@ impl ListenerTable {
     fn keep_budget(&mut self, drafts: &mut Drafts) {
         while self.running.len() > self.budget {
             let may_help = |(group, members): &(&Group, &Members)| {
-                !self.collapsed.contains(*group) && members.len() > 1 && may_collapse(members)
+                let is_apart = group.0 == Scope::HOST && self.apart.contains(&(group.2, group.1));
+                !self.collapsed.contains(*group)
+                    && !is_apart
+                    && members.len() > 1
+                    && may_collapse(members)
             };
             let largest = self
                 .groups

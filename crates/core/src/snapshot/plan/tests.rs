@@ -209,6 +209,24 @@ proptest! {
 }
 
 #[test]
+fn apply_over_budget_leaves_a_number_that_is_kept_apart_and_collapses_the_next() {
+    let apart = BTreeSet::from([(Protocol::Tcp, 53)]);
+    let mut table = ListenerTable::new(6).keeping_apart(apart);
+    for n in 0..8 {
+        let ports: &[u16] = if n < 3 { &[53, 80] } else { &[53] };
+        let frontends: Vec<_> = ports.iter().map(|port| (vip(n), *port)).collect();
+        table.apply(&step(None, Some(&view(&format!("s{n}"), &frontends, 1))));
+    }
+    let wildcards: Vec<u16> = table
+        .running
+        .keys()
+        .filter(|key| key.bind == Bind::AnyLoopback)
+        .map(|key| key.port)
+        .collect();
+    assert_eq!((wildcards, table.len()), (vec![80], 9));
+}
+
+#[test]
 fn apply_external_address_on_a_collapsed_number_gives_each_its_own_socket() {
     let mut table = ListenerTable::new(2);
     for n in 0..4 {

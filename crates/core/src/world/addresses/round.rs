@@ -248,7 +248,7 @@ impl<'a> Round<'a> {
                 recall(&remembered.load_balancer_ips, path, family)
             });
         self.keep_remembered_health_port(path, draft);
-        if draft.wants_node_ports() && !remembered.node_ports.is_empty() {
+        if draft.spec.takes_node_ports() && !remembered.node_ports.is_empty() {
             let spec = Arc::clone(&draft.spec);
             for index in 0..spec.ports.len() {
                 let number = remembered.node_ports.get(&port_owner(path, &spec, index));
@@ -341,8 +341,10 @@ impl<'a> Round<'a> {
             let expected = draft
                 .twin(index)
                 .unwrap_or_else(|| first + natural_offset(path, port.port, count));
+            // The hash gives nothing to a balancer that allocates none: what it has kept is known from here alone.
+            let is_expected = |number: u16| number == expected && draft.wants_node_ports();
             if let Some(number) =
-                number.filter(|number| port.node_port.is_none() && *number != expected)
+                number.filter(|number| port.node_port.is_none() && !is_expected(*number))
             {
                 let owner = port_owner(path, &draft.spec, index);
                 deviations.node_ports.insert(owner, number);

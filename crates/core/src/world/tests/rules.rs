@@ -99,6 +99,28 @@ fn type_changes_release_and_allocate_as_the_api_server_does() {
 }
 
 #[test]
+fn balancer_that_stops_allocating_keeps_its_node_ports_over_a_restart() {
+    let stopped = || Service {
+        allocate_load_balancer_node_ports: false,
+        ..spec(LoadBalancer, &[(80, TCP, None)])
+    };
+    let mut bench = Bench::new(Deviations::default());
+    let given = bench
+        .apply(spec(LoadBalancer, &[(80, TCP, None)]))
+        .node_ports;
+    assert!(given[0].is_some());
+    assert_eq!(bench.apply(stopped()).node_ports, given);
+    let mut restarted = Bench::new(bench.world.deviations().clone());
+    assert_eq!(restarted.apply(stopped()).node_ports, given);
+    let mut again = Bench::new(restarted.world.deviations().clone());
+    assert_eq!(
+        again.apply(stopped()).node_ports,
+        given,
+        "and over the next one"
+    );
+}
+
+#[test]
 fn balancer_that_never_allocates_node_ports_has_those_it_names() {
     let mut bench = Bench::new(Deviations::default());
     let got = bench.apply(Service {
