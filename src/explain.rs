@@ -10,6 +10,7 @@ mod model;
 mod names;
 mod notes;
 mod selector;
+mod source;
 mod subject;
 mod verdicts;
 

@@ -149,6 +149,9 @@ pub struct PortStatus {
     /// Of the rejected: the source is outside `loadBalancerSourceRanges`.
     #[serde(default)]
     pub dropped_source_range: u64,
+    /// Connections and flows that went on from our own address though the client's was to be kept.
+    #[serde(default)]
+    pub source_not_kept: u64,
 }
 
 /// One endpoint.
@@ -427,6 +430,7 @@ fn port_status(
         refused_no_endpoints: port.state.refused_no_endpoints.load(Relaxed),
         dropped_policy: port.state.dropped_policy.load(Relaxed),
         dropped_source_range: port.state.dropped_source_range.load(Relaxed),
+        source_not_kept: port.state.source_not_kept.total(),
     }
 }
 

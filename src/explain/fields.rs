@@ -31,7 +31,7 @@ const fn row(
 }
 
 /// Every row, in the README's order.
-pub const TABLE: [Row; 59] = [
+pub const TABLE: [Row; 60] = [
     row(
         "all",
         "`metadata.name`, `namespace`, `labels`",
@@ -129,6 +129,12 @@ pub const TABLE: [Row; 59] = [
         "",
         "annotation `portico.dev/balance`",
         "ours: `round-robin` (default), `random`, `least-request` or `maglev`; sessionAffinity comes first",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/source-address`",
+        "ours: `ours` (default) or `keep`: endpoints see the client's address; of clients on other machines with a privilege and routes",
         &[],
     ),
     row("", "`spec.publishNotReadyAddresses`", "honoured", &[]),

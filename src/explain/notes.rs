@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     fields, listeners,
     model::{Cause, Problem},
+    source,
     subject::{Run, Subject, few, place, problem},
     verdicts,
 };
@@ -137,6 +138,7 @@ pub(super) fn notes(subject: Subject<'_>) -> Vec<Problem> {
     notes.extend(unused_endpoints(subject));
     notes.extend(loopback_clients(subject));
     notes.extend(turned_away(subject));
+    notes.extend(source::notes(subject));
     notes.extend(listeners::dropped(subject));
     notes.extend(pods(subject));
     notes

@@ -374,6 +374,50 @@ fn clients_of_this_machine_are_said_to_be_one_client() {
 }
 
 #[test]
+fn addresses_of_clients_are_said_to_be_kept_or_why_not() {
+    let text = service(CLUSTER, "aR*");
+    let quiet = explained(&text);
+    assert!(
+        !quiet
+            .notes
+            .iter()
+            .any(|note| note.text.contains("source-address"))
+    );
+    let kept = text.replacen(
+        "{name: web}",
+        "{name: web, annotations: {portico.dev/source-address: keep}}",
+        1,
+    );
+    let (world, snapshot) = compiled(&kept);
+    let view = snapshot.service("default/web").unwrap();
+    let counts = &view.ports[0].state.source_not_kept;
+    assert!(
+        counts.count(portico_core::balance::Unkept::Silence),
+        "the first"
+    );
+    assert!(!counts.count(portico_core::balance::Unkept::Silence));
+    let explanation = explained_in(&world, &snapshot, "default", "web");
+    let notes = explanation.notes.iter();
+    let said: Vec<_> = notes.filter(|note| note.text.contains("address")).collect();
+    assert!(
+        said[0]
+            .text
+            .contains("endpoints see their clients' addresses")
+    );
+    assert!(
+        said[1].text.contains("2 clients' addresses were not kept"),
+        "{said:?}"
+    );
+    assert!(
+        said[1]
+            .fix
+            .as_ref()
+            .unwrap()
+            .contains("0013-source-address")
+    );
+}
+
+#[test]
 fn port_of_two_that_no_slice_has_leaves_the_other_served() {
     let text = service(CLUSTER, "aR*").replace(
         "ports: [{name: http, port: 80}]",

@@ -4,6 +4,7 @@
 mod cycle;
 mod maglev;
 mod selector;
+mod unkept;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,6 +21,7 @@ use crate::{
     time::Timestamp,
 };
 use selector::Selector;
+pub use unkept::{Unkept, UnkeptCounts};
 
 /// Counters of one Service port, carried across snapshots by its name.
 #[derive(Debug, Default)]
@@ -42,6 +44,8 @@ pub struct PortState {
     pub dropped_policy: AtomicU64,
     /// Of the rejected: the source is outside `loadBalancerSourceRanges`, which Kubernetes drops.
     pub dropped_source_range: AtomicU64,
+    /// Connections and flows that went to an endpoint from our own address though the client's was to be kept.
+    pub source_not_kept: UnkeptCounts,
     /// Attempts, also at endpoints that have left since: `accepted + retries - rejected`, counted on its own.
     pub picked: AtomicU64,
     /// How relayed connections ended.

@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod meta;
 pub mod pod;
 pub mod service;
+pub mod source_address;
 pub mod tree;
 pub mod validate;
 pub mod workload;
@@ -27,6 +28,7 @@ pub use pod::{Container, ContainerPort, Pod, PodSpec, Probe, ProbeCheck};
 pub use service::{
     ClusterIpRequest, Protocol, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };
+pub use source_address::SourceAddress;
 pub use workload::{LabelSelector, PodTemplate, Workload};
 
 /// One validated Kubernetes object.

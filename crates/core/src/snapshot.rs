@@ -24,7 +24,7 @@ use crate::{
     affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
     object::{
-        BalancePolicy, EndpointSlice, Origin, Protocol, Service,
+        BalancePolicy, EndpointSlice, Origin, Protocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
     },
 };
@@ -271,6 +271,8 @@ pub struct PortView {
     pub external_policy: TrafficPolicy,
     /// `sessionAffinity: ClientIP`.
     pub affinity: Option<ClientAffinity>,
+    /// Which address endpoints see.
+    pub source: SourceAddress,
     /// Counters of the port, carried across snapshots.
     pub state: Arc<PortState>,
 }

@@ -32,6 +32,7 @@ mod plane;
 mod settings;
 mod tcp;
 mod udp;
+mod unkept;
 mod worker;
 
 pub use inherit::{Inherited, InheritedKind, Unused};

@@ -2,6 +2,7 @@
 
 pub(crate) mod datagrams;
 pub(crate) mod filter;
+pub(crate) mod source;
 
 use std::{
     io,
@@ -190,6 +191,31 @@ pub(crate) fn drops(fd: &SharedFd) -> Option<u32> {
     };
     let told = usize::try_from(length).ok()? / size_of::<u32>();
     (result == 0 && told > PLACE).then(|| counts.get(PLACE).copied())?
+}
+
+/// Leaves the choice of a port to connect(2) (`IP_BIND_ADDRESS_NO_PORT`, ip(7), Linux 4.2; of IPv6 sockets, too).
+#[expect(
+    unsafe_code,
+    reason = "no crate that is used here has this socket option"
+)]
+pub(crate) fn defer_port(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+    // SAFETY: the option's value is an int, which `on` is; the kernel only reads it during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Raises the number of descriptors that this process may open to its hard limit and returns it.

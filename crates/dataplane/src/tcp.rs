@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod connect;
+mod dial;
 mod health_check;
 pub(crate) mod relay;
 

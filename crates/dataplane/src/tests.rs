@@ -8,6 +8,7 @@ mod forwarding;
 mod inherited;
 mod listening;
 mod shutdown;
+mod source;
 mod udp;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 
 use portico_core::{
     balance::{Endpoint, EndpointSet, EndpointState, PortState},
-    object::{Origin, Protocol, Service, TrafficPolicy, service::IpFamily},
+    object::{Origin, Protocol, Service, SourceAddress, TrafficPolicy, service::IpFamily},
     snapshot::{
         Cluster, FrontendKey, FrontendKind, NodePortAddresses, PortView, Scope, ServicePortName,
         ServiceView, Snapshot,
@@ -81,6 +82,7 @@ struct Subject {
     port: Arc<PortState>,
     endpoints: Vec<Endpoint>,
     set: Arc<EndpointSet>,
+    source: SourceAddress,
 }
 
 impl Subject {
@@ -91,6 +93,7 @@ impl Subject {
             port: Arc::default(),
             endpoints: Vec::new(),
             set: Arc::new(EndpointSet::new(Vec::new(), None)),
+            source: SourceAddress::Ours,
         };
         subject.set_endpoints(endpoints);
         subject
@@ -126,6 +129,7 @@ impl Subject {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             affinity: None,
+            source: self.source,
             state: Arc::clone(&self.port),
         };
         let key = |addr: IpAddr, port| FrontendKey {

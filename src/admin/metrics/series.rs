@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use portico_core::{
     balance::EndpointState,
+    object::SourceAddress,
     observe::{
         evenness::Evenness,
         histogram::{AtomicHistogram, Histogram},
@@ -44,6 +45,13 @@ pub(super) const PORT: &[(&str, OfPort)] = &[
     }),
     ("portico_service_rejections_total", |to, port, _| {
         rejections(to, port);
+    }),
+    ("portico_service_source_not_kept_total", |to, port, _| {
+        if port.source == SourceAddress::Keep {
+            for (why, count) in port.state.source_not_kept.load() {
+                to.by("reason", why.as_str(), count);
+            }
+        }
     }),
     ("portico_service_residual", |to, port, _| {
         to.value(port.state.residual());

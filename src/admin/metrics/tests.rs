@@ -36,6 +36,7 @@ fn port(endpoints: u16) -> PortView {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        source: portico_core::object::SourceAddress::Keep,
         state: Arc::default(),
     }
 }

@@ -67,6 +67,15 @@ pub(super) fn write(out: &mut Writer, service: &Value, listeners: &Listeners) {
     for refused in refused {
         out.pair(1, "Refused", &refused);
     }
+    if let Listeners::Live(status) = listeners {
+        for port in ports(service, status).filter(|port| port.source_not_kept > 0) {
+            let text = format!(
+                "{}/{}: {} clients seen at our own address: `portico explain` says why",
+                port.port, port.protocol, port.source_not_kept
+            );
+            out.pair(1, "Source not kept", &text);
+        }
+    }
 }
 
 /// The ports that the program serves of it.

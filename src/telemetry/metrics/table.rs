@@ -109,6 +109,12 @@ pub const TABLE: &[Metric] = &[
         "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, all_failed.",
     ),
     metric(
+        "portico_service_source_not_kept_total",
+        Kind::Counter,
+        &[SERVICE, &["reason"]],
+        "Connections and flows from our own address though annotation `portico.dev/source-address` says keep, by reason: privilege, hairpin, no_port, no_route, silence. Of Services with that annotation.",
+    ),
+    metric(
         "portico_service_residual",
         Kind::Gauge,
         &[SERVICE, &[]],

@@ -24,6 +24,11 @@ pub(crate) struct Host {
 impl Host {
     /// Sets up the machine and the cable. Once in a test, which must be inside a namespace.
     pub(crate) fn join() -> Self {
+        Self::join_by(["near", "far"], "10.77.0")
+    }
+
+    /// The same by another cable with the names of its ends and the network (`10.78.0`) that 1 and 2 are in.
+    pub(crate) fn join_by([near, far]: [&str; 2], network: &str) -> Self {
         let mut holder = Command::new("unshare")
             .args(["-n", "sh", "-c", "ip link set lo up; echo up; read end"])
             .stdin(Stdio::piped())
@@ -36,13 +41,15 @@ impl Host {
         assert_eq!(up, "up\n");
         let id = holder.id().to_string();
         let namespace = File::open(format!("/proc/{id}/ns/net")).unwrap();
-        ip(&format!("link add near type veth peer name far netns {id}"));
-        ip("address add 10.77.0.1/24 dev near");
-        ip("link set near up");
+        ip(&format!(
+            "link add {near} type veth peer name {far} netns {id}"
+        ));
+        ip(&format!("address add {network}.1/24 dev {near}"));
+        ip(&format!("link set {near} up"));
         let host = Self { holder, namespace };
         host.run(|| {
-            ip("address add 10.77.0.2/24 dev far");
-            ip("link set far up");
+            ip(&format!("address add {network}.2/24 dev {far}"));
+            ip(&format!("link set {far} up"));
         });
         host
     }
@@ -69,7 +76,7 @@ impl Drop for Host {
 }
 
 /// A call of ip(8).
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     let status = Command::new("ip").args(words.split(' ')).status().unwrap();
     assert!(status.success(), "ip {words}");
 }

@@ -190,8 +190,8 @@ pub(super) const ROWS: &[Row] = &[
         EndToEnd,
         SERVICE,
         "Pods see the source address of a pod that comes by cluster IP",
-        NotYet(
-            "connections to endpoints come from portico's own address; keeping the client's needs a transparent mode",
+        Partly(
+            "by annotation `portico.dev/source-address: keep`, off by default; clients of other machines need CAP_NET_RAW and routes back",
         ),
     ),
     row(

@@ -11,7 +11,7 @@ use super::{Dropped, FlowKey};
 use crate::{
     affinity::ClientAffinity,
     balance::{Endpoint, EndpointSet, PortState},
-    object::Protocol,
+    object::{Protocol, SourceAddress},
     snapshot::{
         ClientPlace, Frontend, FrontendKind, Generation, PortView, Scope, Snapshot, Verdict,
         service_path,
@@ -95,6 +95,12 @@ impl SnapshotRoutes<'_> {
 
     fn verdict<'f>(&self, frontend: &'f Frontend, key: &FlowKey) -> Verdict<'f> {
         frontend.port.verdict(frontend.kind, self.place(key))
+    }
+
+    /// The Service port of a flow, if its endpoint is to see the client's address.
+    pub fn keeping(&self, key: &FlowKey) -> Option<&PortView> {
+        let port = &*self.frontend(key)?.port;
+        (port.source == SourceAddress::Keep).then_some(port)
     }
 
     /// A node port is declared for every host address, and which those are is not known here: one counts only where

@@ -12,6 +12,8 @@ pub const PREFIX: &str = "portico.dev/";
 pub const READINESS_PROBE: &str = "portico.dev/readiness-probe";
 /// How a Service chooses endpoints for new connections.
 pub const BALANCE: &str = "portico.dev/balance";
+/// Which address endpoints see their clients at.
+pub const SOURCE_ADDRESS: &str = "portico.dev/source-address";
 /// The share of a pod, or of each address of a slice, beside others.
 pub const WEIGHT: &str = "portico.dev/weight";
 /// Weights by address.
@@ -78,6 +80,7 @@ const WEIGHED: &[Place] = &[
 pub const TABLE: &[AnnotationKey] = &[
     row(READINESS_PROBE, SLICES, "`tcp`, `tcp:PORT`, `http:/PATH`, `http:PORT/PATH`", "no probe: endpoints are ready as written", "Probes hand-written endpoints as a Pod's readiness probe would, with Kubernetes' periods and thresholds."),
     row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
+    row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(WEIGHT, WEIGHED, "a whole number from 0 to 256", "`1`", "The share of the pod, or of each address, beside others; with 0 it gets nothing new while another has more."),
     row(WEIGHTS, ADDRESSES, "`10.0.0.1=3,10.0.0.2=1`", "what `portico.dev/weight` says", "Weights by address."),
     row(STARTUP_DELAY, PODS, "a time: `2s`, `500ms`", "`0s`", "A simulated pod is up this long after its start."),

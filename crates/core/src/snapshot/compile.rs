@@ -17,7 +17,8 @@ use crate::{
     affinity::{AffinePort, ClientAffinity},
     balance::{Balance, Endpoint, EndpointSet, EndpointState},
     object::{
-        AddressType, BalancePolicy, EndpointSlice, Protocol, ServicePort, Weight, service::IpFamily,
+        AddressType, BalancePolicy, EndpointSlice, Protocol, ServicePort, SourceAddress, Weight,
+        service::IpFamily,
     },
     world::{ServiceRecord, World},
 };
@@ -271,6 +272,7 @@ fn port_view(
         internal_policy: spec.internal_traffic_policy,
         external_policy: spec.external_traffic_policy,
         affinity,
+        source: SourceAddress::of(&record.object.meta.annotations),
         state: before
             .map(|before| Arc::clone(&before.state))
             .unwrap_or_default(),

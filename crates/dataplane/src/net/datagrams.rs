@@ -10,9 +10,10 @@ use std::{
     ptr,
 };
 
+use portico_core::balance::Unkept;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Device, SharedFd};
+use super::{Device, SharedFd, source};
 
 /// Datagrams received or sent by one system call.
 pub(crate) const BATCH: usize = 32;
@@ -46,15 +47,34 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     Ok(SharedFd::new(socket.into()))
 }
 
-/// A UDP socket that sends to `endpoint` and hears only that (and its ICMP errors).
-pub(crate) fn connect(endpoint: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(endpoint),
-        Type::DGRAM.nonblocking().cloexec(),
-        Some(Protocol::UDP),
-    )?;
-    socket.connect(&SockAddr::from(endpoint))?;
-    Ok(socket.into())
+/// A UDP socket that sends to `endpoint` and hears only that (and its ICMP errors). With `client`, from that address;
+/// where that cannot be had from ours, and why.
+pub(crate) fn connect(
+    endpoint: SocketAddr,
+    client: Option<IpAddr>,
+) -> io::Result<(OwnedFd, Option<Unkept>)> {
+    let open = || {
+        Socket::new(
+            Domain::for_address(endpoint),
+            Type::DGRAM.nonblocking().cloexec(),
+            Some(Protocol::UDP),
+        )
+    };
+    let target = SockAddr::from(endpoint);
+    let mut why = None;
+    if let Some(client) = client {
+        let socket = open()?;
+        match source::bind(&socket, client, endpoint) {
+            Ok(()) => match socket.connect(&target) {
+                Ok(()) => return Ok((socket.into(), None)),
+                Err(error) => why = Some(source::unkept(&error).ok_or(error)?),
+            },
+            Err(unkept) => why = Some(unkept),
+        }
+    }
+    let socket = open()?;
+    socket.connect(&target)?;
+    Ok((socket.into(), why))
 }
 
 #[expect(

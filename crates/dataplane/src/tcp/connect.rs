@@ -5,7 +5,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
 };
 
 use portico_core::{
@@ -14,9 +13,12 @@ use portico_core::{
     snapshot::{FrontendKind, Scope, Snapshot, Verdict},
     time::Timestamp,
 };
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
-use super::account::{Accepted, Active, Attempt};
+use super::{
+    account::{Accepted, Active, Attempt},
+    dial::{DialError, Keeping, dial},
+};
 use crate::{affinity::Sticky, clock, net, worker::Shared};
 
 /// Where a connection came in, as far as a Frontend is found by it.
@@ -49,17 +51,6 @@ pub(crate) enum Rejection {
     AllFailed,
 }
 
-/// Why an attempt failed.
-#[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("the endpoint is one of our own frontends")]
-    Loop,
-    #[error("connecting timed out")]
-    TimedOut,
-    #[error("connecting failed")]
-    Failed(#[source] io::Error),
-}
-
 /// What the newest snapshot says about the next attempt.
 struct Choice {
     port: Arc<PortState>,
@@ -68,6 +59,8 @@ struct Choice {
     is_loop: bool,
     /// The client, where session affinity is on.
     sticky: Option<Sticky>,
+    /// The client, where its address is to be kept.
+    keeping: Option<Keeping>,
 }
 
 /// Connects to an endpoint for the client at `arrival`. Every attempt asks the newest snapshot and leaves out what
@@ -88,7 +81,12 @@ pub(crate) async fn connect(
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
             count(*why, &choice.port, &tried);
         })?;
-        match dial(addr, choice.is_loop, shared.settings.connect_timeout).await {
+        let dialled = if choice.is_loop {
+            Err(DialError::Loop)
+        } else {
+            dial(addr, choice.keeping, shared.settings.connect_timeout).await
+        };
+        match dialled {
             Ok(upstream) => return Ok((upstream, addr, attempt.succeeded(account))),
             Err(error) => {
                 if failed(&attempt, addr, &error) == Fault::Theirs
@@ -127,6 +125,7 @@ fn choose(
     }
     let port = Arc::clone(&frontend.port.state);
     let sticky = Sticky::of(frontend.port.affinity, arrival.peer);
+    let keeping = Keeping::of(&frontend.port, arrival.peer);
     let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
     let endpoint = match frontend.port.verdict(frontend.kind, place) {
         _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
@@ -145,6 +144,7 @@ fn choose(
         attempt,
         is_loop,
         sticky,
+        keeping,
     })
 }
 
@@ -167,23 +167,6 @@ fn leads_back(snapshot: &Snapshot, arrival: &Arrival, endpoint: SocketAddr) -> b
             endpoint.ip().is_loopback() || endpoint.ip() == arrival.local.ip()
         }
         found => found.is_some(),
-    }
-}
-
-async fn dial(addr: SocketAddr, is_loop: bool, timeout: Duration) -> Result<TcpStream, DialError> {
-    if is_loop {
-        return Err(DialError::Loop);
-    }
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }
-    .map_err(DialError::Failed)?;
-    match tokio::time::timeout(timeout, socket.connect(addr)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(DialError::Failed(error)),
-        Err(_) => Err(DialError::TimedOut),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
         self,
         datagrams::{BATCH, Batch, Failure, Target, Wants},
     },
+    unkept,
     worker::Shared,
 };
 
@@ -197,8 +198,20 @@ impl Plant {
             let Some(sockets) = &mut self.sockets else {
                 return Opened::No;
             };
-            let Err(error) = sockets.open(id, endpoint) else {
-                return Opened::Yes;
+            let key = self.table.key(id);
+            let keeping = key.and_then(|key| {
+                let port = delivery.routes.keeping(&key)?;
+                Some((key.client.ip().to_canonical(), port))
+            });
+            let client = keeping.map(|(client, _)| client);
+            let error = match sockets.open(id, endpoint, client) {
+                Ok(why) => {
+                    if let (Some(why), Some((client, port))) = (why, keeping) {
+                        unkept::tell(port, client, endpoint, why);
+                    }
+                    return Opened::Yes;
+                }
+                Err(error) => error,
             };
             tracing::debug!(%endpoint, %error, "no socket for a flow");
             match Failure::of(&error) {

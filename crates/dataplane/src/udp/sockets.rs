@@ -1,8 +1,12 @@
 //! The sockets of a worker's flows in one epoll set. Owns them and their places; must not know what they are for.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
 
-use portico_core::flow::FlowId;
+use portico_core::{balance::Unkept, flow::FlowId};
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -48,9 +52,14 @@ impl Sockets {
         self.set.clone()
     }
 
-    /// Opens a flow's socket; the slot has none.
-    pub(super) fn open(&mut self, id: FlowId, endpoint: SocketAddr) -> io::Result<()> {
-        let fd = datagrams::connect(endpoint)?;
+    /// Opens a flow's socket; the slot has none. With `client` from that address, or why not.
+    pub(super) fn open(
+        &mut self,
+        id: FlowId,
+        endpoint: SocketAddr,
+        client: Option<IpAddr>,
+    ) -> io::Result<Option<Unkept>> {
+        let (fd, unkept) = datagrams::connect(endpoint, client)?;
         let mark = (u64::from(id.slot) << 32) | u64::from(id.turn);
         epoll::add(&self.set, &fd, EventData::new_u64(mark), EventFlags::IN)?;
         let place = usize::try_from(id.slot).unwrap_or(usize::MAX);
@@ -60,7 +69,7 @@ impl Sockets {
         if let Some(entry) = self.open.get_mut(place) {
             *entry = Some((id.turn, fd));
         }
-        Ok(())
+        Ok(unkept)
     }
 
     /// The socket of a flow that is not over.

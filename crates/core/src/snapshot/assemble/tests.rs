@@ -68,6 +68,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        source: crate::object::SourceAddress::default(),
         state: Arc::default(),
     };
     let key = FrontendKey {

@@ -82,6 +82,7 @@ fn view(name: &str, facts: &Facts) -> Arc<ServiceView> {
             internal_policy: facts.internal,
             external_policy: facts.external,
             affinity: None,
+            source: crate::object::SourceAddress::default(),
             state: Arc::default(),
         })
     };

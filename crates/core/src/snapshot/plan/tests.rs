@@ -43,6 +43,7 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        source: crate::object::SourceAddress::default(),
         state: Arc::default(),
     };
     let key = |(addr, port): &(IpAddr, u16)| {

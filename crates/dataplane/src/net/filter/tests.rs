@@ -103,6 +103,7 @@ fn port(local: bool) -> PortView {
             TrafficPolicy::Cluster
         },
         affinity: None,
+        source: portico_core::object::SourceAddress::default(),
         state: Arc::default(),
     }
 }
