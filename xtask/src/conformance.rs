@@ -243,7 +243,6 @@ fn line(row: &Row, tests: &[(&str, Outcome)]) -> anyhow::Result<String> {
     let result = match (worst, row.state) {
         (Some(_), State::Foreign(_)) => bail!("row {} has tests and is foreign", row.number),
         (None, State::Foreign(why)) => format!("does not apply: {why}"),
-        (None, State::NotYet(why)) => format!("not yet: {why}"),
         (None, State::Whole | State::Partly(_)) => bail!("row {} has no test", row.number),
         (Some(Outcome::Passed), State::Partly(what)) => format!("passes in part: {what}"),
         (Some(Outcome::Passed), _) => "passes".to_owned(),

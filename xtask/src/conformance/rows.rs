@@ -33,14 +33,12 @@ pub(super) enum State {
     Whole,
     /// Tests hold what is said of it here.
     Partly(&'static str),
-    /// No test so far, and why. As soon as there is one, it counts.
-    NotYet(&'static str),
     /// It has no meaning here, and why.
     Foreign(&'static str),
 }
 
 use Level::{Conformance, EndToEnd};
-use State::{Foreign, NotYet, Partly, Whole};
+use State::{Foreign, Partly, Whole};
 
 const fn row(
     number: u8,

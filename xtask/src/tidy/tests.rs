@@ -67,10 +67,7 @@ fn imports_in_the_table_are_fine() {
         "use crate::{clock, source::manifest};\n",
     );
     fine("src/app/parts.rs", "use crate::{dns, simulate::host};\n");
-    fine(
-        "src/cli/demo/check.rs",
-        "use crate::{app::App, dns::query};\n",
-    );
+    fine("src/cli/demo/check.rs", "use crate::{app::App, bench};\n");
     fine(
         "src/dns.rs",
         "#[cfg(test)]\nmod tests {\n    use crate::app;\n}\n",
