@@ -39,6 +39,7 @@ mod rollouts;
 mod scale;
 mod service_manager;
 mod service_rules;
+mod stat;
 mod support;
 mod transcripts;
 mod tutorials;
