@@ -8,6 +8,7 @@ mod lines;
 mod metrics;
 pub mod public;
 pub mod sampler;
+pub mod stat;
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -116,6 +117,8 @@ pub async fn serve(listener: UnixListener, state: AdminState, cancel: Cancellati
         .route("/v1/generation", get(generation))
         .route("/v1/windows", get(windows))
         .route("/v1/mark", post(mark))
+        .route("/v1/stat", get(stat_of_all))
+        .route("/v1/stat/{namespace}/{name}", get(stat_of_service))
         .route("/v1/resolve", get(resolve))
         .route("/v1/reload", post(reload))
         .route("/v1/objects/{resource}", get(objects))
@@ -166,6 +169,27 @@ async fn mark(State(state): State<AdminState>) -> StatusCode {
     state.sampler.sample(&snapshot, now);
     state.sampler.mark(now);
     StatusCode::NO_CONTENT
+}
+
+/// What every Service port got.
+async fn stat_of_all(
+    State(state): State<AdminState>,
+    Query(query): Query<stat::Query>,
+) -> Json<stat::Stat> {
+    let snapshot = state.published.load_full();
+    let source = stat::Source::new(&snapshot, &state.sampler, clock::now());
+    Json(stat::all(&source, &query))
+}
+
+/// What the ports of one Service got.
+async fn stat_of_service(
+    State(state): State<AdminState>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(query): Query<stat::Query>,
+) -> Result<Json<stat::Stat>, stat::Refusal> {
+    let snapshot = state.published.load_full();
+    let source = stat::Source::new(&snapshot, &state.sampler, clock::now());
+    stat::of_service(&source, (&namespace, &name), &query).map(Json)
 }
 
 async fn objects(

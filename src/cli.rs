@@ -22,9 +22,11 @@ pub mod rollout;
 pub mod rollout_text;
 pub(crate) mod say;
 pub mod settings_cmd;
+pub mod stat;
 pub mod status;
 mod table;
 mod target;
+pub mod top;
 pub mod up;
 pub mod url;
 pub mod validate;
@@ -63,6 +65,10 @@ enum Command {
     Get(Box<get::GetArgs>),
     /// Show Services, endpoints and sockets of the running program
     Status(status::StatusArgs),
+    /// Show what Services got: rates, failures, shares by endpoint and why they are not even
+    Stat(stat::StatArgs),
+    /// Show the busiest Services or endpoints, again and again
+    Top(top::TopArgs),
     /// Show objects in detail, with what belongs to them: `describe svc web`, `describe pods`
     Describe(Box<describe::DescribeArgs>),
     /// Set the number of pods of a workload
@@ -161,6 +167,8 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Resolve(args) => resolve::command(&args, &cli.instance),
         Command::Get(args) => get::run(&args, &cli.instance),
         Command::Status(args) => status::run(&args, &cli.instance),
+        Command::Stat(args) => stat::run(&args, &cli.instance),
+        Command::Top(args) => top::run(&args, &cli.instance),
         Command::Describe(args) => describe::command(&args, &cli.instance),
         Command::Scale(args) => change::scale(&args, &cli.instance),
         Command::Set(args) => change::set(&args, &cli.instance),

@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{RawQuery, Request as HttpRequest, State},
+    extract::{Path, Query, RawQuery, Request as HttpRequest, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -28,6 +28,7 @@ use super::{
     kube_proxy,
     metrics::Scrape,
     sampler::{PACE, Sampler},
+    stat,
 };
 use crate::{
     clock,
@@ -106,7 +107,9 @@ fn router(address: SocketAddr, purpose: Purpose, seen: Seen) -> Router {
             .route("/readyz", get(readyz))
             .route("/healthz", get(healthz))
             .route("/version", get(version))
-            .route("/v1/status", get(status)),
+            .route("/v1/status", get(status))
+            .route("/v1/stat", get(stat_of_all))
+            .route("/v1/stat/{namespace}/{name}", get(stat_of_service)),
         Purpose::KubeProxyHealth => return kube_proxy::health_router(seen),
         Purpose::KubeProxyMetrics => Router::new()
             .route("/metrics", get(scrape))
@@ -172,6 +175,25 @@ async fn status(State(seen): State<Seen>) -> Result<Response, StatusCode> {
     asked.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let status = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(Json(status).into_response())
+}
+
+async fn stat_of_all(
+    State(seen): State<Seen>,
+    Query(query): Query<stat::Query>,
+) -> Json<stat::Stat> {
+    let snapshot = seen.published.load_full();
+    let source = stat::Source::new(&snapshot, &seen.sampler, clock::now());
+    Json(stat::all(&source, &query))
+}
+
+async fn stat_of_service(
+    State(seen): State<Seen>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(query): Query<stat::Query>,
+) -> Result<Json<stat::Stat>, stat::Refusal> {
+    let snapshot = seen.published.load_full();
+    let source = stat::Source::new(&snapshot, &seen.sampler, clock::now());
+    stat::of_service(&source, (&namespace, &name), &query).map(Json)
 }
 
 #[cfg(test)]

@@ -26,13 +26,29 @@ pub const PACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Sampler(Mutex<HashMap<usize, Tracked>>);
 
+/// A Service port with its present set of endpoints.
 #[derive(Debug)]
-struct Tracked {
+pub(super) struct Tracked {
     /// Kept, so that its address is nobody else's.
-    _port: Arc<PortState>,
-    set: Arc<EndpointSet>,
+    port: Arc<PortState>,
+    pub(super) set: Arc<EndpointSet>,
     ring: Ring,
+    /// Over the port as a whole: it outlives sets.
+    whole: Ring,
+    /// The port as a whole when the epoch began.
+    whole_before: Reading,
+    /// When each endpoint came, in the order of the set.
+    pub(super) since: Box<[Timestamp]>,
+    /// What the last change of the set was.
+    pub(super) change: Change,
     seen: u64,
+}
+
+/// Who came and who went when a set became the one in force.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    pub(super) joined: Vec<SocketAddr>,
+    pub(super) left: Vec<SocketAddr>,
 }
 
 /// What happened on one Service port over each window.
@@ -102,6 +118,7 @@ impl Sampler {
                     .or_insert_with(|| Tracked::new(port, set, now));
                 entry.seen = seen;
                 entry.ring.keep(&reading(set, now));
+                entry.whole.keep(&whole(&entry.port, now));
             }
         }
         tracked.retain(|_, tracked| tracked.seen == seen);
@@ -112,6 +129,7 @@ impl Sampler {
         for tracked in self.lock().values_mut() {
             let reading = reading(&tracked.set, now);
             tracked.ring.mark(reading);
+            tracked.whole.mark(whole(&tracked.port, now));
         }
     }
 
@@ -120,6 +138,11 @@ impl Sampler {
         let tracked = self.lock();
         let found = tracked.get(&key(port))?;
         found.evenness(&found.over(span, now), |totals| totals.turns)
+    }
+
+    /// Looks at what is known of `port`.
+    pub(super) fn look<T>(&self, port: &PortView, at: impl FnOnce(&Tracked) -> T) -> Option<T> {
+        self.lock().get(&key(port)).map(at)
     }
 
     /// Every Service port with its windows.
@@ -151,37 +174,78 @@ impl Sampler {
 
 impl Tracked {
     fn new(port: &PortView, set: &Arc<EndpointSet>, now: Timestamp) -> Self {
+        let nothing = Reading {
+            at: now,
+            totals: [Totals::default()].into(),
+        };
         Self {
-            _port: Arc::clone(&port.state),
+            port: Arc::clone(&port.state),
             set: Arc::clone(set),
-            ring: Ring::new(Reading {
-                at: now,
-                totals: set.first_totals().into(),
-            }),
+            ring: begin(set, now),
+            whole: Ring::new(nothing.clone()),
+            whole_before: nothing,
+            since: vec![now; set.len()].into(),
+            change: Change::default(),
             seen: 0,
         }
     }
 
     fn follow(&mut self, set: &Arc<EndpointSet>, now: Timestamp) {
-        if !Arc::ptr_eq(&self.set, set) {
-            self.set = Arc::clone(set);
-            self.ring = Ring::new(Reading {
-                at: now,
-                totals: set.first_totals().into(),
-            });
+        if Arc::ptr_eq(&self.set, set) {
+            return;
         }
+        let before = self.set.endpoints().iter().zip(&self.since);
+        let mut gone: HashMap<SocketAddr, Timestamp> = before
+            .map(|(endpoint, since)| (endpoint.addr, *since))
+            .collect();
+        let mut joined = Vec::new();
+        let addresses = set.endpoints().iter().map(|endpoint| endpoint.addr);
+        let since = addresses.map(|addr| {
+            gone.remove(&addr).unwrap_or_else(|| {
+                joined.push(addr);
+                now
+            })
+        });
+        self.since = since.collect();
+        let mut left: Vec<SocketAddr> = gone.into_keys().collect();
+        left.sort_unstable();
+        self.change = Change { joined, left };
+        self.set = Arc::clone(set);
+        self.ring = begin(set, now);
+        self.whole_before = whole(&self.port, now);
     }
 
-    fn over(&self, span: Span, now: Timestamp) -> Window {
+    /// When the set came into force, as far as the sampler saw.
+    pub(super) fn began(&self) -> Timestamp {
+        self.ring.first().at
+    }
+
+    /// What each endpoint got, within the epoch.
+    pub(super) fn over(&self, span: Span, now: Timestamp) -> Window {
         self.ring.over(span, &reading(&self.set, now))
     }
 
-    fn evenness(&self, window: &Window, what: impl Fn(&Totals) -> u64) -> Option<Evenness> {
+    /// What the port as a whole got: one element.
+    pub(super) fn whole_over(&self, span: Span, now: Timestamp) -> Window {
+        let now = whole(&self.port, now);
+        match span {
+            Span::Epoch => Ring::new(self.whole_before.clone()).over(span, &now),
+            _ => self.whole.over(span, &now),
+        }
+    }
+
+    pub(super) fn weights(&self) -> Vec<u64> {
+        let weights = (0..self.set.len()).map(|index| self.set.weight(index).get());
+        weights.map(u64::from).collect()
+    }
+
+    pub(super) fn evenness(
+        &self,
+        window: &Window,
+        what: impl Fn(&Totals) -> u64,
+    ) -> Option<Evenness> {
         let counts: Vec<u64> = window.gained.iter().map(what).collect();
-        let weights: Vec<u64> = (0..self.set.len())
-            .map(|index| u64::from(self.set.weight(index).get()))
-            .collect();
-        evenness::by_weight(&counts, &weights)
+        evenness::by_weight(&counts, &self.weights())
     }
 
     fn report(&self, span: Span, now: Timestamp) -> WindowReport {
@@ -230,5 +294,19 @@ fn reading(set: &EndpointSet, now: Timestamp) -> Reading {
     Reading {
         at: now,
         totals: totals.collect(),
+    }
+}
+
+fn begin(set: &EndpointSet, now: Timestamp) -> Ring {
+    Ring::new(Reading {
+        at: now,
+        totals: set.first_totals().into(),
+    })
+}
+
+fn whole(port: &PortState, now: Timestamp) -> Reading {
+    Reading {
+        at: now,
+        totals: [port.totals()].into(),
     }
 }

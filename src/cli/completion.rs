@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn candidates_of_commands_and_fixed_values_need_no_program() {
-        check("portico stat", &["status"]);
+        check("portico stat", &["status", "stat"]);
         check("/usr/bin/portico status --out", &["--output"]);
         check("portico status -o ", &["text", "json"]);
         check("portico up --log-format=log", &["--log-format=logfmt"]);

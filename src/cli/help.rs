@@ -44,6 +44,17 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ("portico status", "tables"),
         ("portico status -o json", "everything, with the counters of every endpoint"),
     ]),
+    ("stat", &[
+        ("portico stat", "a row a Service port: rates, failures, and whether it is even"),
+        ("portico stat service/web", "each endpoint's share beside the expected one, and why"),
+        ("portico stat --mark", "begin the window `mark`, the one that shares are shown over"),
+        ("portico stat web --window 1m -o json", "everything, for a script"),
+    ]),
+    ("top", &[
+        ("portico top", "the busiest Services of the namespace, every second"),
+        ("portico top endpoints -A --sort-by active", "endpoints of all namespaces"),
+        ("portico top --once", "one table, for a script"),
+    ]),
     ("map", &[
         ("portico map web:80=127.0.0.1:3000,127.0.0.1:3001 > k8s/web.yaml", "a manifest to keep"),
         ("portico map web.shop=:3000 -o json", "in namespace shop, on the port of the process"),
@@ -111,6 +122,8 @@ const GROUPS: &[(&str, &[&str])] = &[
             "get",
             "describe",
             "status",
+            "stat",
+            "top",
             "logs",
             "resolve",
             "url",

@@ -40,6 +40,7 @@ mod scale;
 mod service_manager;
 mod service_rules;
 mod source_address;
+mod stat;
 mod support;
 mod transcripts;
 mod tutorials;

@@ -71,6 +71,19 @@ impl PortState {
         let count = |counter: &AtomicU64| i64::try_from(counter.load(Relaxed)).unwrap_or(i64::MAX);
         count(&self.accepted) + count(&self.retries) - count(&self.rejected) - count(&self.picked)
     }
+
+    /// What windows over the port as a whole are made of, read now: also of endpoints that have left.
+    pub fn totals(&self) -> window::Totals {
+        let picks = self.picked.load(Relaxed);
+        window::Totals {
+            turns: picks,
+            picks,
+            connections: self.accepted.load(Relaxed),
+            failures: self.rejected.load(Relaxed),
+            bytes_to: self.bytes_to.load(Relaxed),
+            bytes_from: self.bytes_from.load(Relaxed),
+        }
+    }
 }
 
 /// Why a relayed connection is over.
@@ -168,6 +181,7 @@ impl EndpointState {
             turns: picks.saturating_sub(self.affine.load(Relaxed)),
             picks,
             connections: self.connected.load(Relaxed),
+            failures: self.failures.load(Relaxed),
             bytes_to: self.bytes_to.load(Relaxed),
             bytes_from: self.bytes_from.load(Relaxed),
         }

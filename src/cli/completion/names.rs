@@ -40,6 +40,7 @@ const TABLE: &[(&str, &str, Names)] = &[
     ("logs", "pod", Names::PodOrObject),
     ("port-forward", "resource", Names::PodOrObject),
     ("url", "service", Names::ServiceOrObject),
+    ("stat", "service", Names::ServiceOrObject),
     ("", "instance", Names::Instances),
     ("", "namespace", Names::Of(Resource::Namespaces)),
     ("", "node", Names::Of(Resource::Nodes)),
@@ -64,6 +65,7 @@ const TABLE: &[(&str, &str, Names)] = &[
 const KINDS: &[(&str, &[Resource])] = &[
     ("explain", &[Resource::Services]),
     ("url", &[Resource::Services]),
+    ("stat", &[Resource::Services]),
     ("scale", &[Resource::Deployments, Resource::ReplicaSets, Resource::StatefulSets]),
     ("rollout", &[Resource::Deployments, Resource::DaemonSets, Resource::StatefulSets]),
     ("set", &[Resource::Deployments, Resource::DaemonSets, Resource::StatefulSets, Resource::ReplicaSets]),

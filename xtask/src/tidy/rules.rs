@@ -72,6 +72,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "answers offline what the server would",
     ),
     (
+        "cli::stat",
+        &["admin::stat"],
+        "prints the counts that the admin interface answers",
+    ),
+    (
         "cli::validate",
         &["source"],
         "checks files and nothing else, without an app",

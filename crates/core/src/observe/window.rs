@@ -8,7 +8,7 @@ use std::{collections::VecDeque, ops::Sub, time::Duration};
 
 use crate::time::Timestamp;
 
-/// Running totals of one endpoint.
+/// Running totals of one endpoint, or of a Service port as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
@@ -16,8 +16,11 @@ pub struct Totals {
     pub turns: u64,
     /// Times that it was chosen.
     pub picks: u64,
-    /// Connections that reached it.
+    /// Connections that reached it; of a Service port, those that it accepted.
     pub connections: u64,
+    /// Attempts that failed; of a Service port, connections that it turned away.
+    #[serde(default)]
+    pub failures: u64,
     /// Bytes sent to it.
     pub bytes_to: u64,
     /// Bytes received from it.
@@ -33,6 +36,7 @@ impl Sub for Totals {
             turns: self.turns.saturating_sub(earlier.turns),
             picks: self.picks.saturating_sub(earlier.picks),
             connections: self.connections.saturating_sub(earlier.connections),
+            failures: self.failures.saturating_sub(earlier.failures),
             bytes_to: self.bytes_to.saturating_sub(earlier.bytes_to),
             bytes_from: self.bytes_from.saturating_sub(earlier.bytes_from),
         }
