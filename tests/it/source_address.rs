@@ -2,14 +2,15 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use crate::support::{
-    PATIENCE,
+    PATIENCE, addr,
     client::{ANYWHERE, get_from},
+    get,
     host::{HERE, Host, THERE, ip},
     namespace::in_namespace,
     program::{Program, way},
@@ -21,8 +22,9 @@ const NEXT_TO_THIRD: [u8; 4] = [10, 78, 0, 1];
 const LOCAL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// Tells each client by TCP and UDP the address that it is seen at.
-fn telling(addr: [u8; 4]) {
-    let listener = TcpListener::bind((Ipv4Addr::from(addr), 9000)).unwrap();
+fn telling(addr: impl Into<IpAddr>) {
+    let addr = addr.into();
+    let listener = TcpListener::bind((addr, 9000)).unwrap();
     std::thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
             let (mut request, seen) = ([0; 1024], peer.ip().to_string());
@@ -34,7 +36,7 @@ fn telling(addr: [u8; 4]) {
             );
         }
     });
-    let socket = UdpSocket::bind((Ipv4Addr::from(addr), 9000)).unwrap();
+    let socket = UdpSocket::bind((addr, 9000)).unwrap();
     std::thread::spawn(move || {
         while let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
             let _ = socket.send_to(from.ip().to_string().as_bytes(), from);
@@ -54,8 +56,8 @@ fn service(name: &str, vip: &str, value: &str, endpoint: [u8; 4]) -> String {
     )
 }
 
-fn seen_by_udp(from: Ipv4Addr, door: SocketAddr) -> std::io::Result<String> {
-    let socket = UdpSocket::bind((from, 0))?;
+fn seen_by_udp(from: impl Into<IpAddr>, door: SocketAddr) -> std::io::Result<String> {
+    let socket = UdpSocket::bind((from.into(), 0))?;
     socket.connect(door)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(b"who?")?;
@@ -135,6 +137,51 @@ fn row_18_source_address_is_kept_through_the_cluster_ip() {
         "{text}"
     );
     assert_eq!(program.stderr().matches("sees our address").count(), 0);
+}
+
+#[test]
+fn source_address_of_ipv6_is_kept_as_well() {
+    in_namespace!(Root);
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this kernel has no IPv6");
+        return;
+    }
+    let (other, third) = client_and_endpoint();
+    // Without the detection of duplicates an address can be used at once.
+    ip("address add fd77::1/64 dev near nodad");
+    ip("address add fd78::1/64 dev near2 nodad");
+    let endpoint: Ipv6Addr = "fd78::2".parse().unwrap();
+    other.run(|| {
+        ip("address add fd77::2/64 dev far nodad");
+        ip("-6 route add fd00:10:96::/112 via fd77::1");
+    });
+    third.run(|| {
+        ip("address add fd78::2/64 dev far2 nodad");
+        ip("-6 route add default via fd78::1");
+        telling(endpoint);
+    });
+    // A fresh cable first looks for duplicates of its link-local address, until when it cannot ask for neighbours: the
+    // kernel repeats the question for a client who has the patience.
+    assert_eq!(get((endpoint, 9000).into()).unwrap(), "fd78::1");
+    ip("-6 route add local default dev lo table 100");
+    ip("-6 rule add iif near2 to fd77::/64 sport 9000 lookup 100");
+    let text = service("web", "fd00:10:96::7", "keep", THIRD)
+        .replace("spec: {", "spec: {ipFamilies: [IPv6], ")
+        .replace("addressType: IPv4", "addressType: IPv6")
+        .replace("clusterIP: fd00:10:96::7", "clusterIP: \"fd00:10:96::7\"")
+        .replace("[10.78.0.2]", "[\"fd78::2\"]");
+    let ranges = [&REAL[..], &["--service-cidr-v6", "fd00:10:96::/112"]].concat();
+    let program = Program::up(&ranges, &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    assert_eq!(door, addr("[fd00:10:96::7]:80"));
+    let seen = || {
+        [
+            get(door).unwrap(),
+            seen_by_udp(Ipv6Addr::UNSPECIFIED, door).unwrap(),
+        ]
+    };
+    assert_eq!(other.run(seen), ["fd77::2"; 2]);
+    assert_eq!(unkept(&program, "web"), 0);
 }
 
 #[test]
