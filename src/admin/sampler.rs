@@ -212,7 +212,28 @@ impl Tracked {
         self.change = Change { joined, left };
         self.set = Arc::clone(set);
         self.ring = begin(set, now);
-        self.whole_before = whole(&self.port, now);
+        self.whole_before = self.whole_at_the_beginning(now);
+    }
+
+    /// The port when its set was made, which may be up to [`PACE`] before it is seen: without what the endpoints have
+    /// got in it since.
+    fn whole_at_the_beginning(&self, now: Timestamp) -> Reading {
+        let gained = self.over(Span::Epoch, now).gained;
+        let sum = |of: fn(&Totals) -> u64| gained.iter().map(of).sum::<u64>();
+        let since = Totals {
+            turns: sum(|of| of.picks),
+            picks: sum(|of| of.picks),
+            connections: sum(|of| of.connections),
+            // Of the port these are something else: connections that were turned away.
+            failures: 0,
+            bytes_to: sum(|of| of.bytes_to),
+            bytes_from: sum(|of| of.bytes_from),
+        };
+        let mut reading = whole(&self.port, now);
+        for totals in &mut reading.totals {
+            *totals = *totals - since;
+        }
+        reading
     }
 
     /// When the set came into force, as far as the sampler saw.

@@ -127,7 +127,7 @@ fn list(args: &StatArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode>
                 rates: args.window.unwrap_or(WindowName::TenSeconds),
                 shares: args.window.unwrap_or(WindowName::Mark),
             };
-            let rows = table::services(&stat.ports, &windows, args.place.column());
+            let rows = table::services(&stat.ports, windows, args.place.column());
             say::text(rows.text(usize::MAX));
         }
     }

@@ -5,6 +5,7 @@
 //! command is interrupted. Anywhere else the tables come one after another.
 
 use std::{
+    fmt::Write as _,
     io::{IsTerminal as _, stdout},
     process::ExitCode,
     time::Duration,
@@ -132,8 +133,8 @@ fn look(
     };
     let namespace = args.place.column();
     let mut rows = match args.of {
-        Of::Services => table::services(&stat.ports, &windows, namespace),
-        Of::Endpoints => table::endpoints(&stat.ports, &windows, namespace),
+        Of::Services => table::services(&stat.ports, windows, namespace),
+        Of::Endpoints => table::endpoints(&stat.ports, windows, namespace),
     };
     rows.sort(args.sort_by);
     let over = args.window.as_str();
@@ -141,7 +142,7 @@ fn look(
     let rate: f64 = windows.map(|window| window.connections_per_second).sum();
     let active: u64 = stat.ports.iter().map(|port| port.counts.active).sum();
     let summary = format!(
-        "{}  {} Service ports, {rate:.0} conn/s over {over}, {active} active  (Ctrl-C ends)",
+        "{}  Service ports: {}, conn/s over {over}: {rate:.0}, active: {active}  (Ctrl-C ends)",
         stat.time,
         stat.ports.len()
     );
@@ -188,7 +189,8 @@ fn frame(rows: Option<&table::Rows>, summary: &str, place: &Place, screen: Scree
             text.push_str(&rows.text(room));
             let left_out = rows.len().saturating_sub(room);
             if left_out > 0 {
-                text.push_str(&format!("and {left_out} more, further down by this order"));
+                // Writing to a String cannot fail.
+                let _ = write!(text, "and {left_out} more, further down by this order");
             }
         }
     }

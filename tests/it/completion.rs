@@ -116,7 +116,7 @@ fn shells_offer_commands_and_names_of_the_running_program() {
     let (folder, _) = folder(&Admin::Answering);
     let check = |line, bash, described| check(folder.path(), line, bash, described);
     check(
-        "portico stat",
+        "portico statu",
         "status\n",
         "status\tShow Services, endpoints and sockets of the running program\n",
     );

@@ -193,7 +193,7 @@ fn stat_of_nobody_says_so_as_kubectl_does() {
     let unknown = "Error from server (NotFound): services \"nope\" not found";
     refused(&["stat", "nope"], unknown);
     refused(&["stat", "service/nope", "-o", "json"], unknown);
-    refused(&["stat", "../x"], "error: ../x is no Service");
+    refused(&["stat", "pod/x"], "error: pod/x is no Service");
     refused(
         &["stat", "web", "-A"],
         "error: a resource cannot be retrieved by name across all namespaces",

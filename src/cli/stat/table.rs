@@ -120,7 +120,7 @@ fn has_families(ports: &[PortStat]) -> bool {
 }
 
 /// A row a Service port.
-pub(crate) fn services(ports: &[PortStat], windows: &Windows, namespace: Namespace) -> Rows {
+pub(crate) fn services(ports: &[PortStat], windows: Windows, namespace: Namespace) -> Rows {
     let family = has_families(ports);
     let columns = [
         "NAME", "PORT", "READY", "CONN/S", "ACTIVE", "BYTES/S", "ERR%", "P50", "P99", "EVEN",
@@ -160,7 +160,7 @@ pub(crate) fn services(ports: &[PortStat], windows: &Windows, namespace: Namespa
 }
 
 /// A row an endpoint of a Service port.
-pub(crate) fn endpoints(ports: &[PortStat], windows: &Windows, namespace: Namespace) -> Rows {
+pub(crate) fn endpoints(ports: &[PortStat], windows: Windows, namespace: Namespace) -> Rows {
     let family = has_families(ports);
     let columns = [
         "SERVICE", "PORT", "ENDPOINT", "POD", "CONN/S", "ACTIVE", "BYTES/S", "ERR%", "SHARE",
@@ -179,7 +179,7 @@ pub(crate) fn endpoints(ports: &[PortStat], windows: &Windows, namespace: Namesp
 fn row_of(
     port: &PortStat,
     endpoint: &EndpointStat,
-    windows: &Windows,
+    windows: Windows,
     (namespace, family): (Namespace, bool),
 ) -> (Keys, Vec<String>) {
     let name = windows.rates.as_str();

@@ -110,7 +110,7 @@ fn endpoint(index: usize, picks: u64, all: &[u64]) -> EndpointStat {
 #[test]
 fn services_are_rows_under_one_header() {
     let ports = [port("web", 12.34, &[1, 1]), port("api", 0.0, &[1])];
-    let table = table::services(&ports, &WINDOWS, Namespace::Shown);
+    let table = table::services(&ports, WINDOWS, Namespace::Shown);
     assert_eq!(
         table.text(usize::MAX),
         "\
@@ -126,7 +126,7 @@ fn services_of_two_families_tell_them_apart() {
     let mut six = port("web", 1.0, &[1]);
     six.ip_family = "IPv6".to_owned();
     let ports = [port("web", 1.0, &[1]), six];
-    let text = table::services(&ports, &WINDOWS, Namespace::Hidden).text(usize::MAX);
+    let text = table::services(&ports, WINDOWS, Namespace::Hidden).text(usize::MAX);
     let lines: Vec<&str> = text.lines().collect();
     assert!(
         lines[0].starts_with("NAME   PORT     FAMILY   READY"),
@@ -145,7 +145,7 @@ fn sort_puts_the_busiest_first_and_keeps_the_order_of_names() {
         port("b", 5.0, &[1]),
         port("c", 1.0, &[1]),
     ];
-    let mut table = table::services(&ports, &WINDOWS, Namespace::Hidden);
+    let mut table = table::services(&ports, WINDOWS, Namespace::Hidden);
     table.sort(SortBy::Conn);
     let text = table.text(usize::MAX);
     let order: Vec<&str> = text.lines().skip(1).map(|line| &line[..1]).collect();
@@ -155,7 +155,7 @@ fn sort_puts_the_busiest_first_and_keeps_the_order_of_names() {
 
 #[test]
 fn endpoints_have_rates_over_the_life_of_their_set() {
-    let table = table::endpoints(&[port("web", 1.0, &[30, 10])], &WINDOWS, Namespace::Hidden);
+    let table = table::endpoints(&[port("web", 1.0, &[30, 10])], WINDOWS, Namespace::Hidden);
     let text = table.text(usize::MAX);
     let cells: Vec<Vec<&str>> = text
         .lines()

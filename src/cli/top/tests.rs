@@ -18,7 +18,7 @@ fn frame_of(services: usize, rows: usize, columns: usize) -> String {
         rates: WindowName::TenSeconds,
         shares: WindowName::Mark,
     };
-    let table = table::services(&ports, &windows, table::Namespace::Hidden);
+    let table = table::services(&ports, windows, table::Namespace::Hidden);
     let place = Line::parse_from(["top"]).args.place;
     let screen = Screen { rows, columns };
     let rows = (table.len() > 0).then_some(table);
