@@ -176,14 +176,14 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
                   holder: Option<&str>,
                   fix: Option<&str>| {
         serde_json::json!({
-            "declared": declared, "services": "default/web", "state": state, "bound": bound, "reason": reason,
+            "declared": declared, "protocol": "TCP", "services": "default/web", "state": state, "bound": bound, "reason": reason,
             "holder": holder, "fix": fix
         })
     };
     let status = serde_json::json!({
         "version": "0", "instance": "default", "pid": 1, "generation": 1, "synced": true, "dns": [], "pods": [],
         "listenerCount": 1, "connections": 0, "descriptors": 1, "findings": [],
-        "services": [{
+        "protocol": "TCP", "services": [{
             "namespace": "default", "name": "web", "type": "NodePort", "clusterIp": "127.96.0.10",
             "externalIps": [], "portList": [], "headlessAddresses": [], "origin": "a.yaml:1", "selector": {},
             "ports": [{
@@ -202,7 +202,7 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
                 Some("sudo sysctl net.ipv4.ip_unprivileged_port_start=80")),
             report("0.0.0.0:30080", "failed", None, "address in use", Some("nginx (pid 12)"), None),
             report("127.0.0.10:81", "refusing", Some("127.0.0.10:81"), "no usable endpoint", None, None),
-            {"declared": "127.0.0.9:80", "services": "default/web", "state": "listening", "bound": "127.0.0.9:80",
+            {"declared": "127.0.0.9:80", "protocol": "TCP", "services": "default/web", "state": "listening", "bound": "127.0.0.9:80",
                 "reason": null, "holder": null, "fix": null, "turnedAway": "dropped", "droppedByFilter": 7}
         ]
     });
