@@ -368,7 +368,7 @@ struct Answering {
 impl Answering {
     async fn run(self, settings: DnsSettings, ready: std::sync::mpsc::SyncSender<()>) {
         let mut served = tokio::task::JoinSet::new();
-        let listeners = dns::bind(&settings, &self.inherited).await;
+        let listeners = dns::bind(&settings, &self.inherited);
         *self.statuses() = listeners.bound().iter().map(dns_status).collect();
         served.spawn(dns::serve(
             listeners,
@@ -406,7 +406,7 @@ impl Answering {
             let settings = DnsSettings {
                 listen: vec![DnsListen::exactly(wanted)],
             };
-            let listeners = dns::bind(&settings, &self.inherited).await;
+            let listeners = dns::bind(&settings, &self.inherited);
             if listeners.bound().iter().any(|bound| bound.addr.is_none()) {
                 continue;
             }

@@ -6,7 +6,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use portico_dataplane::{Inherited, InheritedKind};
+use portico_core::object::Protocol;
+use portico_dataplane::{Inherited, InheritedKind, open_at};
 use tokio::net::{TcpListener, UdpSocket};
 
 /// The port of DNS.
@@ -108,7 +109,7 @@ impl DnsListeners {
 
 /// Binds every address of `settings`, or takes what is bound to it already among the sockets that the process was
 /// started with; one that fails does not keep the others from serving. Must run in the runtime that serves them.
-pub async fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners {
+pub fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners {
     let mut listeners = DnsListeners {
         sockets: Vec::new(),
         bound: Vec::new(),
@@ -123,7 +124,7 @@ pub async fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners
             .fallback_port
             .map(|port| SocketAddr::new(wanted.addr.ip(), port));
         for addr in std::iter::once(wanted.addr).chain(fallback) {
-            match bind_both(addr, inherited).await {
+            match bind_both(addr, inherited) {
                 Ok((addr, udp, tcp)) => {
                     bound.addr = Some(addr);
                     listeners.sockets.push((udp, tcp));
@@ -138,21 +139,21 @@ pub async fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners
 }
 
 /// UDP and TCP on one port number: a client that gets a truncated answer asks again over TCP at the same.
-async fn bind_both(
+fn bind_both(
     addr: SocketAddr,
     inherited: &Inherited,
 ) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsFailure> {
     let mut tries = if addr.port() == 0 { EPHEMERAL_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match bind_once(addr, inherited).await {
+        match bind_once(addr, inherited) {
             Err(failure) if tries > 0 && failure.source.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
         }
     }
 }
 
-async fn bind_once(
+fn bind_once(
     wanted: SocketAddr,
     inherited: &Inherited,
 ) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsFailure> {
@@ -170,28 +171,24 @@ async fn bind_once(
         );
         return Err(failed(wanted, DnsTransport::Udp)(source));
     }
-    let udp = udp_at(wanted, inherited)
-        .await
-        .map_err(failed(wanted, DnsTransport::Udp))?;
+    let udp = udp_at(wanted, inherited).map_err(failed(wanted, DnsTransport::Udp))?;
     let addr = udp
         .local_addr()
         .map_err(failed(wanted, DnsTransport::Udp))?;
-    let tcp = tcp_at(addr, inherited)
-        .await
-        .map_err(failed(addr, DnsTransport::Tcp))?;
+    let tcp = tcp_at(addr, inherited).map_err(failed(addr, DnsTransport::Tcp))?;
     Ok((addr, udp, tcp))
 }
 
-async fn udp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<UdpSocket> {
+fn udp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<UdpSocket> {
     match inherited.adopt(InheritedKind::Udp, addr)? {
         Some(fd) => UdpSocket::from_std(fd.into()),
-        None => UdpSocket::bind(addr).await,
+        None => UdpSocket::from_std(open_at(addr, Protocol::Udp)?.into()),
     }
 }
 
-async fn tcp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<TcpListener> {
+fn tcp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<TcpListener> {
     match inherited.adopt(InheritedKind::Tcp, addr)? {
         Some(fd) => TcpListener::from_std(fd.into()),
-        None => TcpListener::bind(addr).await,
+        None => TcpListener::from_std(open_at(addr, Protocol::Tcp)?.into()),
     }
 }

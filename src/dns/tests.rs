@@ -142,7 +142,7 @@ impl Running {
         let settings = DnsSettings {
             listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
         };
-        let listeners = bind(&settings, &Inherited::default()).await;
+        let listeners = bind(&settings, &Inherited::default());
         let addr = listeners.bound()[0].addr.unwrap();
         let (service, cancel) = (service(), CancellationToken::new());
         let task = tokio::spawn(serve(listeners, Arc::clone(&service), cancel.clone()));
@@ -544,8 +544,8 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
     let any = DnsSettings {
         listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
     };
-    let first = bind(&any, &Inherited::default()).await;
-    let second = bind(&any, &Inherited::default()).await;
+    let first = bind(&any, &Inherited::default());
+    let second = bind(&any, &Inherited::default());
     let fallback_port = free(&second).port();
     let wanted = DnsListen {
         addr: free(&first),
@@ -558,8 +558,7 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
             listen: vec![wanted, exact],
         },
         &Inherited::default(),
-    )
-    .await;
+    );
     let failed: Vec<_> = both_taken
         .bound()
         .iter()
@@ -579,8 +578,7 @@ async fn bind_taken_port_tells_why_and_uses_the_fallback() {
             listen: vec![wanted],
         },
         &Inherited::default(),
-    )
-    .await;
+    );
     let bound = &fallen_back.bound()[0];
     assert_eq!(
         (bound.addr.map(|addr| addr.port()), bound.failures.len()),
@@ -593,7 +591,7 @@ async fn bind_unspecified_address_is_refused_with_the_reason() {
     let settings = DnsSettings {
         listen: vec![DnsListen::exactly("0.0.0.0:0".parse().unwrap())],
     };
-    let listeners = bind(&settings, &Inherited::default()).await;
+    let listeners = bind(&settings, &Inherited::default());
     let [bound] = listeners.bound() else {
         panic!("one account: {listeners:?}")
     };

@@ -446,3 +446,60 @@ fn row_35_require_dual_stack_without_a_range_is_invalid_and_the_last_good_versio
         "{error}"
     );
 }
+
+#[test]
+fn names_are_answered_at_an_ipv6_address_that_a_route_makes_local() {
+    in_namespace!(Root);
+    if !make_local() {
+        return;
+    }
+    let server = "[fd00:10:96::a]:53";
+    let args = ["--service-cidr-v6", RANGE, "--dns-listen", server];
+    let program = Program::up(&args, &[("web.yaml", &service(""))]);
+    assert_eq!(program.status().dns[0].bound, Some(server.parse().unwrap()));
+    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+    let name = Name::from_ascii("web.default.svc.cluster.local.").unwrap();
+    question.add_query(Query::query(name, RecordType::A));
+    let socket = UdpSocket::bind("[::1]:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(server).unwrap();
+    socket.send(&question.to_vec().unwrap()).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).unwrap();
+    let answer = Message::from_vec(&answer[..length]).unwrap();
+    assert_eq!(answer.answers.len(), 1);
+    TcpStream::connect(server).unwrap();
+}
+
+#[test]
+fn filter_of_one_family_is_described_at_its_own_listener_alone() {
+    in_namespace!(Root);
+    if !make_local() {
+        return;
+    }
+    let endpoints = backends();
+    let spec =
+        "  type: NodePort\n  ipFamilyPolicy: RequireDualStack\n  externalTrafficPolicy: Local\n";
+    let text = format!("{}---\n{}", service(spec), slices(&endpoints));
+    // Those of IPv4 are on another node.
+    let mut documents: Vec<String> = text.split("---\n").map(str::to_owned).collect();
+    for document in documents
+        .iter_mut()
+        .filter(|one| one.contains("addressType: IPv4"))
+    {
+        *document = document.replace("\"]}]", "\"], nodeName: far}]");
+    }
+    let program = Program::up(&DUAL, &[("web.yaml", &documents.join("---\n"))]);
+    let described = program.command(&["describe", "service", "web"]).stdout;
+    let described = String::from_utf8(described).unwrap();
+    let lines: Vec<&str> = described.lines().collect();
+    let after = |declared: &str| {
+        let at = lines
+            .iter()
+            .position(|line| line.contains(declared))
+            .unwrap();
+        lines[at + 1]
+    };
+    assert!(after("0.0.0.0:").contains("Filter:"), "{described}");
+    assert!(!after("[::]:").contains("Filter:"), "{described}");
+}

@@ -114,6 +114,22 @@ fn thousand_services_of_two_ports_within_a_thousand_descriptors_all_answer() {
 }
 
 #[test]
+fn number_of_our_own_dns_keeps_a_socket_for_each_address_when_others_share_one() {
+    in_namespace!(Root);
+    let text = manifests(400, |n| (80 + n % 2, 53));
+    limit_descriptors();
+    let program = Program::up(&[], &[("all.yaml", &text)]);
+    let status = program.status();
+    assert_eq!((status.listener_count, status.beyond_descriptors), (402, 0));
+    for service in status.services.iter().step_by(20) {
+        assert_tcp(door(service, "TCP").unwrap());
+        let udp = door(service, "UDP").unwrap();
+        assert_eq!(udp.port(), 53);
+        assert_udp(udp);
+    }
+}
+
+#[test]
 fn listeners_beyond_the_descriptors_are_said_with_the_fix_and_the_rest_works() {
     in_namespace!(Root);
     let text = manifests(400, |n| (20_000 + 2 * n, 20_001 + 2 * n));

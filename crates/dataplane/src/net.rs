@@ -95,6 +95,28 @@ pub(crate) fn bind_local(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// A socket for something beside Services at an address that the host has, be it by a route alone: it does not block,
+/// and listens if it is of TCP.
+///
+/// # Errors
+/// Of socket(2), bind(2) or listen(2).
+pub fn open_at(addr: SocketAddr, protocol: portico_core::object::Protocol) -> io::Result<OwnedFd> {
+    let kind = match protocol {
+        portico_core::object::Protocol::Tcp => Type::STREAM,
+        _ => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(addr), kind.nonblocking(), None)?;
+    if kind == Type::STREAM {
+        // Connections of a former run may still be about to end (`SO_REUSEADDR`, socket(7)).
+        socket.set_reuse_address(true)?;
+    }
+    bind_local(&socket, addr)?;
+    if kind == Type::STREAM {
+        socket.listen(1024)?;
+    }
+    Ok(socket.into())
+}
+
 /// Whether the most specific of the kernel's IPv6 routes to `addr` is a local one (`/proc/net/ipv6_route`).
 fn is_local_by_route(addr: Ipv6Addr) -> bool {
     let table = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();

@@ -183,7 +183,7 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
     let status = serde_json::json!({
         "version": "0", "instance": "default", "pid": 1, "generation": 1, "synced": true, "dns": [], "pods": [],
         "listenerCount": 1, "connections": 0, "descriptors": 1, "findings": [],
-        "services": [{
+        "protocol": "TCP", "services": [{
             "namespace": "default", "name": "web", "type": "NodePort", "clusterIp": "127.96.0.10",
             "externalIps": [], "portList": [], "headlessAddresses": [], "origin": "a.yaml:1", "selector": {},
             "ports": [{
