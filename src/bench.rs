@@ -171,9 +171,9 @@ fn compose(plan: &Plan, run: Run, figures: Figures, generator: Generator) -> Rep
     if let Some(why) = &generator.invalid {
         verdict.word = Word::Invalid;
         verdict.reasons.insert(0, why.clone());
-    } else if run.misses_its_rate() {
+    } else if run.falls_behind() {
         verdict.reasons.push(format!(
-            "{:.0} a second were asked and {:.0} answered: corrected latencies are those of a queue that grew",
+            "{:.0} a second were asked for and {:.0} answered: corrected latencies are those of a queue that grew",
             run.rate, run.achieved_rate
         ));
     }
@@ -239,7 +239,7 @@ fn generator(plan: &Plan, run: &Run, driven: &Driven, cpu: Duration) -> Generato
             "the generator was {lag_p99:.1} ms late at the 99th percentile, {most:.1} ms are allowed: ask less \
              (--rate), or on a machine with less else to do"
         ))
-    } else if run.misses_its_rate() && busy > BUSY {
+    } else if run.falls_behind() && busy > BUSY {
         Some(format!(
             "the generator itself could not send as fast: it took {:.0} % of a core and reached {:.0} of {:.0} a \
              second: ask less (--rate)",

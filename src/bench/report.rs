@@ -92,6 +92,11 @@ impl Run {
     pub(super) fn misses_its_rate(&self) -> bool {
         self.achieved_rate < 0.95 * self.rate
     }
+
+    /// Whether clearly less was sent than was asked, answered or not.
+    pub(super) fn falls_behind(&self) -> bool {
+        super::pace::float(self.requests) / self.seconds.max(1e-9) < 0.95 * self.rate
+    }
 }
 
 /// Evenness in one unit of work.
