@@ -44,6 +44,15 @@ use pace::float;
 use report::{Figures, Generator, Input, Provenance, Report, Run, SCHEMA};
 use view::View;
 
+/// Above this share of one core, the generator's only one, it is what limits the rate.
+const BUSY: f64 = 0.85;
+
+/// Longest time in which endpoints may say how much they have answered.
+const TELLING: Duration = Duration::from_secs(2);
+
+/// How many of them are asked at a time.
+const AT_A_TIME: usize = 32;
+
 /// Everything that a run depends on.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -55,6 +64,8 @@ pub struct Plan {
     pub service: Option<String>,
     /// Shares that are expected of those who answer, by name, where the program does not say.
     pub weights: BTreeMap<String, u64>,
+    /// How many endpoints there are, where nobody names them; 0 where that is not known.
+    pub endpoints: usize,
     /// Whether the endpoints are asked directly too, to know what the program costs.
     pub overhead: bool,
     /// How late the generator may be at the 99th percentile.
@@ -107,14 +118,20 @@ pub async fn run(
         .chain(program.looks())
         .chain(last)
         .collect();
+    progress.is_overhead.set(true);
     let overhead = if plan.overhead && !endpoints.is_empty() && !cancel.is_cancelled() {
         overhead::measure(&plan.manner, &plan.load, &endpoints, cancel).await?
     } else {
         None
     };
-    let served = difference(&before, &after);
-    let generator = generator(plan, &driven, cpu);
+    let was_there = |name: &str| {
+        let first = views.first().into_iter();
+        let mut endpoints = first.flat_map(|view| &view.endpoints);
+        endpoints.any(|endpoint| endpoint.title() == name)
+    };
+    let served = difference(&before, &after, was_there);
     let run = run_of(plan, &driven, views.last());
+    let generator = generator(plan, &run, &driven, cpu);
     let log = log(&report::corrected_histogram(&driven.samples), driven.took);
     let figures = report::build(&Input {
         samples: &driven.samples,
@@ -123,6 +140,8 @@ pub async fn run(
         took: driven.took,
         views: &views,
         weights: &plan.weights,
+        endpoints: plan.endpoints,
+        abandoned: driven.abandoned,
         served: &served,
     });
     let mut report = compose(plan, run, figures, generator);
@@ -133,23 +152,30 @@ pub async fn run(
 
 /// The report without what is measured after the run.
 fn compose(plan: &Plan, run: Run, figures: Figures, generator: Generator) -> Report {
+    let unit = figures.units.first().map_or("", |unit| &*unit.unit);
     let mut verdict = judge(&Case {
         whole: figures.units.first().and_then(|unit| unit.evenness),
         epochs: figures
             .epochs
             .iter()
-            .filter_map(|epoch| epoch.evenness)
+            .filter_map(|epoch| epoch.units.get(unit).copied().flatten())
             .collect(),
-        repeats: figures.order.client_repeat_rate,
+        order: &figures.order,
+        is_known: plan.service.is_some() || plan.endpoints > 0 || !plan.weights.is_empty(),
         silent: &figures.silent,
         has_weights: figures.has_weights,
-        is_sticky: run.affinity_seconds.is_some(),
+        is_sticky: run.affinity_seconds.is_some() || run.balance.as_deref() == Some("maglev"),
         asked: run.requests,
         failed: run.failed,
     });
     if let Some(why) = &generator.invalid {
         verdict.word = Word::Invalid;
         verdict.reasons.insert(0, why.clone());
+    } else if run.falls_behind() {
+        verdict.reasons.push(format!(
+            "{:.0} a second were asked for and {:.0} answered: corrected latencies are those of a queue that grew",
+            run.rate, run.achieved_rate
+        ));
     }
     Report {
         schema: SCHEMA.to_owned(),
@@ -201,25 +227,36 @@ fn run_of(plan: &Plan, driven: &Driven, view: Option<&View>) -> Run {
     }
 }
 
-fn generator(plan: &Plan, driven: &Driven, cpu: Duration) -> Generator {
+fn generator(plan: &Plan, run: &Run, driven: &Driven, cpu: Duration) -> Generator {
     let lag = |percentile| float(driven.lag.value_at_percentile(percentile)) / 1e6;
     let most = plan.most_lag.as_secs_f64() * 1e3;
     let late = |sample: &&sample::Sample| sample.sent.saturating_sub(sample.intended) > 1_000_000;
     let queued = driven.samples.list.iter().filter(late).count();
     let lag_p99 = lag(99.0);
-    let invalid = (lag_p99 > most).then(|| {
-        format!(
+    let busy = cpu.as_secs_f64() / driven.took.as_secs_f64().max(1e-9);
+    let invalid = if lag_p99 > most {
+        Some(format!(
             "the generator was {lag_p99:.1} ms late at the 99th percentile, {most:.1} ms are allowed: ask less \
              (--rate), or on a machine with less else to do"
-        )
-    });
+        ))
+    } else if run.falls_behind() && busy > BUSY {
+        Some(format!(
+            "the generator itself could not send as fast: it took {:.0} % of a core and reached {:.0} of {:.0} a \
+             second: ask less (--rate)",
+            busy * 100.0,
+            run.achieved_rate,
+            run.rate
+        ))
+    } else {
+        None
+    };
     Generator {
         lag_p50: lag(50.0),
         lag_p99,
         lag_most: lag(100.0),
         queued: float(u64::try_from(queued).unwrap_or(u64::MAX))
             / float(u64::try_from(driven.samples.list.len()).unwrap_or(1).max(1)),
-        cpu: cpu.as_secs_f64() / driven.took.as_secs_f64().max(1e-9),
+        cpu: busy,
         invalid,
     }
 }
@@ -232,35 +269,60 @@ fn cpu_time() -> Duration {
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
-/// How many requests each endpoint has answered by its own count, asking them directly; those that do not count are
-/// not in it. The question counts too, so that one is taken off.
+/// How many requests each endpoint has answered by its own count, asking them directly; those that do not count, or
+/// do not answer soon, are not in it. The question counts too, so that one is taken off.
 async fn served(manner: &Manner, view: Option<&View>) -> BTreeMap<String, u64> {
     let mut served = BTreeMap::new();
     if manner.target.protocol != target::Protocol::Http {
         return served;
     }
-    for endpoint in view.iter().flat_map(|view| &view.endpoints) {
+    let ask = |endpoint: &view::EndpointView| {
         let own = Manner {
             target: manner.target.moved_to(endpoint.address),
             reuse: Reuse::Never,
             ..manner.clone()
         };
-        let answer = exchange::Client::new(&own, None).ask().await.result;
-        if let Ok(Some(serial)) = answer.map(|answered| answered.serial) {
-            served.insert(endpoint.title(), serial.saturating_sub(1));
+        let name = endpoint.title();
+        async move {
+            let answer = exchange::Client::new(&own, None, &exchange::Ports::default())
+                .ask()
+                .await
+                .result;
+            let serial = answer.ok().and_then(|answered| answered.serial)?;
+            Some((name, serial.saturating_sub(1)))
         }
-    }
+    };
+    let all = async {
+        let mut asked = tokio::task::JoinSet::new();
+        for endpoint in view.iter().flat_map(|view| &view.endpoints) {
+            asked.spawn(ask(endpoint));
+            if asked.len() >= AT_A_TIME {
+                served.extend(asked.join_next().await.and_then(Result::ok).flatten());
+            }
+        }
+        while let Some(answer) = asked.join_next().await {
+            served.extend(answer.ok().flatten());
+        }
+    };
+    // What has not come by then is left out.
+    let _ = tokio::time::timeout(TELLING, all).await;
     served
 }
 
-/// What was added for those who counted at the end; the first question is among it.
+/// What was added for those who counted at the end; the first question is among it. One that did not answer the first
+/// question although it was there, or that began anew meanwhile, is left out.
 fn difference(
     before: &BTreeMap<String, u64>,
     after: &BTreeMap<String, u64>,
+    was_there: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, u64> {
-    let grown = after.iter().map(|(name, after)| {
-        let before = before.get(name).map_or(0, |before| before + 1);
-        (name.clone(), after.saturating_sub(before))
+    let grown = after.iter().filter_map(|(name, after)| {
+        let before = match before.get(name) {
+            Some(before) => before + 1,
+            None if was_there(name) => return None,
+            None => 0,
+        };
+        Some((name.clone(), after.checked_sub(before)?))
     });
     grown.collect()
 }

@@ -56,41 +56,55 @@ pub fn text(a: &Report, b: &Report) -> String {
             figure.show(other)
         );
     }
+    for (name, report) in [("A", a), ("B", b)] {
+        if let Some(why) = &report.generator.invalid {
+            let _ = writeln!(text, "{name} says nothing: {why}");
+        }
+    }
     for difference in unlike(a, b) {
         let _ = writeln!(text, "not alike: {difference}");
     }
     text
 }
 
-/// What else differs between the two.
+fn shown(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "none".to_owned())
+}
+
+/// What else a run depends on, as it is told.
+const CONDITIONS: [(&str, fn(&Report) -> String); 13] = [
+    ("whom", |report| {
+        let service = report.run.service.clone();
+        service.unwrap_or_else(|| report.run.target.clone())
+    }),
+    ("protocol", |report| {
+        let scheme = report.run.target.split_once("://");
+        scheme.map_or("", |(scheme, _)| scheme).to_owned()
+    }),
+    ("declared", |report| shown(report.run.balance.as_ref())),
+    ("endpoints", |report| report.endpoints.len().to_string()),
+    ("rate", |report| report.run.rate.to_string()),
+    ("clients", |report| report.run.clients.to_string()),
+    ("kept connections", |report| {
+        report.run.keep_alive.to_string()
+    }),
+    ("manifests", |report| {
+        shown(report.provenance.manifests.as_ref())
+    }),
+    ("version", |report| report.provenance.version.clone()),
+    ("kernel", |report| report.provenance.kernel.clone()),
+    ("CPU", |report| report.provenance.cpu.clone()),
+    ("cores", |report| report.provenance.cores.to_string()),
+    ("descriptors", |report| {
+        report.provenance.open_files.to_string()
+    }),
+];
+
+/// What was not the same of the two.
 fn unlike(a: &Report, b: &Report) -> Vec<String> {
-    let mut told = Vec::new();
-    let mut tell = |what: &str, one: String, other: String| {
-        if one != other {
-            told.push(format!("{what}: {one} and {other}"));
-        }
-    };
-    tell("rate", a.run.rate.to_string(), b.run.rate.to_string());
-    tell(
-        "clients",
-        a.run.clients.to_string(),
-        b.run.clients.to_string(),
-    );
-    tell(
-        "kept connections",
-        a.run.keep_alive.to_string(),
-        b.run.keep_alive.to_string(),
-    );
-    tell(
-        "kernel",
-        a.provenance.kernel.clone(),
-        b.provenance.kernel.clone(),
-    );
-    tell("CPU", a.provenance.cpu.clone(), b.provenance.cpu.clone());
-    tell(
-        "cores",
-        a.provenance.cores.to_string(),
-        b.provenance.cores.to_string(),
-    );
-    told
+    let told = CONDITIONS.iter().filter_map(|(what, of)| {
+        let (one, other) = (of(a), of(b));
+        (one != other).then(|| format!("{what}: {one} and {other}"))
+    });
+    told.collect()
 }

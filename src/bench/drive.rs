@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exchange::{Client, Manner, Reuse},
+    exchange::{Client, Manner, Ports, Reuse},
     pace::Pace,
     sample::{Samples, Times},
 };
@@ -39,6 +39,8 @@ pub(super) struct Driven {
     /// How late the generator itself was, in nanoseconds.
     pub(super) lag: Histogram<u64>,
     pub(super) took: Duration,
+    /// Exchanges that were broken off by the end.
+    pub(super) abandoned: u64,
     /// Requests that had fallen due and were not begun, for want of a free client.
     pub(super) unsent: u64,
 }
@@ -50,6 +52,8 @@ pub struct Progress {
     pub done: Cell<u64>,
     /// Of these, failures.
     pub failed: Cell<u64>,
+    /// Whether the run is over and its overhead is being measured.
+    pub is_overhead: Cell<bool>,
 }
 
 /// Asks as `load` says until it is done, or until `cancel`: client by client one of `targets` in turn.
@@ -85,11 +89,13 @@ pub(super) async fn run(
         released = everything => released?,
         () = cancel.cancelled() => {}
     }
+    let samples = samples.take();
     Ok(Driven {
         lag: pace.lag(),
         unsent: pace.unsent(),
         took: pace.started().elapsed(),
-        samples: samples.take(),
+        abandoned: pace.taken().saturating_sub(samples.count()),
+        samples,
     })
 }
 
@@ -130,10 +136,11 @@ struct Clients {
 
 impl Clients {
     fn new(manner: &Manner, targets: &[SocketAddr], load: &Load) -> Self {
+        let used = Ports::default();
         let client = |number: u16| {
             let own = of_client(manner, targets, number);
             let source = source(number, load.sources, &own);
-            (number, Client::new(&own, source))
+            (number, Client::new(&own, source, &used))
         };
         // Where a client is no more than a number there are some to spare: also while all that may ask do, the next to
         // ask is not the one that has just been answered.
@@ -161,7 +168,7 @@ impl Clients {
             .checked_rem(idle.len());
         // There are as many clients as may ask at a time, so there is one.
         place.map_or_else(
-            || (0, Client::new(&self.manner, None)),
+            || (0, Client::new(&self.manner, None, &Ports::default())),
             |place| idle.swap_remove(place),
         )
     }

@@ -25,6 +25,8 @@ const LONGEST_NAME: usize = 64;
 /// Most bytes of an answer over plain TCP that are looked at, and of a datagram (RFC 768).
 const MOST_BYTES: usize = 64 * 1024;
 
+pub(super) use datagram::Ports;
+
 /// How it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manner {
@@ -84,6 +86,8 @@ pub(super) enum Failure {
     Cut,
     /// An answer that is an error by itself: an HTTP status of 400 and more.
     Status(u16),
+    /// A DNS answer that is an error by itself: its code (RFC 1035 section 4.1.1).
+    Rcode(u8),
     /// What came is not of the protocol.
     Protocol,
 }
@@ -102,6 +106,10 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no whole answer in time"),
             Self::Cut => f.write_str("closed without an answer"),
             Self::Status(status) => write!(f, "HTTP status {status}"),
+            Self::Rcode(2) => f.write_str("DNS SERVFAIL"),
+            Self::Rcode(3) => f.write_str("DNS NXDOMAIN"),
+            Self::Rcode(5) => f.write_str("DNS REFUSED"),
+            Self::Rcode(code) => write!(f, "DNS error {code}"),
             Self::Protocol => f.write_str("not an answer of this protocol"),
         }
     }
@@ -121,14 +129,14 @@ pub(super) enum Client {
 }
 
 impl Client {
-    /// A client that asks from `source`, or from wherever the kernel says.
-    pub(super) fn new(manner: &Manner, source: Option<IpAddr>) -> Self {
+    /// A client that asks from `source`, or from wherever the kernel says; datagrams not from what is `used`.
+    pub(super) fn new(manner: &Manner, source: Option<IpAddr>, used: &Ports) -> Self {
         let local = source.map(|source| SocketAddr::new(source, 0));
         match manner.target.protocol {
             Protocol::Http => Self::Http(http::Client::new(manner.clone(), local)),
             Protocol::Tcp => Self::Stream(stream::Client::new(manner.clone(), local)),
             Protocol::Udp | Protocol::Dns => {
-                Self::Datagram(datagram::Client::new(manner.clone(), local))
+                Self::Datagram(datagram::Client::new(manner.clone(), local, used.clone()))
             }
         }
     }

@@ -104,6 +104,29 @@ figures! {
     "mismatches", Number, true, "counts that do not agree", |r| Some(float(u64::try_from(r.counts.mismatches.len()).unwrap_or(u64::MAX)));
 }
 
+/// The table for people, as Markdown.
+pub fn markdown() -> String {
+    let mut text =
+        "| figure | unit in a condition | better | meaning |\n|---|---|---|---|\n".to_owned();
+    for figure in TABLE {
+        let unit = match figure.measure {
+            Measure::Number | Measure::Share => "none, `%`",
+            Measure::Millis => "`us`, `ms`, `s`",
+            Measure::Rate => "none, `k`",
+        };
+        let better = if figure.less_is_better {
+            "less"
+        } else {
+            "more"
+        };
+        text += &format!(
+            "| `{}` | {unit} | {better} | {} |\n",
+            figure.name, figure.help
+        );
+    }
+    text
+}
+
 /// A condition under which a run fails.
 #[derive(Clone)]
 pub struct Gate {

@@ -30,9 +30,15 @@ pub fn html(report: &Report) -> String {
         escape(&report.verdict.reasons.join("; ")),
     );
     tiles(&mut page, report);
-    for unit in &report.units {
-        distribution(&mut page, unit);
+    let judged = report.units.first().and_then(|unit| unit.evenness);
+    for (place, unit) in report.units.iter().enumerate() {
+        let is_same = match (judged, unit.evenness) {
+            (Some(judged), Some(own)) => (judged.cov - own.cov).abs() < 0.001,
+            _ => false,
+        };
+        distribution(&mut page, unit, place > 0 && is_same);
     }
+    epochs(&mut page, report);
     section(
         &mut page,
         "Latency",
@@ -56,7 +62,11 @@ pub fn html(report: &Report) -> String {
     );
     page += &plot::gaps(&report.order.gaps);
     section(&mut page, "All of it as text", "what the terminal showed");
-    let _ = writeln!(page, "<pre>{}</pre>", escape(&text(report)));
+    let _ = writeln!(
+        page,
+        "<details><summary>show</summary><pre>{}</pre></details>",
+        escape(&text(report))
+    );
     section(&mut page, "Where it comes from", "");
     provenance(&mut page, report);
     page += "</main>\n</html>\n";
@@ -107,21 +117,77 @@ fn tiles(page: &mut String, report: &Report) {
     *page += "</dl>\n";
 }
 
-fn distribution(page: &mut String, unit: &Unit) {
+/// The shares of a unit; without a plot where it would be the one before again.
+fn distribution(page: &mut String, unit: &Unit, is_same: bool) {
     let Some(evenness) = &unit.evenness else {
         return;
     };
     let note = format!(
-        "most less least {:.0}, cov {:.4}, Jain {:.5}, chi-square {:.2} of {} degrees, p {:.3}; the line is what was due",
+        "most less least {:.0}, cov {:.4}, Jain {:.5}, chi-square {:.2} of {} degrees, p {:.3}{}",
         evenness.spread,
         evenness.cov,
         evenness.jain,
         evenness.chi_square,
         evenness.degrees,
-        evenness.p
+        evenness.p,
+        if is_same {
+            ": the same shares"
+        } else {
+            "; the line is what was due"
+        }
     );
     section(page, &format!("Shares of {}", unit.unit), &note);
-    *page += &plot::shares(&unit.shares);
+    if !is_same {
+        *page += &plot::shares(&unit.shares);
+    }
+}
+
+/// Most epochs that the page shows; the JSON has all.
+const MOST_EPOCHS: usize = 100;
+
+fn epochs(page: &mut String, report: &Report) {
+    if report.epochs.len() < 2 {
+        return;
+    }
+    let note = format!(
+        "times with one set of endpoints each: {}; what was asked within 50 ms before a change is in none",
+        report.epochs.len()
+    );
+    section(page, "Epochs", &note);
+    *page += "<table><tr><th>from</th><th>to</th><th>endpoints</th><th>unit</th><th>in all</th><th>most less least</th>\
+              <th>cov</th><th>p</th><th>twice running</th></tr>\n";
+    for epoch in report.epochs.iter().take(MOST_EPOCHS) {
+        for (place, unit) in report.units.iter().enumerate() {
+            let when = if place == 0 {
+                format!(
+                    "<th>{:.2} s</th><td>{:.2} s</td><td>{}</td>",
+                    epoch.from,
+                    epoch.to,
+                    epoch.members.len()
+                )
+            } else {
+                "<th></th><td></td><td></td>".to_owned()
+            };
+            let figures = match epoch.units.get(&unit.unit).copied().flatten() {
+                Some(even) => format!(
+                    "<td>{:.0}</td><td>{:.0}</td><td>{:.4}</td><td>{:.3}</td>",
+                    even.total, even.spread, even.cov, even.p
+                ),
+                None => "<td>0</td><td>-</td><td>-</td><td>-</td>".to_owned(),
+            };
+            let order = if place == 0 {
+                format!("{:.1} %", epoch.order.repeat_rate * 100.0)
+            } else {
+                String::new()
+            };
+            let _ = writeln!(
+                page,
+                "<tr>{when}<td>{}</td>{figures}<td>{order}</td></tr>",
+                unit.unit
+            );
+        }
+    }
+    *page += "</table>\n";
 }
 
 fn latency_table(page: &mut String, report: &Report) {
@@ -147,8 +213,17 @@ fn latency_table(page: &mut String, report: &Report) {
             entry.above
         );
     }
-    *page +=
-        "</table>\n<table><tr><th>endpoint</th><th>answers</th><th>p50</th><th>p99</th></tr>\n";
+    let open = if report.endpoints.len() > 12 {
+        ""
+    } else {
+        " open"
+    };
+    let _ = writeln!(
+        page,
+        "</table>\n<details{open}><summary>{} endpoints</summary>",
+        report.endpoints.len()
+    );
+    *page += "<table><tr><th>endpoint</th><th>answers</th><th>p50</th><th>p99</th></tr>\n";
     for row in &report.endpoints {
         let _ = writeln!(
             page,
@@ -157,6 +232,20 @@ fn latency_table(page: &mut String, report: &Report) {
             row.count,
             millis(row.p50),
             millis(row.p99)
+        );
+    }
+    *page += "</table></details>\n";
+    if report.errors.is_empty() {
+        return;
+    }
+    section(page, "Failures", "by kind");
+    *page += "<table>\n";
+    for error in &report.errors {
+        let _ = writeln!(
+            page,
+            "<tr><th>{}</th><td>{}</td></tr>",
+            escape(&error.error),
+            error.count
         );
     }
     *page += "</table>\n";
@@ -222,6 +311,8 @@ table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
 td,th{padding:.15rem .8rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}
 th{color:var(--soft)}tr>th:first-child,td.left{text-align:left}td.left{overflow-wrap:anywhere}
 pre{overflow-x:auto;border:1px solid var(--line);border-radius:.4rem;padding:.8rem;font-size:12px;line-height:1.4}
+summary{cursor:pointer;color:var(--soft)}
+.key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}
 svg{display:block;width:100%;height:auto;margin:.4rem 0}
 svg text{fill:var(--soft);font:11px system-ui,sans-serif}svg text.ink{fill:var(--ink)}
 ";

@@ -8,6 +8,8 @@
 use portico_core::observe::evenness::{Evenness, cov_of_chance};
 use serde::{Deserialize, Serialize};
 
+use super::report::Order;
+
 /// A skew that nobody minds, as a coefficient of variation.
 const SMALL: f64 = 0.02;
 
@@ -19,6 +21,9 @@ const MANY_FAILURES: f64 = 0.01;
 
 /// Above this share of answers by the same endpoint as before, a client stays with it.
 const STAYS: f64 = 0.9;
+
+/// Below this part of the rate by chance, answers that repeat the endpoint before are too few for chance.
+const FEW_REPEATS: f64 = 0.5;
 
 /// Fewest requests that each endpoint should have got before its absence says something.
 const FEWEST: f64 = 20.0;
@@ -33,6 +38,8 @@ pub enum Word {
     Weighted,
     /// One client stays with one endpoint, as declared.
     Sticky,
+    /// One endpoint answered, and nobody says whether there are others.
+    Single,
     /// They are not.
     Uneven,
     /// Too much failed, or somebody never answered.
@@ -48,6 +55,7 @@ impl Word {
             Self::Even => "EVEN",
             Self::Weighted => "WEIGHTED",
             Self::Sticky => "STICKY",
+            Self::Single => "SINGLE",
             Self::Uneven => "UNEVEN",
             Self::Broken => "BROKEN",
             Self::Invalid => "INVALID",
@@ -57,7 +65,7 @@ impl Word {
     /// The exit code of the command.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Even | Self::Weighted | Self::Sticky => 0,
+            Self::Even | Self::Weighted | Self::Sticky | Self::Single => 0,
             Self::Uneven | Self::Broken => 1,
             Self::Invalid => 3,
         }
@@ -83,8 +91,10 @@ pub(super) struct Case<'a> {
     pub(super) whole: Option<Evenness>,
     /// Of each epoch.
     pub(super) epochs: Vec<Evenness>,
-    /// Share of answers by the same endpoint as the one before, for each client.
-    pub(super) repeats: f64,
+    /// In which order they answered.
+    pub(super) order: &'a Order,
+    /// Whether it is known who should answer.
+    pub(super) is_known: bool,
     /// Those who got nothing although something was due.
     pub(super) silent: &'a [String],
     /// Whether shares are declared that are not all the same.
@@ -115,12 +125,27 @@ pub(super) fn judge(case: &Case<'_>) -> Verdict {
         );
     };
     if whole.parts == 1 {
-        let text = "there is one endpoint: nothing to share out".to_owned();
-        return verdict(Word::Even, "single", vec![text]);
+        let (word, text) = if case.is_known {
+            (Word::Even, "there is one endpoint: nothing to share out")
+        } else {
+            (
+                Word::Single,
+                "one endpoint answered: whether others should have is not known (--endpoints N, --weight NAME=N)",
+            )
+        };
+        return verdict(word, "single", vec![text.to_owned()]);
     }
-    if case.repeats > STAYS {
+    let repeats = case.order.client_repeat_rate;
+    if repeats > STAYS {
         let (word, pattern, text) = staying(case, &whole);
         return verdict(word, pattern, vec![text]);
+    }
+    if case.is_sticky && whole.total >= FEWEST {
+        let text = format!(
+            "clients should stay with one endpoint, but only {:.0} % of answers came from the same one as the client's last",
+            repeats * 100.0
+        );
+        return verdict(Word::Broken, "not-sticky", vec![text]);
     }
     if let Some(verdict) = pattern_of(case, &whole) {
         return verdict;
@@ -140,10 +165,9 @@ pub(super) fn judge(case: &Case<'_>) -> Verdict {
 
 /// Clients that stay where they are: declared, or an effect of something else.
 fn staying(case: &Case<'_>, whole: &Evenness) -> (Word, &'static str, String) {
-    let percent = case.repeats * 100.0;
+    let percent = case.order.client_repeat_rate * 100.0;
     if case.is_sticky {
-        let text =
-            "session affinity keeps each client with one endpoint: evenness is that of clients";
+        let text = "each client stays with one endpoint, as declared: evenness is that of clients";
         (Word::Sticky, "client-ip", text.to_owned())
     } else if whole.cov <= SMALL {
         let text = format!("each client stays with one endpoint ({percent:.0} % of its answers)");
@@ -185,11 +209,17 @@ fn pattern_of(case: &Case<'_>, whole: &Evenness) -> Option<Verdict> {
         };
         return found(pattern, format!("most less least is {spread:.0}"));
     }
-    // More even than chance by far: several cursors in turn, as one for each thread.
-    if whole.p > 1.0 - UNLIKELY && whole.cov < chance(whole) / 2.0 {
+    // More even than chance by far: several cursors in turn, as one for each thread, or least connections. With few
+    // endpoints p says little, and the order more.
+    let order = case.order;
+    let takes_turns = order.repeat_rate < FEW_REPEATS * order.repeat_rate_by_chance;
+    let is_too_even = whole.p > 1.0 - UNLIKELY || takes_turns;
+    if is_too_even && whole.cov < chance(whole) / 2.0 {
         return found(
             "rr",
-            format!("most less least is {spread:.0}: several cursors, each in turn"),
+            format!(
+                "most less least is {spread:.0}: nearly in turn, as several cursors or least connections are"
+            ),
         );
     }
     if whole.p >= UNLIKELY {
@@ -241,6 +271,7 @@ mod tests {
         counts: &'a [u64],
         weights: &'a [u64],
         repeats: f64,
+        known: bool,
         sticky: bool,
         failed: u64,
     }
@@ -253,10 +284,18 @@ mod tests {
             .map(|(place, _)| place.to_string())
             .collect();
         let answered: u64 = setup.counts.iter().sum();
+        let order = Order {
+            repeat_rate: setup.repeats,
+            client_repeat_rate: setup.repeats,
+            repeat_rate_by_chance: 0.25,
+            gaps: std::collections::BTreeMap::new(),
+            worst_second_cov: None,
+        };
         let verdict = judge(&Case {
             whole,
             epochs: whole.into_iter().collect(),
-            repeats: setup.repeats,
+            order: &order,
+            is_known: setup.known,
             silent: &silent,
             has_weights: setup
                 .weights
@@ -277,6 +316,7 @@ mod tests {
         counts: &[],
         weights: &[1, 1, 1, 1],
         repeats: 0.25,
+        known: true,
         sticky: false,
         failed: 0,
     };
@@ -366,6 +406,16 @@ mod tests {
             Word::Sticky,
             "client-ip",
         );
+        let counts = &[310, 290, 180, 220];
+        check(
+            &Setup {
+                counts,
+                sticky: true,
+                ..PLAIN
+            },
+            Word::Broken,
+            "not-sticky",
+        );
         let counts = &[250, 250, 250, 250];
         check(
             &Setup {
@@ -417,6 +467,31 @@ mod tests {
             },
             Word::Even,
             "single",
+        );
+        check(
+            &Setup {
+                counts,
+                weights,
+                known: false,
+                ..PLAIN
+            },
+            Word::Single,
+            "single",
+        );
+    }
+
+    #[test]
+    fn judge_turns_with_few_endpoints_are_told_by_their_order() {
+        let counts = &[256, 244, 252, 248];
+        check(&Setup { counts, ..PLAIN }, Word::Even, "random");
+        check(
+            &Setup {
+                counts,
+                repeats: 0.02,
+                ..PLAIN
+            },
+            Word::Even,
+            "rr",
         );
     }
 }

@@ -92,6 +92,11 @@ impl Pace {
         })
     }
 
+    /// How much was begun.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
     /// How much was released and never begun.
     pub(super) fn unsent(&self) -> u64 {
         self.released.get().saturating_sub(self.taken.get())

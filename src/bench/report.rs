@@ -2,6 +2,7 @@
 //! versioned; the arithmetic is in `build`.
 
 mod build;
+mod counts;
 
 use std::collections::BTreeMap;
 
@@ -86,6 +87,18 @@ pub struct Run {
     pub affinity_seconds: Option<u64>,
 }
 
+impl Run {
+    /// Whether clearly less was answered than was asked.
+    pub(super) fn misses_its_rate(&self) -> bool {
+        self.achieved_rate < 0.95 * self.rate
+    }
+
+    /// Whether clearly less was sent than was asked, answered or not.
+    pub(super) fn falls_behind(&self) -> bool {
+        super::pace::float(self.requests) / self.seconds.max(1e-9) < 0.95 * self.rate
+    }
+}
+
 /// Evenness in one unit of work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -112,7 +125,7 @@ pub struct Share {
     pub z: f64,
 }
 
-/// One epoch, in the unit that is judged.
+/// One epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EpochReport {
@@ -122,10 +135,26 @@ pub struct EpochReport {
     pub to: f64,
     /// Who was there, with the weight of each.
     pub members: BTreeMap<String, u64>,
-    /// Null when nothing was answered in it.
-    pub evenness: Option<Evenness>,
+    /// By unit, in the order of the report's units; null when nothing was answered in it.
+    pub units: BTreeMap<String, Option<Evenness>>,
+    /// In which order its endpoints answered.
+    pub order: EpochOrder,
     /// Answers by somebody who was no member any more, or not yet.
     pub strangers: u64,
+}
+
+/// In which order endpoints answered within one epoch; see [`Order`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochOrder {
+    /// Share of answers by the same endpoint as the one before.
+    pub repeat_rate: f64,
+    /// The same within each client.
+    pub client_repeat_rate: f64,
+    /// How many answers lie between two of one endpoint, most often; null when none answered twice.
+    pub usual_gap: Option<u64>,
+    /// Share of distances that are as long.
+    pub usual_gap_share: f64,
 }
 
 /// In which order endpoints answered, by the time of sending.
@@ -214,6 +243,10 @@ pub struct ErrorKind {
 pub struct Counts {
     /// A row for each endpoint.
     pub rows: Vec<CountRow>,
+    /// Connections that the client made, answered or not.
+    pub client_connections: u64,
+    /// Connections that the program accepted meanwhile, whoever made them.
+    pub accepted: Option<u64>,
     /// Attempts that the program repeated elsewhere.
     pub retries: Option<u64>,
     /// Connections that it turned away.
@@ -232,9 +265,10 @@ pub struct CountRow {
     pub client_connections: u64,
     /// Requests that it answered.
     pub client_requests: u64,
-    /// Times that the program chose it, less failed attempts.
+    /// Times that the program chose it, less failed attempts; null for one that left during the run: its last ones
+    /// are not seen.
     pub program: Option<u64>,
-    /// Requests by the endpoint's own count.
+    /// Requests by the endpoint's own count; null for one that left, or that began to count anew.
     pub endpoint: Option<u64>,
 }
 

@@ -89,6 +89,11 @@ impl Samples {
         });
     }
 
+    /// How many exchanges there are.
+    pub(super) fn count(&self) -> u64 {
+        u64::try_from(self.list.len()).unwrap_or(u64::MAX)
+    }
+
     /// Everybody who answered, by number.
     pub(super) fn names(&self) -> &[String] {
         &self.names

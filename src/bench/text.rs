@@ -46,8 +46,11 @@ pub(super) fn verdict_line(report: &Report) -> String {
     }
     if let Some(p99) = find(&report.latency.corrected, 99.0) {
         let _ = write!(line, " | p99 {} @ {:.0}/s", millis(p99), report.run.rate);
-        let reached = report.run.achieved_rate >= 0.95 * report.run.rate;
-        line += if reached { " (met)" } else { " (not met)" };
+        line += if report.run.misses_its_rate() {
+            " (not met)"
+        } else {
+            " (met)"
+        };
     }
     let _ = write!(line, " | {} errors", report.run.failed);
     line
@@ -166,18 +169,28 @@ fn epochs(text: &mut String, report: &Report) {
             epoch.to,
             epoch.members.len()
         );
-        let _ = match &epoch.evenness {
-            Some(evenness) => write!(
-                text,
-                ", n={:.0} max-min={:.0} cov={:.4}",
-                evenness.total, evenness.spread, evenness.cov
-            ),
-            None => write!(text, ", nothing answered"),
-        };
         let _ = match epoch.strangers {
             0 => writeln!(text),
             strangers => writeln!(text, ", {strangers} answers by others"),
         };
+        for unit in report.units.iter().map(|unit| &unit.unit) {
+            let _ = match epoch.units.get(unit).copied().flatten() {
+                Some(evenness) => writeln!(
+                    text,
+                    "    {unit:12} n={:.0} max-min={:.0} cov={:.4} p={:.3}",
+                    evenness.total, evenness.spread, evenness.cov, evenness.p
+                ),
+                None => writeln!(text, "    {unit:12} none"),
+            };
+        }
+        if let Some(gap) = epoch.order.usual_gap {
+            let _ = writeln!(
+                text,
+                "    order        twice running {:.2} %, distance {gap} in {:.1} %",
+                epoch.order.repeat_rate * 100.0,
+                epoch.order.usual_gap_share * 100.0
+            );
+        }
     }
 }
 
@@ -286,7 +299,12 @@ fn counts(text: &mut String, report: &Report) {
         );
     }
     if let (Some(retries), Some(rejected)) = (counts.retries, counts.rejected) {
-        let _ = writeln!(text, "  retries {retries}, turned away {rejected}");
+        let accepted = shown(counts.accepted);
+        let _ = writeln!(
+            text,
+            "  {} connections here, {accepted} accepted by the program, retries {retries}, turned away {rejected}",
+            counts.client_connections
+        );
     }
     if counts.mismatches.is_empty() {
         let _ = writeln!(text, "  all counts agree");

@@ -42,7 +42,20 @@ pub struct EndpointView {
     pub failures: u64,
 }
 
+impl View {
+    /// Whether somebody is chosen at this address.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| endpoint.address == address)
+    }
+}
+
 impl EndpointView {
+    /// Times that it was chosen and reached.
+    pub(super) const fn reached(&self) -> u64 {
+        self.picks.saturating_sub(self.failures)
+    }
+
     /// What it is called in a report.
     pub(super) fn title(&self) -> String {
         self.name

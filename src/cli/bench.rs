@@ -107,6 +107,9 @@ struct AskOptions {
     /// Share that is due to who answers by this name, where the Service does not say; may be repeated
     #[arg(long = "weight", value_name = "NAME=N", value_parser = parse_weight)]
     weights: Vec<(String, u64)>,
+    /// How many endpoints are behind a --target, so that those who never answer are missed
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "N", value_parser = parse_endpoints, requires = "target")]
+    endpoints: usize,
     /// Do not ask the endpoints themselves too, to see what is added
     #[arg(long)]
     no_overhead: bool,
@@ -148,6 +151,14 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+fn parse_endpoints(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=4096) => Ok(number),
+        _ if text == "0" => Ok(0),
+        _ => Err(format!("'{text}' is not a number from 1 to 4096")),
+    }
+}
+
 fn parse_weight(text: &str) -> Result<(String, u64), String> {
     let wrong = || format!("'{text}' is not NAME=N");
     let (name, weight) = text.split_once('=').ok_or_else(wrong)?;
@@ -168,8 +179,10 @@ pub fn run(args: &BenchArgs, instance: &InstanceOptions) -> anyhow::Result<ExitC
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // Before the run: one that took minutes is not to be lost for the want of a folder.
+    let files = Files::create(&args.output)?;
     let outcome = runtime.block_on(measure(&plan, &mut asked))?;
-    write(&args.output, &outcome)?;
+    files.write(&outcome)?;
     let report = &outcome.report;
     match args.output.output {
         Format::Text => say::text(bench::text(report)),
@@ -239,6 +252,7 @@ fn plan(args: &BenchArgs, instance: &InstanceOptions) -> anyhow::Result<(Plan, A
             .iter()
             .cloned()
             .collect::<BTreeMap<_, _>>(),
+        endpoints: args.asking.endpoints,
         overhead: !args.asking.no_overhead,
         most_lag: args.output.max_lag,
         gates: args.output.fail_if.clone(),
@@ -256,13 +270,17 @@ async fn measure(plan: &Plan, asked: &mut Asked) -> anyhow::Result<Outcome> {
     tokio::pin!(run);
     let is_seen = std::io::stderr().is_terminal();
     let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let began = tokio::time::Instant::now();
     let mut interrupted = false;
     let outcome = loop {
         tokio::select! {
             outcome = &mut run => break outcome,
-            _ = tick.tick(), if is_seen => show(plan, &progress),
-            _ = tokio::signal::ctrl_c(), if !interrupted => {
-                // What is there is still a report.
+            _ = tick.tick(), if is_seen => show(plan, &progress, began),
+            _ = tokio::signal::ctrl_c() => {
+                // What is there is still a report, unless somebody cannot wait for it.
+                if interrupted {
+                    bail!("interrupted");
+                }
                 interrupted = true;
                 cancel.cancel();
             }
@@ -274,31 +292,58 @@ async fn measure(plan: &Plan, asked: &mut Asked) -> anyhow::Result<Outcome> {
     Ok(outcome?)
 }
 
-fn show(plan: &Plan, progress: &Progress) {
+fn show(plan: &Plan, progress: &Progress, began: tokio::time::Instant) {
     let (done, failed) = (progress.done.get(), progress.failed.get());
-    let of = if plan.load.duration.is_none() {
-        format!(" of {}", plan.load.requests)
-    } else {
-        String::new()
+    if progress.is_overhead.get() && plan.overhead {
+        say::error_text("\r\x1b[Kmeasuring what it adds, against the endpoints themselves");
+        return;
+    }
+    let of = match plan.load.duration {
+        None => format!(" of {}", plan.load.requests),
+        Some(_) => String::new(),
     };
+    let time = plan.load.duration.map_or_else(String::new, |duration| {
+        format!(
+            ", {} of {} s",
+            began.elapsed().as_secs(),
+            duration.as_secs()
+        )
+    });
     say::error_text(format!(
-        "\r\x1b[K{}: {done}{of} requests, {failed} failed",
+        "\r\x1b[K{}: {done}{of} requests, {failed} failed{time}",
         plan.manner.target
     ));
 }
 
-fn write(options: &OutputOptions, outcome: &Outcome) -> anyhow::Result<()> {
-    let files = [
-        (&options.html, bench::html(&outcome.report).into_bytes()),
-        (&options.log, outcome.log.clone()),
-    ];
-    for (path, content) in files {
-        if let Some(path) = path {
-            let mut file = std::fs::File::create(path)
+/// The files of a report.
+struct Files<'a> {
+    html: Option<(&'a Path, std::fs::File)>,
+    log: Option<(&'a Path, std::fs::File)>,
+}
+
+impl<'a> Files<'a> {
+    fn create(options: &'a OutputOptions) -> anyhow::Result<Self> {
+        let create = |path: &'a Option<PathBuf>| {
+            let Some(path) = path else { return Ok(None) };
+            let file = std::fs::File::create(path)
                 .with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok(Some((path.as_path(), file)))
+        };
+        Ok(Self {
+            html: create(&options.html)?,
+            log: create(&options.log)?,
+        })
+    }
+
+    fn write(self, outcome: &Outcome) -> anyhow::Result<()> {
+        let page = self
+            .html
+            .map(|file| (file, bench::html(&outcome.report).into_bytes()));
+        let log = self.log.map(|file| (file, outcome.log.clone()));
+        for ((path, mut file), content) in page.into_iter().chain(log) {
             file.write_all(&content)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        Ok(())
     }
-    Ok(())
 }

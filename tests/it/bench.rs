@@ -62,6 +62,7 @@ fn bench_of_setups_made_on_purpose_gives_the_right_verdict() {
             "",
             "  sessionAffinity: ClientIP\n",
         ),
+        ("hash", &[1, 1, 1], "", "portico.dev/balance: maglev", ""),
         (
             "broken",
             &[1, 1, 1],
@@ -84,6 +85,7 @@ fn bench_of_setups_made_on_purpose_gives_the_right_verdict() {
         ("weighted", "WEIGHTED", "weighted-rr", 0),
         ("random", "EVEN", "random", 0),
         ("sticky", "STICKY", "client-ip", 0),
+        ("hash", "STICKY", "client-ip", 0),
         ("broken", "BROKEN", "failing", 1),
     ] {
         program.wait_for_endpoints(name, 3);
@@ -227,4 +229,144 @@ fn bench_without_something_to_ask_says_so() {
         "{text}"
     );
     assert!(text.contains("20  connection refused"), "{text}");
+    let missing = folder.path().join("no/such/folder/report.html");
+    let (code, text) = run(&["--target", &url, "--html", missing.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("cannot write"), "{text}");
+}
+
+#[test]
+fn bench_of_a_target_that_keeps_one_endpoint_is_even_only_if_there_is_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    // Ends with the tests.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"a\n");
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    for (args, expected) in [
+        (&[][..], ("SINGLE", "single")),
+        (&["--endpoints", "1"], ("EVEN", "single")),
+        (&["--endpoints", "3"], ("UNEVEN", "sticky")),
+    ] {
+        let output = portico(folder.path())
+            .args(["bench", "--target", &url, "-N", "40"])
+            .args(args)
+            .args(PATIENT)
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(verdict(&report), expected, "{report:#}");
+    }
+}
+
+#[test]
+fn bench_while_endpoints_come_and_go_has_epochs_and_counts_that_agree() {
+    in_namespace!(Root);
+    let text = pods("web", &[1, 1, 1], "") + &service("web", "", "");
+    let program = Program::up(&["--simulate"], &[("web.yaml", &text)]);
+    program.wait_for_endpoints("web", 3);
+    let report = std::thread::scope(|scope| {
+        let bench = scope.spawn(|| {
+            let args = ["web", "-d", "2s", "-r", "300", "--no-overhead"];
+            bench(&program, &args).1
+        });
+        let accepted = |least: u64| {
+            let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+            while program.status().services[0].ports[0].accepted < least {
+                assert!(std::time::Instant::now() < deadline, "{least} connections");
+            }
+        };
+        accepted(100);
+        let fewer = pods("web", &[1, 1], "") + &service("web", "", "");
+        program.write("web.yaml", &fewer);
+        accepted(300);
+        program.write("web.yaml", &text);
+        bench.join().unwrap()
+    });
+    let epochs = report["epochs"].as_array().unwrap();
+    assert!(epochs.len() >= 3, "{report:#}");
+    assert_eq!(report["run"]["failed"], 0, "{report:#}");
+    for epoch in epochs {
+        let members = epoch["members"].as_object().unwrap().len();
+        for unit in ["connections", "requests", "bytes"] {
+            assert!(epoch["units"].get(unit).is_some(), "{epoch:#}");
+        }
+        if epoch["units"]["connections"]["total"].as_f64() > Some(60.0) {
+            assert_eq!(epoch["order"]["usualGap"], members, "{epoch:#}");
+        }
+    }
+    assert_eq!(
+        report["counts"]["mismatches"],
+        serde_json::json!([]),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn bench_of_udp_and_dns_gives_the_verdict_of_their_own() {
+    in_namespace!(Root);
+    let text = pods("web", &[1, 1, 1], "")
+        .replace("containerPort: 8080", "containerPort: 8080, protocol: UDP")
+        + &service("web", "", "").replace("port: 80,", "port: 80, protocol: UDP,");
+    let args = ["--simulate", "--dns-listen", "127.0.0.1:5353"];
+    let program = Program::up(&args, &[("web.yaml", &text)]);
+    program.wait_for_endpoints("web", 3);
+    let (_, report) = bench(&program, &["web", "-N", "900", "-r", "2000"]);
+    assert_eq!(verdict(&report), ("EVEN", "strict-rr"), "{report:#}");
+    assert_eq!(
+        report["counts"]["mismatches"],
+        serde_json::json!([]),
+        "{report:#}"
+    );
+    for (name, expected) in [
+        ("web.default.svc.cluster.local?A", ("SINGLE", "single")),
+        ("wbe.default.svc.cluster.local?A", ("BROKEN", "failing")),
+    ] {
+        let url = format!("dns://127.0.0.1:5353/{name}");
+        let (_, report) = bench(&program, &["--target", &url, "-N", "50"]);
+        assert_eq!(verdict(&report), expected, "{report:#}");
+    }
+}
+
+/// `PORTICO_BLESS=1` writes the table anew, to be read before it is committed.
+#[test]
+fn table_of_bench_figures_is_the_programs_own() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let head = text.find("| figure |").unwrap_or(text.len());
+    let expected = format!("{}{}", &text[..head], portico::bench::figure::markdown());
+    if std::env::var_os("PORTICO_BLESS").is_some() {
+        std::fs::write(&file, &expected).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&file).unwrap() == expected,
+        "docs/bench.md is not what the program does: run this test with PORTICO_BLESS=1"
+    );
+}
+
+/// Every field at the top is in the table of the page, and the other way round.
+#[test]
+fn fields_of_a_bench_report_are_those_of_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = portico(folder.path())
+        .args(["bench", "--target", "tcp://127.0.0.1:1", "-N", "1"])
+        .args(PATIENT)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fields: Vec<&String> = report.as_object().unwrap().keys().collect();
+    let page = include_str!("../../docs/bench.md");
+    let table = page.split("| field | holds |").nth(1).unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let mut told: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    told.sort_unstable();
+    let mut fields: Vec<&str> = fields.into_iter().map(|field| &**field).collect();
+    fields.sort_unstable();
+    assert_eq!(told, fields);
 }

@@ -2,8 +2,10 @@
 //! Owns the socket.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,10 +21,33 @@ pub(in crate::bench) struct Client {
     buffer: Vec<u8>,
     /// Of the last question.
     id: u16,
+    used: Ports,
+}
+
+/// How often another port is asked for when one was used before.
+const MOST_TRIES: usize = 16;
+
+/// Local addresses that were used by all clients that share this.
+#[derive(Debug, Clone, Default)]
+pub(in crate::bench) struct Ports(Arc<Mutex<HashSet<SocketAddr>>>);
+
+impl Ports {
+    fn is_first(&self, local: SocketAddr) -> bool {
+        self.used().insert(local)
+    }
+
+    /// Nearly all were used: the first ones are so long ago that they count as new.
+    fn forget(&self) {
+        self.used().clear();
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Client {
-    pub(super) fn new(manner: Manner, local: Option<SocketAddr>) -> Self {
+    pub(super) fn new(manner: Manner, local: Option<SocketAddr>, used: Ports) -> Self {
         let any = if manner.target.addr.is_ipv4() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         } else {
@@ -34,6 +59,7 @@ impl Client {
             open: None,
             buffer: vec![0; MOST_BYTES],
             id: 0,
+            used,
         }
     }
 
@@ -75,7 +101,18 @@ impl Client {
     }
 
     async fn socket(&self) -> io::Result<UdpSocket> {
-        let socket = UdpSocket::bind(self.local).await?;
+        let mut socket = UdpSocket::bind(self.local).await?;
+        // To a proxy, a port that is used again soon is the client that it had before. The kernel chooses by chance;
+        // what it has given before is held while another is asked for.
+        let mut held = Vec::new();
+        while !self.used.is_first(socket.local_addr()?) {
+            if held.len() >= MOST_TRIES {
+                self.used.forget();
+                break;
+            }
+            let another = UdpSocket::bind(self.local).await?;
+            held.push(std::mem::replace(&mut socket, another));
+        }
         socket.connect(self.manner.target.addr).await?;
         Ok(socket)
     }
@@ -101,6 +138,7 @@ impl Client {
             let who = if is_dns {
                 match question::read(answer, self.id) {
                     question::Read::Another => continue,
+                    question::Read::Error(code) => return Err(Failure::Rcode(code)),
                     question::Read::Broken => return Err(Failure::Protocol),
                     question::Read::Answer(who) => who,
                 }

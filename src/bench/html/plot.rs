@@ -1,6 +1,9 @@
 //! Plots as SVG, drawn from a report's own figures. Owns axes, scales and colours.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use super::escape;
 use crate::bench::{
@@ -12,13 +15,19 @@ use crate::bench::{
 /// Width of every plot; it is shown as wide as the page.
 const WIDTH: f64 = 900.0;
 
-/// Colours of endpoints, in turn.
-const COLOURS: [&str; 8] = [
-    "#4c78a8", "#f58518", "#54a24b", "#b279a2", "#72b7b2", "#eeca3b", "#9d755d", "#e45756",
+/// Colours of endpoints, in turn; red is kept for failures.
+const COLOURS: [&str; 7] = [
+    "#4c78a8", "#f58518", "#54a24b", "#b279a2", "#72b7b2", "#eeca3b", "#9d755d",
 ];
 
-/// Most bars of shares that are drawn; the table has all.
-const MOST_BARS: usize = 60;
+/// Most bars of shares that are drawn: the ones furthest from what was due.
+const MOST_BARS: usize = 40;
+
+/// Most endpoints that are told apart second by second.
+const MOST_LAYERS: usize = 14;
+
+/// Most bars second by second; of longer runs several seconds are one.
+const MOST_SECONDS: usize = 240;
 
 fn colour(place: usize) -> &'static str {
     COLOURS
@@ -38,9 +47,7 @@ fn number(place: usize) -> f64 {
 /// A bar for each endpoint, and a line where what was due ends.
 pub(super) fn shares(shares: &[Share]) -> String {
     let (left, row) = (230.0, 22.0);
-    let shown = shares
-        .get(..MOST_BARS.min(shares.len()))
-        .unwrap_or_default();
+    let shown = furthest(shares);
     let most = shown
         .iter()
         .map(|share| float(share.observed).max(share.expected))
@@ -80,11 +87,31 @@ pub(super) fn shares(shares: &[Share]) -> String {
     if shares.len() > shown.len() {
         let _ = writeln!(
             svg,
-            "<p class=\"note\">and {} more</p>",
-            shares.len() - shown.len()
+            "<p class=\"note\">the {} furthest from what was due, of {}</p>",
+            shown.len(),
+            shares.len()
         );
     }
     svg
+}
+
+/// The ones furthest from what was due, in their order.
+fn furthest(shares: &[Share]) -> Vec<&Share> {
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    let away = |place: &usize| {
+        shares.get(*place).map_or(0.0, |share| {
+            (float(share.observed) - share.expected).abs() / share.expected.max(1e-9)
+        })
+    };
+    if shares.len() > MOST_BARS {
+        order.sort_by(|a, b| away(b).total_cmp(&away(a)));
+        order.truncate(MOST_BARS);
+        order.sort_unstable();
+    }
+    order
+        .iter()
+        .filter_map(|place| shares.get(*place))
+        .collect()
 }
 
 fn short(name: &str) -> String {
@@ -156,10 +183,17 @@ pub(super) fn percentiles(lines: &[(&str, &[Percentile])]) -> String {
     svg + "</svg>\n"
 }
 
-/// Answers a second, stacked by endpoint.
+/// Answers a second, stacked by endpoint; of many endpoints, all together.
 pub(super) fn timeline(seconds: &[Second]) -> String {
     let (left, bottom, height) = (70.0, 190.0, 220.0);
-    let names: std::collections::BTreeSet<&String> = seconds
+    let last = seconds.last().map_or(0, |second| second.second);
+    let known: BTreeSet<&String> = seconds
+        .iter()
+        .flat_map(|second| second.answers.keys())
+        .collect();
+    let is_one = known.len() > MOST_LAYERS;
+    let (seconds, wide_seconds) = merged(seconds, is_one);
+    let names: BTreeSet<&String> = seconds
         .iter()
         .flat_map(|second| second.answers.keys())
         .collect();
@@ -190,7 +224,6 @@ pub(super) fn timeline(seconds: &[Second]) -> String {
             bar(second.failed, "var(--bad)", "failed");
         }
     }
-    let last = seconds.last().map_or(0, |second| second.second);
     let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"18\" text-anchor=\"end\">{most:.0}</text>\
@@ -200,7 +233,42 @@ pub(super) fn timeline(seconds: &[Second]) -> String {
         last + 1,
         y = bottom + 18.0,
     );
+    legend(&mut svg, &names);
+    if wide_seconds > 1 {
+        let _ = writeln!(svg, "<p class=\"note\">each bar is {wide_seconds} s</p>");
+    }
     svg
+}
+
+/// At most so many bars: neighbours added up, and on request all endpoints too. With the seconds of a bar.
+fn merged(seconds: &[Second], is_one: bool) -> (Vec<Second>, usize) {
+    let wide = seconds.len().div_ceil(MOST_SECONDS).max(1);
+    let add = |part: &[Second]| {
+        let mut all = Second {
+            second: part.first().map_or(0, |second| second.second),
+            answers: BTreeMap::new(),
+            failed: part.iter().map(|second| second.failed).sum(),
+        };
+        for (name, count) in part.iter().flat_map(|second| &second.answers) {
+            let name = if is_one { "all endpoints" } else { name };
+            *all.answers.entry(name.to_owned()).or_default() += count;
+        }
+        all
+    };
+    (seconds.chunks(wide).map(add).collect(), wide)
+}
+
+fn legend(svg: &mut String, names: &BTreeSet<&String>) {
+    *svg += "<p class=\"note\">";
+    for (place, name) in names.iter().enumerate() {
+        let _ = write!(
+            svg,
+            "<span class=\"key\" style=\"background:{}\"></span>{}",
+            colour(place),
+            escape(&short(name))
+        );
+    }
+    *svg += "</p>\n";
 }
 
 /// How far apart answers of one endpoint are.

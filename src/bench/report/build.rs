@@ -1,7 +1,7 @@
 //! From samples to figures. Owns which sample belongs to whom, when, and in which unit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use portico_core::observe::evenness::{self, Evenness};
 
 use super::{
-    CountRow, Counts, EndpointLatency, EpochReport, ErrorKind, Latency, Order, Percentile, Second,
-    Share, Unit,
+    Counts, EndpointLatency, EpochOrder, EpochReport, ErrorKind, Latency, Order, Percentile,
+    Second, Share, Unit, counts::counts,
 };
 use crate::bench::{
     pace::float,
@@ -28,6 +28,10 @@ pub(in crate::bench) struct Input<'a> {
     pub(in crate::bench) views: &'a [View],
     /// Declared shares of those who are not known otherwise.
     pub(in crate::bench) weights: &'a BTreeMap<String, u64>,
+    /// Endpoints that are known to be there, where nobody names them.
+    pub(in crate::bench) endpoints: usize,
+    /// Exchanges that were broken off: they may be counted elsewhere and not here.
+    pub(in crate::bench) abandoned: u64,
     /// Requests by the endpoints' own count, by name.
     pub(in crate::bench) served: &'a BTreeMap<String, u64>,
 }
@@ -63,7 +67,7 @@ pub(in crate::bench) fn build(input: &Input<'_>) -> Figures {
     Figures {
         epochs: epochs
             .iter()
-            .map(|epoch| epoch_report(epoch, &sorted, &names))
+            .map(|epoch| epoch_report(epoch, &sorted, &names, input.keep_alive))
             .collect(),
         order: order(&sorted, &names, &epochs),
         latency: latency(&sorted),
@@ -100,6 +104,9 @@ fn known_epochs(input: &Input<'_>, names: &[String]) -> Vec<Epoch> {
     }
     let mut members: BTreeMap<String, u64> = names.iter().map(|name| (name.clone(), 1)).collect();
     members.extend(input.weights.clone());
+    for number in 1..=input.endpoints.saturating_sub(members.len()) {
+        members.insert(format!("(silent {number})"), 1);
+    }
     vec![Epoch {
         from: Duration::ZERO,
         to: input.took,
@@ -120,15 +127,18 @@ fn is_equal(members: &[Member]) -> bool {
 type Amount = fn(&Sample) -> u64;
 
 /// Connections, requests, bytes; of kept connections, requests come first.
-fn units(sorted: &[&Sample], names: &[String], epochs: &[Epoch], keep_alive: bool) -> Vec<Unit> {
+fn kinds(keep_alive: bool) -> [(&'static str, Amount); 3] {
     let connections: (&str, Amount) = ("connections", |sample| sample.connect.is_some().into());
     let requests: (&str, Amount) = ("requests", |_| 1);
     let bytes: (&str, Amount) = ("bytes", |sample| sample.bytes.into());
-    let kinds = if keep_alive {
+    if keep_alive {
         [requests, connections, bytes]
     } else {
         [connections, requests, bytes]
-    };
+    }
+}
+
+fn units(sorted: &[&Sample], names: &[String], epochs: &[Epoch], keep_alive: bool) -> Vec<Unit> {
     let unit = |(unit, amount): (&str, Amount)| {
         let mut observed: BTreeMap<&str, u64> = BTreeMap::new();
         let mut expected: BTreeMap<&str, f64> = BTreeMap::new();
@@ -145,7 +155,7 @@ fn units(sorted: &[&Sample], names: &[String], epochs: &[Epoch], keep_alive: boo
             }
         }
         let shares = observed.keys().chain(expected.keys()).copied();
-        let shares: std::collections::BTreeSet<&str> = shares.collect();
+        let shares: BTreeSet<&str> = shares.collect();
         let share = |name: &str| {
             let observed = observed.get(name).copied().unwrap_or_default();
             let expected = expected.get(name).copied().unwrap_or_default();
@@ -166,7 +176,7 @@ fn units(sorted: &[&Sample], names: &[String], epochs: &[Epoch], keep_alive: boo
             shares,
         }
     };
-    kinds.into_iter().map(unit).collect()
+    kinds(keep_alive).into_iter().map(unit).collect()
 }
 
 /// Standard deviations from what was due, as a binomial share has them.
@@ -189,19 +199,24 @@ fn amounts<'n>(
     amount: Amount,
 ) -> BTreeMap<&'n str, u64> {
     let mut got: BTreeMap<&str, u64> = BTreeMap::new();
-    for (sample, name) in answered(sorted, names).filter(|(sample, _)| is_in(sample, epoch)) {
+    for (sample, name) in answered(within(sorted, epoch), names) {
         *got.entry(name).or_default() += amount(sample);
     }
-    got.retain(|name, _| epoch.members.iter().any(|member| member.name == **name));
+    let members: BTreeSet<&str> = epoch.members.iter().map(|member| &*member.name).collect();
+    got.retain(|name, _| members.contains(name));
     got
 }
 
-fn is_in(sample: &Sample, epoch: &Epoch) -> bool {
-    let sent = Duration::from_nanos(sample.sent);
-    sent >= epoch.from && sent < epoch.to
+/// The samples of an epoch, out of all by the time of sending.
+fn within<'n>(sorted: &'n [&'n Sample], epoch: &Epoch) -> &'n [&'n Sample] {
+    let before =
+        |time: Duration| sorted.partition_point(|sample| Duration::from_nanos(sample.sent) < time);
+    sorted
+        .get(before(epoch.from)..before(epoch.to))
+        .unwrap_or_default()
 }
 
-fn answered<'s>(
+pub(super) fn answered<'s>(
     sorted: &'s [&'s Sample],
     names: &'s [String],
 ) -> impl Iterator<Item = (&'s Sample, &'s str)> {
@@ -214,37 +229,85 @@ fn answered<'s>(
     })
 }
 
-fn epoch_report(epoch: &Epoch, sorted: &[&Sample], names: &[String]) -> EpochReport {
-    let got = amounts(epoch, sorted, names, |_| 1);
-    let of = |member: &Member| got.get(&*member.name).copied().unwrap_or_default();
-    let observed: Vec<u64> = epoch.members.iter().map(of).collect();
-    let weights: Vec<u64> = epoch.members.iter().map(|member| member.weight).collect();
-    let all = answered(sorted, names).filter(|(sample, _)| is_in(sample, epoch));
-    let all = u64::try_from(all.count()).unwrap_or(u64::MAX);
-    let members = epoch.members.iter();
+fn epoch_report(
+    epoch: &Epoch,
+    sorted: &[&Sample],
+    names: &[String],
+    keep_alive: bool,
+) -> EpochReport {
+    let own = within(sorted, epoch);
+    let evenness = |(unit, amount): (&str, Amount)| {
+        (unit.to_owned(), evenness_of(epoch, sorted, names, amount))
+    };
+    let members: BTreeSet<&str> = epoch.members.iter().map(|member| &*member.name).collect();
+    let strangers = answered(own, names).filter(|(_, name)| !members.contains(name));
+    let sequence = sequence(own, names, members.len());
+    let usual = sequence.gaps.iter().max_by_key(|(_, count)| **count);
+    let all: u64 = sequence.gaps.values().sum();
     EpochReport {
         from: epoch.from.as_secs_f64(),
         to: epoch.to.as_secs_f64(),
-        members: members
+        members: epoch
+            .members
+            .iter()
             .map(|member| (member.name.clone(), member.weight))
             .collect(),
-        evenness: evenness::by_weight(&observed, &weights),
-        strangers: all.saturating_sub(observed.iter().sum()),
+        units: kinds(keep_alive).into_iter().map(evenness).collect(),
+        strangers: u64::try_from(strangers.count()).unwrap_or(u64::MAX),
+        order: EpochOrder {
+            repeat_rate: sequence.repeat_rate,
+            client_repeat_rate: sequence.client_repeat_rate,
+            usual_gap: usual.map(|(gap, _)| *gap),
+            usual_gap_share: usual.map_or(0.0, |(_, count)| float(*count) / float(all)),
+        },
     }
+}
+
+/// Of the members' shares in an epoch.
+fn evenness_of(
+    epoch: &Epoch,
+    sorted: &[&Sample],
+    names: &[String],
+    amount: Amount,
+) -> Option<Evenness> {
+    let got = amounts(epoch, sorted, names, amount);
+    let of = |member: &Member| got.get(&*member.name).copied().unwrap_or_default();
+    let observed: Vec<u64> = epoch.members.iter().map(of).collect();
+    let weights: Vec<u64> = epoch.members.iter().map(|member| member.weight).collect();
+    evenness::by_weight(&observed, &weights)
 }
 
 fn order(sorted: &[&Sample], names: &[String], epochs: &[Epoch]) -> Order {
     let most = epochs.iter().map(|epoch| epoch.members.len()).max();
-    let most = u64::try_from(most.unwrap_or(1)).unwrap_or(1).max(1);
+    let most = most.unwrap_or(1).max(1);
+    let sequence = sequence(sorted, names, most);
+    Order {
+        repeat_rate: sequence.repeat_rate,
+        client_repeat_rate: sequence.client_repeat_rate,
+        repeat_rate_by_chance: 1.0 / float(u64::try_from(most).unwrap_or(1)),
+        gaps: sequence.gaps,
+        worst_second_cov: worst_second(sorted, names, epochs),
+    }
+}
+
+/// What the order of answers shows.
+struct Sequence {
+    repeat_rate: f64,
+    client_repeat_rate: f64,
+    gaps: BTreeMap<u64, u64>,
+}
+
+fn sequence(sorted: &[&Sample], names: &[String], endpoints: usize) -> Sequence {
+    let longest = 4 * u64::try_from(endpoints).unwrap_or(1).max(1);
     let mut gaps: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut last_at: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut last_of: BTreeMap<u16, &str> = BTreeMap::new();
+    let mut last_at: HashMap<&str, u64> = HashMap::new();
+    let mut last_of: HashMap<u16, &str> = HashMap::new();
     let mut repeats = (0_u64, 0_u64);
     let mut own_repeats = (0_u64, 0_u64);
     let mut before = None;
     for (place, (sample, name)) in (0_u64..).zip(answered(sorted, names)) {
         if let Some(at) = last_at.insert(name, place) {
-            *gaps.entry((place - at).min(4 * most)).or_default() += 1;
+            *gaps.entry((place - at).min(longest)).or_default() += 1;
         }
         if let Some(before) = before.replace(name) {
             repeats = (repeats.0 + u64::from(before == name), repeats.1 + 1);
@@ -254,12 +317,10 @@ fn order(sorted: &[&Sample], names: &[String], epochs: &[Epoch]) -> Order {
         }
     }
     let rate = |(part, whole): (u64, u64)| float(part) / float(whole.max(1));
-    Order {
+    Sequence {
         repeat_rate: rate(repeats),
         client_repeat_rate: rate(own_repeats),
-        repeat_rate_by_chance: 1.0 / float(most),
         gaps,
-        worst_second_cov: worst_second(sorted, names, epochs),
     }
 }
 
@@ -275,8 +336,7 @@ fn worst_second(sorted: &[&Sample], names: &[String], epochs: &[Epoch]) -> Optio
                 to: from + second,
                 members: epoch.members.clone(),
             };
-            let evenness: Option<Evenness> = epoch_report(&part, sorted, names).evenness;
-            evenness.map(|evenness| evenness.cov)
+            Some(evenness_of(&part, sorted, names, |_| 1)?.cov)
         });
         covs.fold(None, |worst: Option<f64>, cov| {
             Some(worst.map_or(cov, |worst| worst.max(cov)))
@@ -333,7 +393,7 @@ pub(in crate::bench) fn corrected_histogram(samples: &Samples) -> Histogram<u64>
     histogram(answered.map(corrected))
 }
 
-fn is_answered(sample: &Sample) -> bool {
+pub(super) fn is_answered(sample: &Sample) -> bool {
     matches!(sample.outcome, Outcome::By(_))
 }
 
@@ -407,91 +467,4 @@ fn errors(samples: &Samples) -> Vec<ErrorKind> {
         .collect();
     errors.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.error.cmp(&b.error)));
     errors
-}
-
-/// The client's counts beside the program's and the endpoints'.
-fn counts(input: &Input<'_>, sorted: &[&Sample], names: &[String]) -> Counts {
-    let mut rows: BTreeMap<String, CountRow> = BTreeMap::new();
-    let row = |name: &str| CountRow {
-        name: name.to_owned(),
-        client_connections: 0,
-        client_requests: 0,
-        program: None,
-        endpoint: None,
-    };
-    for (sample, name) in answered(sorted, names) {
-        let row = rows.entry(name.to_owned()).or_insert_with(|| row(name));
-        row.client_requests += 1;
-        row.client_connections += u64::from(sample.connect.is_some());
-    }
-    for (name, picks) in picks(input.views) {
-        rows.entry(name.clone())
-            .or_insert_with(|| row(&name))
-            .program = Some(picks);
-    }
-    for (name, served) in input.served {
-        rows.entry(name.clone())
-            .or_insert_with(|| row(name))
-            .endpoint = Some(*served);
-    }
-    let rows: Vec<CountRow> = rows.into_values().collect();
-    let grown = |of: fn(&View) -> u64| match input.views {
-        [first, .., last] => Some(of(last).saturating_sub(of(first))),
-        _ => None,
-    };
-    Counts {
-        retries: grown(|view| view.retries),
-        rejected: grown(|view| view.rejected),
-        mismatches: mismatches(&rows, sorted),
-        rows,
-    }
-}
-
-/// How often the program chose each and reached it, from the first look to the last that saw it.
-fn picks(views: &[View]) -> BTreeMap<String, u64> {
-    let mut ends: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for endpoint in views.iter().flat_map(|view| &view.endpoints) {
-        let reached = endpoint.picks.saturating_sub(endpoint.failures);
-        // Who was not there at first began with nothing.
-        let is_new = !views.first().is_some_and(|first| {
-            first
-                .endpoints
-                .iter()
-                .any(|known| known.address == endpoint.address)
-        });
-        let start = if is_new { 0 } else { reached };
-        ends.entry(endpoint.title()).or_insert((start, reached)).1 = reached;
-    }
-    ends.into_iter()
-        .map(|(name, (start, end))| (name, end.saturating_sub(start)))
-        .collect()
-}
-
-fn mismatches(rows: &[CountRow], sorted: &[&Sample]) -> Vec<String> {
-    let failed = sorted.iter().filter(|sample| !is_answered(sample)).count();
-    // Failed requests may have got as far as an endpoint: so many may be counted there and not here.
-    let excused = u64::try_from(failed).unwrap_or(u64::MAX);
-    let mut told = Vec::new();
-    for row in rows {
-        let agrees = |there: u64, here: u64| there >= here && there - here <= excused;
-        if let Some(program) = row
-            .program
-            .filter(|there| !agrees(*there, row.client_connections))
-        {
-            told.push(format!(
-                "{}: {} connections here, {program} by the program's count (others may use the Service too)",
-                row.name, row.client_connections
-            ));
-        }
-        if let Some(endpoint) = row
-            .endpoint
-            .filter(|there| !agrees(*there, row.client_requests))
-        {
-            told.push(format!(
-                "{}: {} requests here, {endpoint} by its own count",
-                row.name, row.client_requests
-            ));
-        }
-    }
-    told
 }

@@ -176,8 +176,9 @@ impl Asked {
                 let now = serde_json::from_slice::<u64>(&answer).unwrap_or(last);
                 if now > last {
                     last = now;
+                    // A Service that is away may come back.
                     let Some(view) = look(&instance, &wanted) else {
-                        return;
+                        continue;
                     };
                     if sender.try_send(view).is_err() {
                         return;
