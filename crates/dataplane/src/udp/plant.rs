@@ -22,7 +22,7 @@ use crate::{
     listen::accept::Listening,
     net::{
         self,
-        datagrams::{BATCH, Batch, Failure, Target, Wants},
+        datagrams::{BATCH, Batch, Failure, Received, Target, Wants},
     },
     worker::Shared,
 };
@@ -235,7 +235,10 @@ impl Plant {
             return Turn::Drained;
         };
         let mut is_refused = false;
-        let received = match batch.receive(fd, Wants::Bytes) {
+        let Received {
+            count: received,
+            is_all,
+        } = match batch.receive(fd, Wants::Bytes) {
             Err(error) if Failure::of(&error) == Failure::Refused => {
                 is_refused = true;
                 batch.receive(fd, Wants::Bytes).unwrap_or_default()
@@ -255,11 +258,7 @@ impl Plant {
         if is_refused {
             self.refused(shared, id, now);
         }
-        if received < BATCH {
-            Turn::Drained
-        } else {
-            Turn::Used
-        }
+        if is_all { Turn::Drained } else { Turn::Used }
     }
 
     /// An endpoint refused between two datagrams.
