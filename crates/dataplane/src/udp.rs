@@ -24,7 +24,7 @@ use crate::{
     listen::accept::Listening,
     net::{
         self,
-        datagrams::{BATCH, Batch, Wants},
+        datagrams::{Batch, Received, Wants},
     },
     worker::Worker,
 };
@@ -160,7 +160,10 @@ fn from_clients(worker: &Worker, listening: &Listening) -> Turn {
     } else {
         Wants::Source
     };
-    let received = batch.receive(&listening.fd, wants).unwrap_or_default();
+    let Received {
+        count: received,
+        is_all,
+    } = batch.receive(&listening.fd, wants).unwrap_or_default();
     if received > 0 {
         let was_idle = plant.table.is_empty();
         plant.make_room(shared);
@@ -184,11 +187,7 @@ fn from_clients(worker: &Worker, listening: &Listening) -> Turn {
         }
     }
     plant.batch = Some(batch);
-    if received < BATCH {
-        Turn::Drained
-    } else {
-        Turn::Used
-    }
+    if is_all { Turn::Drained } else { Turn::Used }
 }
 
 /// One batch from each endpoint that has something.

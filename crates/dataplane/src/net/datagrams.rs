@@ -17,6 +17,9 @@ use super::{Device, SharedFd, source};
 
 /// Datagrams received or sent by one system call.
 pub(crate) const BATCH: usize = 32;
+/// Datagrams asked for where there was at most one the last time: less to prepare, and one more than one, so that a
+/// single one is still known to be all.
+const FEW: usize = 2;
 /// More than the largest payload: 65 507 bytes over IPv4, 65 527 over IPv6.
 const LARGEST: usize = 64 * 1024;
 /// Distance of two buffers. Not a power of two, or the heads of all would share a few lines of the processor's cache.
@@ -156,6 +159,25 @@ impl Target {
     }
 }
 
+/// What a receive came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Datagrams.
+    pub(crate) count: usize,
+    /// Whether nothing was left.
+    pub(crate) is_all: bool,
+}
+
+/// Of one that failed.
+impl Default for Received {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            is_all: true,
+        }
+    }
+}
+
 /// What a receiver wants to know beside the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wants {
@@ -175,6 +197,8 @@ struct Control([u8; 64]);
 /// Buffers for [`BATCH`] datagrams, with what the last receive said about them.
 pub(crate) struct Batch {
     bytes: Box<[u8]>,
+    /// The last receive had [`FEW`] or more.
+    is_busy: bool,
     lengths: [usize; BATCH],
     sources: [Option<SocketAddr>; BATCH],
     locals: [Option<IpAddr>; BATCH],
@@ -184,19 +208,36 @@ impl Batch {
     pub(crate) fn new() -> Self {
         Self {
             bytes: vec![0; STRIDE * BATCH].into_boxed_slice(),
+            is_busy: false,
             lengths: [0; BATCH],
             sources: [None; BATCH],
             locals: [None; BATCH],
         }
     }
 
-    /// Receives what is there, at most [`BATCH`] datagrams, and returns how many.
-    pub(crate) fn receive(&mut self, fd: impl AsFd, wants: Wants) -> io::Result<usize> {
-        let mut names: [MaybeUninit<libc::sockaddr_storage>; BATCH] =
-            [const { MaybeUninit::uninit() }; BATCH];
-        let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
-        let mut vectors = [EMPTY_VECTOR; BATCH];
-        let mut messages = [EMPTY_MESSAGE; BATCH];
+    /// Receives what is there, at most [`BATCH`] datagrams.
+    pub(crate) fn receive(&mut self, fd: impl AsFd, wants: Wants) -> io::Result<Received> {
+        let received = if self.is_busy {
+            self.receive_up_to::<BATCH>(fd, wants)
+        } else {
+            self.receive_up_to::<FEW>(fd, wants)
+        };
+        self.is_busy = received
+            .as_ref()
+            .is_ok_and(|received| received.count >= FEW);
+        received
+    }
+
+    fn receive_up_to<const MOST: usize>(
+        &mut self,
+        fd: impl AsFd,
+        wants: Wants,
+    ) -> io::Result<Received> {
+        let mut names: [MaybeUninit<libc::sockaddr_storage>; MOST] =
+            [const { MaybeUninit::uninit() }; MOST];
+        let mut controls = [const { MaybeUninit::<Control>::uninit() }; MOST];
+        let mut vectors = [EMPTY_VECTOR; MOST];
+        let mut messages = [EMPTY_MESSAGE; MOST];
         for (((message, vector), (name, control)), buffer) in messages
             .iter_mut()
             .zip(&mut vectors)
@@ -221,7 +262,10 @@ impl Batch {
         for (place, message) in messages.iter().enumerate().take(count) {
             self.note(place, message, wants);
         }
-        Ok(count)
+        Ok(Received {
+            count,
+            is_all: count < MOST,
+        })
     }
 
     fn note(&mut self, place: usize, message: &libc::mmsghdr, wants: Wants) {
@@ -269,6 +313,9 @@ impl Batch {
         places: Range<usize>,
         target: Option<&Target>,
     ) -> io::Result<usize> {
+        if places.len() == 1 && target.is_none_or(|target| target.from.is_none()) {
+            return send_one(fd, self.datagram(places.start), target).map(|()| 1);
+        }
         let mut control = target.and_then(|target| target.from).map(leave_from);
         let mut vectors = [EMPTY_VECTOR; BATCH];
         let mut messages = [EMPTY_MESSAGE; BATCH];
@@ -313,8 +360,8 @@ const EMPTY_MESSAGE: libc::mmsghdr = unsafe { mem::zeroed() };
 #[expect(unsafe_code, reason = "no crate of ours has a safe recvmmsg")]
 fn receive_all(fd: impl AsFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let count = libc::c_uint::try_from(messages.len()).unwrap_or_default();
-    // SAFETY: every pointer in `messages` was set by the caller, `Batch::receive`, to memory of the stated length that
-    // it holds mutably until after the call; nothing else refers to it.
+    // SAFETY: every pointer in `messages` was set by the caller, `Batch::receive_up_to`, to memory of the stated length
+    // that it holds mutably until after the call; nothing else refers to it.
     let received = unsafe {
         libc::recvmmsg(
             fd.as_fd().as_raw_fd(),
@@ -325,6 +372,32 @@ fn receive_all(fd: impl AsFd, messages: &mut [libc::mmsghdr]) -> io::Result<usiz
         )
     };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "rustix' sendto copies the address into a form of its own first"
+)]
+fn send_one(fd: impl AsFd, datagram: &[u8], target: Option<&Target>) -> io::Result<()> {
+    let (name, length) = target.map_or((ptr::null(), 0), |target| {
+        (target.client.as_ptr().cast(), target.client.len())
+    });
+    // SAFETY: the bytes and the address (of the stated length, or none) outlive the call, which only reads them.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_fd().as_raw_fd(),
+            datagram.as_ptr().cast(),
+            datagram.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            name,
+            length,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[expect(unsafe_code, reason = "rustix' sendmmsg allocates for every message")]

@@ -25,7 +25,7 @@ use crate::{
     listen::accept::Listening,
     net::{
         self,
-        datagrams::{BATCH, Batch, Failure, Target, Wants},
+        datagrams::{BATCH, Batch, Failure, Received, Target, Wants},
     },
     unkept,
     worker::Shared,
@@ -271,7 +271,10 @@ impl Plant {
             return Turn::Drained;
         };
         let mut is_refused = false;
-        let received = match batch.receive(fd, Wants::Bytes) {
+        let Received {
+            count: received,
+            is_all,
+        } = match batch.receive(fd, Wants::Bytes) {
             Err(error) if Failure::of(&error) == Failure::Refused => {
                 is_refused = true;
                 batch.receive(fd, Wants::Bytes).unwrap_or_default()
@@ -294,11 +297,7 @@ impl Plant {
         if is_refused {
             self.refused(shared, id, now);
         }
-        if received < BATCH {
-            Turn::Drained
-        } else {
-            Turn::Used
-        }
+        if is_all { Turn::Drained } else { Turn::Used }
     }
 
     /// An endpoint refused between two datagrams.
