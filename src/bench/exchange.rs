@@ -166,7 +166,7 @@ pub async fn ask_name(server: SocketAddr, name: &str, patience: Duration) -> io:
         send: Vec::new(),
         patience,
     };
-    let exchange = Client::new(&manner, None).ask().await;
+    let exchange = Client::new(&manner, None, &Ports::default()).ask().await;
     let answered = exchange
         .result
         .map_err(|failure| io::Error::other(format!("{server} was asked for {name}: {failure}")))?;
