@@ -71,8 +71,10 @@ fn shown(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "none".to_owned())
 }
 
-/// What else a run depends on, as it is told.
-const CONDITIONS: [(&str, fn(&Report) -> String); 13] = [
+/// What else a run depends on: its name, and how it is told.
+type Condition = (&'static str, fn(&Report) -> String);
+
+const CONDITIONS: [Condition; 13] = [
     ("whom", |report| {
         let service = report.run.service.clone();
         service.unwrap_or_else(|| report.run.target.clone())

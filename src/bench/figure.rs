@@ -1,7 +1,10 @@
 //! The figures of a report that conditions and comparisons name. Owns the table of names, units and meaning, and the
 //! reading of `--fail-if`.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use super::{
     pace::float,
@@ -119,8 +122,9 @@ pub fn markdown() -> String {
         } else {
             "more"
         };
-        text += &format!(
-            "| `{}` | {unit} | {better} | {} |\n",
+        let _ = writeln!(
+            text,
+            "| `{}` | {unit} | {better} | {} |",
             figure.name, figure.help
         );
     }
