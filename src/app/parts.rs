@@ -388,14 +388,14 @@ impl Answering {
                 () = self.cancel.cancelled() => break,
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
-            self.retry(&mut served).await;
+            self.retry(&mut served);
         }
         self.cancel.cancelled().await;
         while served.join_next().await.is_some() {}
     }
 
     /// Tries what is not where it was to be. A port that stood in goes on answering: clients may know it by now.
-    async fn retry(&self, served: &mut tokio::task::JoinSet<()>) {
+    fn retry(&self, served: &mut tokio::task::JoinSet<()>) {
         let missing: Vec<SocketAddr> = self
             .statuses()
             .iter()

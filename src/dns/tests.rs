@@ -138,7 +138,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start() -> Self {
+    fn start() -> Self {
         let settings = DnsSettings {
             listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
         };
@@ -217,7 +217,7 @@ async fn read_message(stream: &mut TcpStream) -> Message {
 
 #[tokio::test]
 async fn serve_every_type_of_record_reads_back_as_the_answer() {
-    let server = Running::start().await;
+    let server = Running::start();
     for (name, rtype) in [
         ("web.shop.svc.cluster.local.", HickoryType::A),
         ("web.shop.svc.cluster.local.", HickoryType::AAAA),
@@ -275,7 +275,7 @@ fn without_quotes(text: &str) -> String {
 
 #[tokio::test]
 async fn serve_60_addresses_truncates_over_udp_and_gives_all_over_tcp() {
-    let server = Running::start().await;
+    let server = Running::start();
     let asked = query("big.shop.svc.cluster.local.", HickoryType::A);
     let plain = server.ask(&asked).await;
     assert_eq!(
@@ -312,7 +312,7 @@ async fn serve_60_addresses_truncates_over_udp_and_gives_all_over_tcp() {
 
 #[tokio::test]
 async fn serve_60_services_drops_glue_before_answers() {
-    let server = Running::start().await;
+    let server = Running::start();
     let few = server
         .ask(&query("few.shop.svc.cluster.local.", HickoryType::SRV))
         .await;
@@ -341,7 +341,7 @@ async fn serve_60_services_drops_glue_before_answers() {
 
 #[tokio::test]
 async fn serve_mixed_case_comes_back_byte_for_byte() {
-    let server = Running::start().await;
+    let server = Running::start();
     let mut asked = query("wEb.ShoP.svC.CLUSTER.locaL.", HickoryType::A);
     asked.metadata.recursion_desired = true;
     let response = server.ask(&asked).await;
@@ -359,7 +359,7 @@ async fn serve_mixed_case_comes_back_byte_for_byte() {
 
 #[tokio::test]
 async fn serve_malformed_packets_goes_on_and_counts_them() {
-    let server = Running::start().await;
+    let server = Running::start();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(server.addr).await.unwrap();
     let web = query("web.shop.svc.cluster.local.", HickoryType::A);
@@ -422,7 +422,7 @@ async fn serve_malformed_packets_goes_on_and_counts_them() {
 
 #[tokio::test]
 async fn serve_pipelined_queries_answers_each_on_one_connection() {
-    let server = Running::start().await;
+    let server = Running::start();
     let mut stream = TcpStream::connect(server.addr).await.unwrap();
     let queries: Vec<_> = ["web", "big", "few", "nosuch", "web"]
         .map(|name| query(&format!("{name}.shop.svc.cluster.local."), HickoryType::A))
@@ -445,7 +445,7 @@ async fn serve_pipelined_queries_answers_each_on_one_connection() {
 
 #[tokio::test]
 async fn serve_a_response_over_tcp_ends_the_connection_in_silence() {
-    let server = Running::start().await;
+    let server = Running::start();
     let mut stream = TcpStream::connect(server.addr).await.unwrap();
     let mut frame = framed(&query("web.", HickoryType::A));
     frame[4] |= 0x80;
@@ -461,7 +461,7 @@ async fn serve_a_response_over_tcp_ends_the_connection_in_silence() {
 
 #[tokio::test]
 async fn serve_cancelled_closes_open_connections() {
-    let server = Running::start().await;
+    let server = Running::start();
     let mut stream = TcpStream::connect(server.addr).await.unwrap();
     stream
         .write_all(&framed(&query("web.", HickoryType::A)))
@@ -515,7 +515,7 @@ async fn serve_connection_silent_or_stuck_ends_after_its_time() {
 
 #[tokio::test]
 async fn serve_new_snapshot_is_answered_from_at_once_with_a_higher_serial() {
-    let server = Running::start().await;
+    let server = Running::start();
     let before = server
         .ask(&query("cluster.local.", HickoryType::SOA))
         .await
