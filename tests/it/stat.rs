@@ -103,7 +103,7 @@ fn stat_after_exact_traffic_counts_it_and_a_mark_begins_anew() {
     for said in [
         "Service default/web, port 80/TCP, IPv4\n",
         "Balance:  round-robin over 4 endpoints (4/4 ready)\n",
-        "Even:     even: n=40 k=4 max-min=0 cov=0.0000",
+        "Verdict:  even: n=40 k=4 max-min=0 cov=0.0000",
         "40 connections (0 active), 40 picks, 0 retries, 0 rejected, residual 0",
         "[     |     ] +0.0%",
     ] {

@@ -76,7 +76,7 @@ fn judged(text: &mut String, over: &PortWindow) {
     let figures = over.evenness.picks.as_ref().map(evenness);
     let _ = writeln!(
         text,
-        "Even:     {verdict}{} ({name}, {})",
+        "Verdict:  {verdict}{} ({name}, {})",
         figures.map_or_else(String::new, |figures| format!(": {figures}")),
         time(Some(over.set_seconds))
     );

@@ -178,7 +178,7 @@ fn detail_shows_each_share_beside_the_expected_one_and_why() {
     let now = Timestamp::from_millis(70_000);
     let text = detail::text(&port, WindowName::Mark, now);
     for said in [
-        "Even:     uneven (since the mark or the last change, 4.0s)\n",
+        "Verdict:  uneven (since the mark or the last change, 4.0s)\n",
         "Set:      in force for 60s\n",
         "DEVIATION(+-50%)",
         "37      30      75.0%   50.0%      [     |#####] +50.0%",
