@@ -270,10 +270,10 @@ impl Run<'_> {
 
     async fn load(&self, proxy: &Proxy, time: Duration) -> anyhow::Result<Done> {
         let wrk = self.programs.wrk.as_deref();
-        let work = load::run(&self.scenario.load, proxy.target, time, wrk);
+        let load = load::run(&self.scenario.load, proxy.target, time, wrk);
         match proxy.scraped {
-            Some(admin) => scrape::beside(admin, work).await,
-            None => work.await,
+            Some(admin) => scrape::beside(admin, load).await,
+            None => load.await,
         }
     }
 
