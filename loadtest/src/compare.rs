@@ -17,6 +17,7 @@ use crate::{
     provenance::{self, Machine, Provenance},
     result::{RunResult, SCHEMA, Sample, Summary},
     scenario::{self, Contestant, Load, Scenario},
+    scrape,
     stage::{self, Programs, Proxy, Stage, Usage},
     stats, syscalls,
 };
@@ -269,12 +270,16 @@ impl Run<'_> {
 
     async fn load(&self, proxy: &Proxy, time: Duration) -> anyhow::Result<Done> {
         let wrk = self.programs.wrk.as_deref();
-        load::run(&self.scenario.load, proxy.target, time, wrk).await
+        let load = load::run(&self.scenario.load, proxy.target, time, wrk);
+        match proxy.scraped {
+            Some(admin) => scrape::beside(admin, load).await,
+            None => load.await,
+        }
     }
 
-    /// The same for a tenth of the time; nothing of it counts. A sweep begins with one of its own.
+    /// The same for a tenth of the time; nothing of it counts. What begins as fast as it can warms up by itself.
     async fn warm_up(&self, proxy: &Proxy) -> anyhow::Result<()> {
-        if !matches!(self.scenario.load, Load::Sweep { .. }) {
+        if !matches!(self.scenario.load, Load::Sweep { .. } | Load::Steady { .. }) {
             self.load(proxy, time(self.scenario) / 10).await?;
         }
         Ok(())

@@ -29,6 +29,8 @@ pub(crate) enum Figure {
     GigabytesPerSecond,
     /// Half of the answers took at most this.
     LatencyP50,
+    /// 90 of 100 answers took at most this.
+    LatencyP90,
     /// 99 of 100 answers took at most this.
     LatencyP99,
     /// The most answers in a second that still come in time.
@@ -53,6 +55,10 @@ pub(crate) enum Figure {
     Failed,
     /// Changes of the manifests while the load ran.
     Edits,
+    /// Scrapes of the proxy's metrics while the load ran.
+    Scrapes,
+    /// Size of one of them.
+    KibPerScrape,
 }
 
 impl Figure {
@@ -68,6 +74,7 @@ impl Figure {
             Self::ConnectionsPerSecond => "connections/s",
             Self::GigabytesPerSecond => "GB/s",
             Self::LatencyP50 => "p50, µs",
+            Self::LatencyP90 => "p90, µs",
             Self::LatencyP99 => "p99, µs",
             Self::KneeRate => "knee, requests/s",
             Self::LatencyP50AtHalfKnee => "p50 at half the knee, µs",
@@ -80,6 +87,8 @@ impl Figure {
             Self::Unevenness => "variation of requests",
             Self::Failed => "failed",
             Self::Edits => "edits",
+            Self::Scrapes => "scrapes",
+            Self::KibPerScrape => "KiB per scrape",
         }
     }
 
@@ -103,6 +112,8 @@ impl Figure {
                 | Self::MemoryPerConnection
                 | Self::WakeupsWhileIdle
                 | Self::Edits
+                | Self::Scrapes
+                | Self::KibPerScrape
         )
     }
 }
@@ -112,7 +123,13 @@ impl Figure {
     pub(crate) const fn is_compared(self) -> bool {
         !matches!(
             self,
-            Self::Spread | Self::Failed | Self::Edits | Self::OpenConnections | Self::GeneratorLag
+            Self::Spread
+                | Self::Failed
+                | Self::Edits
+                | Self::OpenConnections
+                | Self::GeneratorLag
+                | Self::Scrapes
+                | Self::KibPerScrape
         )
     }
 }

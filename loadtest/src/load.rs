@@ -88,7 +88,11 @@ impl Done {
     }
 
     fn latency(&mut self, latency: &Histogram<u64>) {
-        for (figure, share) in [(Figure::LatencyP50, 0.5), (Figure::LatencyP99, 0.99)] {
+        for (figure, share) in [
+            (Figure::LatencyP50, 0.5),
+            (Figure::LatencyP90, 0.9),
+            (Figure::LatencyP99, 0.99),
+        ] {
             self.figures
                 .insert(figure, number(latency.value_at_quantile(share)));
         }
@@ -136,6 +140,10 @@ pub(crate) async fn run(
                     time,
                 )
                 .await
+            }
+            Load::Steady { connections, rate } => {
+                let sweep = sweep::Sweep::new(target, *connections, &[], 0);
+                sweep::steady(sweep, *rate, time).await
             }
             Load::Idle { .. } => anyhow::bail!("idle connections are held, not run"),
         }

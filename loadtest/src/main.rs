@@ -14,6 +14,7 @@ mod render;
 mod report;
 mod result;
 mod scenario;
+mod scrape;
 mod stage;
 mod stats;
 mod syscalls;

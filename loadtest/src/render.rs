@@ -142,6 +142,13 @@ fn overview(text: &mut String, results: &[RunResult]) {
 }
 
 const fn word(verdict: &Verdict) -> &'static str {
+    if verdict.bar.includes.is_some() {
+        return match verdict.is_met {
+            None => "?",
+            Some(true) => "holds",
+            Some(false) => "**does not hold**",
+        };
+    }
     match (verdict.is_met, verdict.is_close) {
         (None, _) => "?",
         (Some(true), false) => "kept",
@@ -284,13 +291,26 @@ fn digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::tests::example;
+    use crate::result::{Summary, tests::example};
 
     #[test]
     fn page_of_a_run_is_as_the_golden_one() {
         let page = page(&[example([100.0, 104.0, 109.0])]);
         let golden = include_str!("render/golden.md");
         assert_eq!(page.strip_prefix(HEAD).unwrap(), golden, "\n{page}");
+    }
+
+    #[test]
+    fn page_of_a_bar_that_includes_a_value_says_whether_it_holds() {
+        let mut result = example([100.0; 3]);
+        // Rounds of 28, 29 and 30 by 30.
+        for (value, word) in [(0.95, "| holds |"), (1.1, "| **does not hold** |")] {
+            let bar = &mut result.scenario.bars[0];
+            (bar.at_most, bar.includes) = (None, Some(value));
+            result.summary = Summary::new(&result.scenario, &result.samples);
+            let page = page(std::slice::from_ref(&result));
+            assert!(page.contains(word), "{page}");
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(crate) struct Verdict {
     pub(crate) bar: Bar,
     /// What was measured; nothing if somebody is missing.
     pub(crate) measured: Option<Estimate>,
-    /// Whether the median keeps it.
+    /// Whether the median, or the interval, keeps it.
     pub(crate) is_met: Option<bool>,
     /// Whether the interval lies on both sides of the bound, so that more rounds may say otherwise.
     pub(crate) is_close: bool,
@@ -217,9 +217,8 @@ impl Rounds<'_> {
         let measured = stats::estimate(&values, 1);
         Verdict {
             bar: bar.clone(),
-            is_met: measured.map(|measured| bar.is_met(measured.median)),
-            is_close: measured
-                .is_some_and(|measured| bar.is_met(measured.low) != bar.is_met(measured.high)),
+            is_met: measured.map(|measured| bar.is_met(measured)),
+            is_close: measured.is_some_and(|measured| bar.is_close(measured)),
             measured,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{churn::Edit, figure::Figure};
+use crate::{churn::Edit, figure::Figure, stats::Estimate};
 
 /// One file of `scenarios/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub(crate) struct Scenario {
     pub(crate) load: Load,
     /// How many backends.
     pub(crate) backends: u8,
+    /// Further Services in portico's manifests that nobody uses, so that what it tells of itself has a size.
+    #[serde(rename = "extra-services", default, skip_serializing_if = "is_zero")]
+    pub(crate) extra_services: u16,
     /// Threads or processes of each proxy.
     #[serde(default = "two")]
     pub(crate) threads: u8,
@@ -41,6 +44,14 @@ pub(crate) struct Scenario {
     /// Seconds of one measurement, unless the command line says otherwise.
     #[serde(default = "three")]
     pub(crate) seconds: f64,
+}
+
+/// What one range of addresses has room for.
+const MOST_EXTRA: u16 = 3000;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+const fn is_zero(count: &u16) -> bool {
+    *count == 0
 }
 
 const fn two() -> u8 {
@@ -91,6 +102,13 @@ pub(crate) enum Load {
         shares: Vec<u16>,
         /// A rate holds if the 99th percentile is at most this.
         limit_ms: u32,
+    },
+    /// Requests at intended times at one rate, after as many as go through.
+    Steady {
+        /// Open connections.
+        connections: u16,
+        /// In a second, on all of them.
+        rate: u32,
     },
     /// Connections with one request while the manifests are edited.
     Churn {
@@ -144,6 +162,16 @@ impl Load {
                 F::GeneratorLag,
                 F::Failed,
             ],
+            Self::Steady { .. } => &[
+                F::RequestsPerSecond,
+                F::LatencyP50,
+                F::LatencyP90,
+                F::LatencyP99,
+                F::GeneratorLag,
+                F::Scrapes,
+                F::KibPerScrape,
+                F::Failed,
+            ],
             Self::Churn { .. } => &[
                 F::CpuPerConnection,
                 F::ConnectionsPerSecond,
@@ -153,6 +181,16 @@ impl Load {
                 F::Failed,
             ],
         }
+    }
+}
+
+impl Contestant {
+    /// Whether it is this project, in whatever shape.
+    pub(crate) const fn is_portico(self) -> bool {
+        matches!(
+            self,
+            Self::Portico | Self::PorticoRandom | Self::PorticoScraped
+        )
     }
 }
 
@@ -166,6 +204,8 @@ pub(crate) enum Contestant {
     Portico,
     /// This project with `portico.dev/balance: random`.
     PorticoRandom,
+    /// This project while its metrics are scraped ten times a second.
+    PorticoScraped,
     /// `HAProxy` in TCP mode.
     Haproxy,
     /// nginx's stream module.
@@ -178,13 +218,15 @@ impl fmt::Display for Contestant {
             Self::Direct => "direct",
             Self::Portico => "portico",
             Self::PorticoRandom => "portico, random",
+            Self::PorticoScraped => "portico, scraped",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx stream",
         })
     }
 }
 
-/// A promise: the median of a figure, or of its ratio in the same round, is within a bound.
+/// A promise: the median of a figure, or of its ratio in the same round, is within a bound, or its interval includes a
+/// value, so that no difference from it is seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Bar {
@@ -198,11 +240,26 @@ pub(crate) struct Bar {
     pub(crate) at_most: Option<f64>,
     /// Lower bound.
     pub(crate) at_least: Option<f64>,
+    /// Value that the interval includes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) includes: Option<f64>,
 }
 
 impl Bar {
-    /// Whether a value keeps it.
-    pub(crate) fn is_met(&self, value: f64) -> bool {
+    /// Whether what was measured keeps it.
+    pub(crate) fn is_met(&self, measured: Estimate) -> bool {
+        match self.includes {
+            Some(value) => (measured.low..=measured.high).contains(&value),
+            None => self.is_within(measured.median),
+        }
+    }
+
+    /// Whether the interval lies on both sides of a bound.
+    pub(crate) fn is_close(&self, measured: Estimate) -> bool {
+        self.includes.is_none() && self.is_within(measured.low) != self.is_within(measured.high)
+    }
+
+    fn is_within(&self, value: f64) -> bool {
         self.at_most.is_none_or(|bound| value <= bound)
             && self.at_least.is_none_or(|bound| value >= bound)
     }
@@ -219,6 +276,9 @@ impl fmt::Display for Bar {
         }
         if let Some(bound) = self.at_least {
             write!(f, " >= {bound}")?;
+        }
+        if let Some(value) = self.includes {
+            write!(f, " includes {value}")?;
         }
         Ok(())
     }
@@ -258,6 +318,19 @@ impl Scenario {
             !self.contestants.is_empty() && !self.contestants.contains(&Contestant::Direct),
             "contestants are proxies; the direct control comes by itself"
         );
+        ensure!(
+            self.extra_services <= MOST_EXTRA,
+            "at most {MOST_EXTRA} further Services"
+        );
+        ensure!(
+            self.extra_services == 0 || self.contestants.iter().all(|who| who.is_portico()),
+            "further Services are portico's alone, which compares with nobody else"
+        );
+        ensure!(
+            !matches!(self.load, Load::Idle { .. })
+                || !self.contestants.contains(&Contestant::PorticoScraped),
+            "nothing is scraped while connections are idle"
+        );
         let given = self.load.gives();
         let used = self.figures.iter().chain(&self.control);
         if let Some(figure) = used.into_iter().find(|figure| !given.contains(figure)) {
@@ -272,7 +345,11 @@ impl Scenario {
                 "'{bar}' is about a figure that is not shown"
             );
             ensure!(
-                bar.at_most.is_some() != bar.at_least.is_some(),
+                [bar.at_most, bar.at_least, bar.includes]
+                    .iter()
+                    .flatten()
+                    .count()
+                    == 1,
                 "'{bar}' needs one bound"
             );
             let mut named = std::iter::once(bar.of).chain(bar.against);
@@ -340,6 +417,7 @@ mod tests {
             "idle-connections",
             "random-against-round-robin",
             "rate-sweep",
+            "scrape",
             "tcp-versus-haproxy",
             "tcp-versus-nginx",
         ] {
@@ -387,6 +465,41 @@ mod tests {
         assert!(error.to_string().contains("abuot"), "{error}");
     }
 
+    fn estimate(low: f64, median: f64, high: f64) -> Estimate {
+        Estimate { median, low, high }
+    }
+
+    #[test]
+    fn bar_that_includes_a_value_is_met_by_the_interval_and_never_close() {
+        let bar = &Scenario::read(&file("scrape")).unwrap().bars[0];
+        assert!(bar.is_met(estimate(0.99, 1.05, 1.2)) && bar.is_met(estimate(0.8, 0.9, 1.0)));
+        assert!(!bar.is_met(estimate(1.01, 1.05, 1.2)) && !bar.is_met(estimate(0.8, 0.9, 0.99)));
+        assert!(!bar.is_close(estimate(0.9, 1.0, 1.1)));
+        assert_eq!(
+            bar.to_string(),
+            "latency-p50 of portico, scraped against portico includes 1"
+        );
+    }
+
+    #[test]
+    fn scenario_of_scraping_has_further_services_that_nobody_else_may_have() {
+        let mut scenario = Scenario::read(&file("scrape")).unwrap();
+        assert_eq!(scenario.extra_services, 1000);
+        let text = serde_json::to_string(&scenario).unwrap();
+        assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
+        scenario.contestants.push(Contestant::Haproxy);
+        let error = scenario.check().unwrap_err().to_string();
+        assert!(error.contains("portico's alone"), "{error}");
+    }
+
+    #[test]
+    fn scenario_with_a_bar_of_two_bounds_is_refused() {
+        check(
+            |scenario| scenario.bars[0].includes = Some(1.0),
+            "needs one bound",
+        );
+    }
+
     #[test]
     fn bar_is_met_up_to_its_bound() {
         let bar = Bar {
@@ -395,8 +508,9 @@ mod tests {
             against: Some(Contestant::Haproxy),
             at_most: Some(1.0),
             at_least: None,
+            includes: None,
         };
-        assert!(bar.is_met(1.0) && !bar.is_met(1.01));
+        assert!(bar.is_met(estimate(0.9, 1.0, 1.1)) && !bar.is_met(estimate(0.9, 1.01, 1.1)));
         assert_eq!(
             bar.to_string(),
             "cpu-per-request of portico against HAProxy <= 1"

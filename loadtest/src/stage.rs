@@ -112,6 +112,7 @@ impl Stage {
         programs: &Programs,
     ) -> anyhow::Result<Proxy> {
         let target = target(contestant)?;
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let text = configuration(contestant, target, &self.addrs, scenario.threads);
         let (process, manifest) = match contestant {
             Contestant::Direct => (None, None),
@@ -123,11 +124,15 @@ impl Stage {
                 let file = self.write("stream.conf", &text)?;
                 (Some(programs.stream(&file, self.path())?), None)
             }
-            Contestant::Portico | Contestant::PorticoRandom => {
+            Contestant::Portico | Contestant::PorticoRandom | Contestant::PorticoScraped => {
                 let manifests = programs::portico_folders(self.path())?;
                 let manifest = manifests.join("service.yaml");
                 std::fs::write(&manifest, &text).context("cannot write the manifests")?;
-                let process = programs.portico(self.path(), target, scenario.threads)?;
+                let backend = *self.addrs.first().context("there is no backend")?;
+                let extra = configuration::extra(target, backend, scenario.extra_services)?;
+                std::fs::write(manifests.join("extra.yaml"), extra)
+                    .context("cannot write the manifests")?;
+                let process = programs.portico(self.path(), target, admin, scenario.threads)?;
                 (Some(process), Some(manifest))
             }
         };
@@ -139,6 +144,7 @@ impl Stage {
             target,
             process,
             manifest,
+            scraped: (contestant == Contestant::PorticoScraped).then_some(admin),
         };
         self.answer(target, proxy.process.as_mut()).await?;
         Ok(proxy)
@@ -193,6 +199,8 @@ fn nginx_backends(
 pub(crate) struct Proxy {
     /// Where clients connect.
     pub(crate) target: SocketAddr,
+    /// Where its metrics are, if they are to be scraped under load.
+    pub(crate) scraped: Option<SocketAddr>,
     process: Option<Running>,
     manifest: Option<PathBuf>,
 }
@@ -235,7 +243,7 @@ impl Proxy {
 fn target(contestant: Contestant) -> anyhow::Result<SocketAddr> {
     let port = free_port()?;
     Ok(match contestant {
-        Contestant::Portico | Contestant::PorticoRandom => {
+        _ if contestant.is_portico() => {
             let second = 130 + u8::try_from(std::process::id() % 100)?;
             SocketAddr::from(([127, second, 0, 7], port))
         }

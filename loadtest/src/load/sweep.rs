@@ -50,14 +50,31 @@ pub(super) async fn run(sweep: Sweep, time: Duration) -> anyhow::Result<Done> {
         .context("the generator ended")?
 }
 
+/// As fast as answers come for `time`, then at one rate for `time`, of which latency is told.
+pub(super) async fn steady(sweep: Sweep, rate: u32, time: Duration) -> anyhow::Result<Done> {
+    tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let mut done = Done::default();
+        let (highest, _) = part(&sweep, None, time, &mut done)?;
+        done.figures
+            .insert(Figure::RequestsPerSecond, highest.reached);
+        let (_, latency) = part(&sweep, Some(f64::from(rate)), time, &mut done)?;
+        done.latency(&latency);
+        done.elapsed = began.elapsed();
+        Ok(done)
+    })
+    .await
+    .context("the generator ended")?
+}
+
 fn sweep_now(sweep: &Sweep, time: Duration) -> anyhow::Result<Done> {
     let began = Instant::now();
     let mut done = Done::default();
-    let highest = part(sweep, None, time, &mut done)?;
+    let (highest, _) = part(sweep, None, time, &mut done)?;
     let mut knee = None;
     for share in &sweep.shares {
         let rate = highest.reached * f64::from(*share) / 100.0;
-        let step = part(sweep, Some(rate), time, &mut done)?;
+        let (step, _) = part(sweep, Some(rate), time, &mut done)?;
         if step.p99_us > sweep.limit_us || step.reached < REACHED * rate {
             break;
         }
@@ -67,7 +84,7 @@ fn sweep_now(sweep: &Sweep, time: Duration) -> anyhow::Result<Done> {
         .insert(Figure::RequestsPerSecond, highest.reached);
     // Without a rate that holds there is no knee, and the figure is missing.
     if let Some(knee) = knee {
-        let half = part(sweep, Some(knee / 2.0), time, &mut done)?;
+        let (half, _) = part(sweep, Some(knee / 2.0), time, &mut done)?;
         done.figures.insert(Figure::KneeRate, knee);
         done.figures
             .insert(Figure::LatencyP50AtHalfKnee, half.p50_us);
@@ -87,7 +104,13 @@ struct Seen {
     failed: Option<io::Error>,
 }
 
-fn part(sweep: &Sweep, rate: Option<f64>, time: Duration, done: &mut Done) -> anyhow::Result<Step> {
+/// One rate, and latency from the intended time of sending.
+fn part(
+    sweep: &Sweep,
+    rate: Option<f64>,
+    time: Duration,
+    done: &mut Done,
+) -> anyhow::Result<(Step, Histogram<u64>)> {
     let start = Instant::now() + Duration::from_millis(20);
     let seen: Vec<anyhow::Result<Seen>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..sweep.connections)
@@ -131,7 +154,7 @@ fn part(sweep: &Sweep, rate: Option<f64>, time: Duration, done: &mut Done) -> an
     }
     done.requests += all.answers;
     done.steps.push(step.clone());
-    Ok(step)
+    Ok((step, all.corrected))
 }
 
 impl Seen {

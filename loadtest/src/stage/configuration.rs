@@ -20,7 +20,7 @@ pub(crate) fn of(
 ) -> String {
     match contestant {
         Contestant::Direct => String::new(),
-        Contestant::Portico => manifests(target, backends, None),
+        Contestant::Portico | Contestant::PorticoScraped => manifests(target, backends, None),
         Contestant::PorticoRandom => manifests(target, backends, Some("random")),
         Contestant::Haproxy => haproxy(target, backends, threads),
         Contestant::Nginx => stream(target, backends, threads),
@@ -54,6 +54,31 @@ pub(crate) fn manifests(
         );
     }
     text
+}
+
+/// Further Services beside the target's, each with an address of its own in the same range and one endpoint.
+pub(super) fn extra(target: SocketAddr, backend: SocketAddr, count: u16) -> anyhow::Result<String> {
+    let std::net::IpAddr::V4(ip) = target.ip() else {
+        anyhow::bail!("{target} is not IPv4");
+    };
+    let [first, second, ..] = ip.octets();
+    let mut text = String::new();
+    for number in 0..count {
+        // From the second /24 on: the target is in the first.
+        let (third, fourth) = (number / 250 + 1, number % 250 + 1);
+        let _ = writeln!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: extra-{number}\nspec:\n  \
+             clusterIP: {first}.{second}.{third}.{fourth}\n  ports:\n    - port: {}\n\
+             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: extra-{number}\n  \
+             labels:\n    kubernetes.io/service-name: extra-{number}\naddressType: IPv4\nports:\n  - port: {}\n\
+             endpoints:\n  - addresses: [\"{}\"]",
+            target.port(),
+            backend.port(),
+            backend.ip()
+        );
+    }
+    Ok(text)
 }
 
 fn haproxy(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
@@ -113,6 +138,7 @@ mod tests {
         for contestant in [
             Contestant::Portico,
             Contestant::PorticoRandom,
+            Contestant::PorticoScraped,
             Contestant::Haproxy,
             Contestant::Nginx,
         ] {
@@ -121,6 +147,20 @@ mod tests {
                 assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
             }
         }
+    }
+
+    #[test]
+    fn extra_services_have_addresses_of_their_own_beside_the_target() {
+        let target: SocketAddr = "127.131.0.7:20001".parse().unwrap();
+        let backend: SocketAddr = "127.0.0.1:20002".parse().unwrap();
+        let text = extra(target, backend, 1000).unwrap();
+        let ips: std::collections::BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("  clusterIP: "))
+            .collect();
+        assert_eq!(ips.len(), 1000);
+        assert!(ips.contains("127.131.1.1") && ips.contains("127.131.4.250"));
+        assert_eq!(extra(target, backend, 0).unwrap(), "");
     }
 
     #[test]

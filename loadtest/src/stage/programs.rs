@@ -101,13 +101,14 @@ impl Programs {
         &self,
         folder: &Path,
         target: SocketAddr,
+        admin: SocketAddr,
         threads: u8,
     ) -> anyhow::Result<Running> {
         let std::net::IpAddr::V4(ip) = target.ip() else {
             anyhow::bail!("{target} is not IPv4");
         };
         let [first, second, ..] = ip.octets();
-        let own = |third: u8| format!("{first}.{second}.{third}.0/24");
+        let own = |third: u8, bits: u8| format!("{first}.{second}.{third}.0/{bits}");
         let mut command = Command::new(&self.portico);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PORTICO_") {
@@ -126,10 +127,11 @@ impl Programs {
             .arg(folder.join("run"))
             .arg("--settings")
             .arg(settings)
-            .args(["--service-cidr", &own(0)])
-            .args(["--loadbalancer-cidr", &own(1)])
-            .args(["--pod-cidr", &own(2)])
+            .args(["--service-cidr", &own(0, 20)])
+            .args(["--loadbalancer-cidr", &own(16, 24)])
+            .args(["--pod-cidr", &own(17, 24)])
             .args(["--dns-listen", &format!("127.0.0.1:{}", free_port()?)])
+            .args(["--admin-listen", &admin.to_string()])
             .args(["--workers", &threads.to_string()])
             .args(["--drain-timeout", "100ms"])
             .args(["--log-level", "warn"]);
