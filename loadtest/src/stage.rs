@@ -4,6 +4,7 @@
 mod configuration;
 mod process;
 mod programs;
+mod simulated;
 mod usage;
 
 use std::{
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 pub(crate) use configuration::{manifests, of as configuration};
 pub(crate) use programs::{Programs, missing};
+pub(crate) use simulated::Simulated;
 pub(crate) use usage::Usage;
 
 use crate::{
@@ -127,7 +129,7 @@ impl Stage {
                 let manifests = programs::portico_folders(self.path())?;
                 let manifest = manifests.join("service.yaml");
                 std::fs::write(&manifest, &text).context("cannot write the manifests")?;
-                let process = programs.portico(self.path(), target, scenario.threads)?;
+                let process = programs.portico(self.path(), target, scenario.threads, &[])?;
                 (Some(process), Some(manifest))
             }
         };
@@ -260,4 +262,4 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

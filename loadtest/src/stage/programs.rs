@@ -96,12 +96,13 @@ impl Programs {
         nginx(program, file, folder, "stream")
     }
 
-    /// `portico up` with folders, ranges and an instance of its own, and none of the user's settings.
+    /// `portico up` with folders, ranges and an instance of its own, none of the user's settings, and `more` arguments.
     pub(super) fn portico(
         &self,
         folder: &Path,
         target: SocketAddr,
         threads: u8,
+        more: &[&str],
     ) -> anyhow::Result<Running> {
         let std::net::IpAddr::V4(ip) = target.ip() else {
             anyhow::bail!("{target} is not IPv4");
@@ -132,7 +133,8 @@ impl Programs {
             .args(["--dns-listen", &format!("127.0.0.1:{}", free_port()?)])
             .args(["--workers", &threads.to_string()])
             .args(["--drain-timeout", "100ms"])
-            .args(["--log-level", "warn"]);
+            .args(["--log-level", "warn"])
+            .args(more);
         Running::start(&mut command, &folder.join("portico.log"))
     }
 }
