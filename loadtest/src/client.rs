@@ -106,6 +106,21 @@ async fn client(load: Load, stop: Stop, drawn: Arc<AtomicU64>) -> Counts {
 
 /// Connects, asks, and returns the first line of the answer's body.
 pub(crate) async fn ask(target: SocketAddr, patience: Duration) -> Result<String, Failure> {
+    let answer = fetch(target, patience).await?;
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body)
+        .unwrap_or_default();
+    let name = body.lines().next().unwrap_or_default().trim();
+    if name.is_empty() {
+        Err(Failure::Cut)
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+/// Connects, asks, and returns the whole answer.
+pub(crate) async fn fetch(target: SocketAddr, patience: Duration) -> Result<String, Failure> {
     timeout(patience, exchange(target))
         .await
         .unwrap_or(Err(Failure::Late))
@@ -124,15 +139,5 @@ async fn exchange(target: SocketAddr) -> Result<String, Failure> {
         .read_to_end(&mut answer)
         .await
         .map_err(Failure::Broken)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body)
-        .unwrap_or_default();
-    let name = body.lines().next().unwrap_or_default().trim();
-    if name.is_empty() {
-        Err(Failure::Cut)
-    } else {
-        Ok(name.to_owned())
-    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -9,6 +9,7 @@ mod distribution;
 mod figure;
 mod load;
 mod provenance;
+mod reconcile;
 mod reload;
 mod render;
 mod report;
@@ -31,6 +32,7 @@ Examples:
   loadtest distribution 127.0.0.1:30080                       3000 connections by NodePort, counted by pod
   loadtest distribution 127.96.12.34:80 -n 10000 -c 64 --pods 3
   loadtest reload 127.96.0.77:8080 --folder ./k8s --edits 10000 --seconds 60 --pid $(pgrep -ox portico)
+  loadtest reconcile --connections 1000000                    do all counters agree, whatever came and went meanwhile
   loadtest list                                               scenarios that compare portico with others
   loadtest run tcp-versus-haproxy                             exit 1: a promise is broken, 3: the machine was not quiet
   loadtest render loadtest/results docs/performance.md        the page of all results";
@@ -60,6 +62,8 @@ enum Scenario {
     Distribution(distribution::DistributionArgs),
     /// Edit a manifests folder all the time while connecting: exit 0 if no connection fails
     Reload(reload::ReloadArgs),
+    /// Connect many times while pods come and go: exit 0 if what clients, portico and the pods counted agrees
+    Reconcile(reconcile::ReconcileArgs),
     /// Send datagrams to an echo and back: exit 0 if none is lost
     Udp(udp::UdpArgs),
     /// Measure portico and its peers by a scenario file, one beside the other, and write the result
@@ -102,6 +106,14 @@ fn run() -> anyhow::Result<ExitCode> {
                 report.is_clean,
             )
         }
+        Scenario::Reconcile(args) => {
+            let report = runtime.block_on(until_ended(reconcile::run(args)))?;
+            (
+                report.to_string(),
+                serde_json::to_string_pretty(&report)?,
+                report.reconciles,
+            )
+        }
         Scenario::Udp(args) => {
             let report = udp::run(args)?;
             (
@@ -128,16 +140,20 @@ fn run() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Measures until it is done or somebody ends it: either way all that was started goes with the future.
-async fn compared(args: &compare::RunArgs, output: Format) -> anyhow::Result<ExitCode> {
+/// Runs until it is done or somebody ends it: either way all that was started goes with the future.
+async fn until_ended<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let result = tokio::select! {
-        result = compare::run(args) => result?,
+    tokio::select! {
+        result = work => result,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         _ = terminate.recv() => anyhow::bail!("terminated"),
         _ = hang_up.recv() => anyhow::bail!("hung up"),
-    };
+    }
+}
+
+async fn compared(args: &compare::RunArgs, output: Format) -> anyhow::Result<ExitCode> {
+    let result = until_ended(compare::run(args)).await?;
     match output {
         Format::Text => print!("{}", render::text(&result)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&result)?),

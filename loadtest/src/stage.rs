@@ -4,6 +4,7 @@
 mod configuration;
 mod process;
 mod programs;
+mod simulated;
 mod usage;
 
 use std::{
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 pub(crate) use configuration::{manifests, of as configuration};
 pub(crate) use programs::{Programs, missing};
+pub(crate) use simulated::Simulated;
 pub(crate) use usage::Usage;
 
 use crate::{
@@ -132,7 +134,8 @@ impl Stage {
                 let extra = configuration::extra(target, backend, scenario.extra_services)?;
                 std::fs::write(manifests.join("extra.yaml"), extra)
                     .context("cannot write the manifests")?;
-                let process = programs.portico(self.path(), target, admin, scenario.threads)?;
+                let process =
+                    programs.portico(self.path(), (target, admin), scenario.threads, &[])?;
                 (Some(process), Some(manifest))
             }
         };
@@ -268,4 +271,4 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

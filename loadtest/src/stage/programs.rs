@@ -96,13 +96,13 @@ impl Programs {
         nginx(program, file, folder, "stream")
     }
 
-    /// `portico up` with folders, ranges and an instance of its own, and none of the user's settings.
+    /// `portico up` with folders, ranges and an instance of its own, none of the user's settings, and `more` arguments.
     pub(super) fn portico(
         &self,
         folder: &Path,
-        target: SocketAddr,
-        admin: SocketAddr,
+        (target, admin): (SocketAddr, SocketAddr),
         threads: u8,
+        more: &[&str],
     ) -> anyhow::Result<Running> {
         let std::net::IpAddr::V4(ip) = target.ip() else {
             anyhow::bail!("{target} is not IPv4");
@@ -134,7 +134,8 @@ impl Programs {
             .args(["--admin-listen", &admin.to_string()])
             .args(["--workers", &threads.to_string()])
             .args(["--drain-timeout", "100ms"])
-            .args(["--log-level", "warn"]);
+            .args(["--log-level", "warn"])
+            .args(more);
         Running::start(&mut command, &folder.join("portico.log"))
     }
 }

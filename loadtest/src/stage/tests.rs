@@ -5,6 +5,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use super::*;
 use crate::{compare, figure::Figure};
 
+/// Held while portico runs: its instance and addresses are one of each for a process of tests.
+pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Processes whose arguments name a folder of a stage, and that this program started.
 fn started() -> BTreeSet<String> {
     let mine = std::process::id().to_string();
@@ -28,7 +31,7 @@ fn scenario(name: &str) -> Scenario {
 }
 
 /// The program of the same build, if there is one: a test of this package alone does not build it.
-fn programs() -> Option<Programs> {
+pub(crate) fn programs() -> Option<Programs> {
     let here = std::env::current_exe().unwrap();
     let portico = here
         .parent()
@@ -44,6 +47,7 @@ async fn stage_of_a_short_run_measures_and_leaves_no_process() {
         eprintln!("skipped: `cargo build` has not built portico beside this test");
         return;
     };
+    let _alone = ALONE.lock().await;
     let mut scenario = scenario("even-tcp");
     scenario.contestants = vec![Contestant::Portico];
     scenario.bars.clear();
