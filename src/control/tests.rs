@@ -680,7 +680,7 @@ fn mirror_legacy_endpoints_serve_a_service_without_selector() {
 }
 
 #[test]
-fn edit_forbidden_in_a_cluster_is_taken_with_a_note() {
+fn edit_of_a_cluster_ip_is_refused_at_its_line_and_the_address_stays() {
     let mut bench = Bench::plain();
     bench
         .file(
@@ -694,8 +694,10 @@ fn edit_forbidden_in_a_cluster_is_taken_with_a_note() {
             &service("a", &format!("clusterIP: 127.96.1.2, {PORT}")),
         )
         .round();
-    assert_eq!(bench.addresses()["default/a"], "127.96.1.2");
-    assert!(bench.findings().contains("note: spec.clusterIP: the cluster IP cannot be changed in a cluster; taken as delete and create"), "{}", bench.findings());
+    assert_eq!(bench.addresses()["default/a"], "127.96.1.1");
+    let refused =
+        "4:19: spec.clusterIPs[0]: Invalid value: [\"127.96.1.2\"]: may not change once set";
+    assert!(bench.findings().contains(refused), "{}", bench.findings());
 }
 
 #[test]

@@ -147,7 +147,7 @@ pub const TABLE: [Row; 60] = [
     row(
         "",
         "`spec.ipFamilies`, `ipFamilyPolicy`",
-        "honoured with a range of IPv6 cluster IPs (`--service-cidr-v6`); without one PreferDualStack gets IPv4, and asking for IPv6 is invalid. A change that a cluster refuses is taken as delete and create",
+        "honoured with a range of IPv6 cluster IPs (`--service-cidr-v6`); without one PreferDualStack gets IPv4, and asking for IPv6 is invalid. The primary family of a Service stays, as in a cluster",
         &[],
     ),
     row(

@@ -7,6 +7,7 @@ pub mod allocate;
 pub mod claims;
 pub mod events;
 mod hints;
+mod immutable;
 pub mod merge;
 mod nodes;
 pub mod pods;
@@ -88,8 +89,11 @@ pub struct World {
     namespaces: Arc<BTreeMap<Arc<str>, usize>>,
     deviations: Deviations,
     allocation_findings: Vec<Diagnostic>,
-    /// Notes about edits that a cluster would refuse, by object, until its next edit.
+    /// Findings about edits that a cluster would refuse, by object, until its next edit. Those about Services are of
+    /// the allocation.
     edit_notes: BTreeMap<ObjectKey, Diagnostic>,
+    /// Slices in force whose newest version is refused.
+    last_good_slices: BTreeMap<ObjectKey, Arc<Object>>,
     events: EventLog,
     probe_targets: Arc<probes::ProbeTargets>,
     probes: probes::ProbeTable,
@@ -128,6 +132,7 @@ impl World {
             namespaces: Arc::default(),
             allocation_findings: Vec::new(),
             edit_notes: BTreeMap::new(),
+            last_good_slices: BTreeMap::new(),
             events: EventLog::default(),
             probe_targets: Arc::default(),
             probes: probes::ProbeTable::default(),

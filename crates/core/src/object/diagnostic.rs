@@ -59,12 +59,21 @@ impl Diagnostic {
         let (path, message) = finding;
         Self {
             file: Arc::clone(&origin.file),
-            position: Some(origin.position_of(path)),
+            position: Some(origin.position_of(written(origin, path))),
             severity,
             object: Some(key.to_string()),
             path: path.to_owned(),
             message,
         }
+    }
+}
+
+/// Where the field at `path` is written: the first of `clusterIPs` may be given as `clusterIP` alone.
+fn written<'a>(origin: &Origin, path: &'a str) -> &'a str {
+    let is_list = origin.marks.iter().any(|(field, _)| &**field == path);
+    match path {
+        "spec.clusterIPs[0]" if !is_list => "spec.clusterIP",
+        _ => path,
     }
 }
 

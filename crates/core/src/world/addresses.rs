@@ -12,7 +12,6 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 pub use bands::{mapped, static_band};
 use draft::Draft;
-pub(super) use families::primary;
 use ipnet::IpNet;
 use round::Round;
 
@@ -136,10 +135,19 @@ pub struct Rules<'a> {
 pub fn allocate(applicants: &[Applicant], rules: &Rules<'_>) -> Allocation {
     let mut round = Round::new(rules);
     let mut accepted: Vec<(&Applicant, Draft)> = Vec::with_capacity(applicants.len());
-    for applicant in applicants {
-        if let Some(draft) = round.claim_static(applicant) {
-            accepted.push((applicant, draft));
-        }
+    // A last good version keeps what it asked for: it was there before whoever asks for it now.
+    let (newest, kept): (Vec<_>, Vec<_>) = applicants
+        .iter()
+        .partition(|applicant| round.may_follow(applicant));
+    for applicant in kept {
+        accepted.extend(round.claim_held(applicant).map(|draft| (applicant, draft)));
+    }
+    for applicant in newest {
+        accepted.extend(
+            round
+                .claim_static(applicant)
+                .map(|draft| (applicant, draft)),
+        );
     }
     for (applicant, draft) in &mut accepted {
         round.keep_held(applicant, draft);
@@ -164,7 +172,7 @@ pub(super) fn asks_the_same(a: &Service, b: &Service) -> bool {
             .collect()
     };
     let rest = |service: &Service| {
-        let class = service.load_balancer_class.is_some();
+        let class = service.load_balancer_class.clone();
         (
             service.service_type,
             class,

@@ -11,6 +11,7 @@ use super::{
     Simulation, World,
     addresses::{self, Applicant, Rules},
     claims::Claimed,
+    immutable,
     merge::{Change, Rank},
     pods::{self, Owners, PodAction, PodCommand, PodObservation, PodPhase, Round, ServicePorts},
     probes::{ProbeObservation, ProbeTargets, WrittenSlice},
@@ -19,8 +20,7 @@ use super::{
 };
 use crate::{
     object::{
-        ClusterIpRequest, EndpointProbe, Kind, Labels, Object, ObjectKey, Service, ServiceType,
-        Spec,
+        EndpointProbe, Kind, Labels, Object, ObjectKey, Service, ServiceType, Spec,
         diagnostic::{Diagnostic, Severity},
         service::IpFamily,
         workload::selects,
@@ -77,7 +77,8 @@ pub fn step(mut world: World, input: Input<'_>) -> Step {
     for change in &edits {
         allocate |= change.key.kind == Kind::Service && !world.adopt(change);
         world.note_edit(change);
-        world.index(change, &mut changed);
+        let in_force = world.without_refused_slice(change);
+        world.index(in_force.as_ref().unwrap_or(change), &mut changed);
     }
     let pending = input.reports.iter().any(|report| report.view().is_none());
     if !world.synced && (!pending || input.waited_enough) {
@@ -213,20 +214,15 @@ impl World {
         }
     }
 
-    /// An edit that a cluster would refuse as an update is taken as delete and create; the user is told.
+    /// An edit of a workload that a cluster would refuse as an update is taken as delete and create; the user is told.
     fn note_edit(&mut self, change: &Change) {
-        if let (Some(before), Some(after)) = (&change.before, &change.after)
-            && Arc::ptr_eq(before, after)
-        {
+        if is_same_text(change) {
             return;
         }
         self.edit_notes.remove(&change.key);
         let (Some(before), Some(after)) = (&change.before, &change.after) else {
             return;
         };
-        if self.asks_what_it_has(after) {
-            return;
-        }
         if let Some((path, what)) = forbidden_edit(before, after) {
             let message =
                 format!("{what} cannot be changed in a cluster; taken as delete and create");
@@ -236,17 +232,32 @@ impl World {
         }
     }
 
-    /// Whether a Service names the cluster IP that it was given before: no change at all.
-    fn asks_what_it_has(&self, object: &Object) -> bool {
-        let Spec::Service(spec) = &object.spec else {
-            return false;
-        };
-        let ClusterIpRequest::Static(asked) = &spec.cluster_ip else {
-            return false;
-        };
-        let path = service_path(&object.key.namespace, &object.key.name);
-        let held = self.records.get(&*path);
-        held.is_some_and(|held| held.addresses.cluster_ips.starts_with(asked))
+    /// What an edit of a slice changes of what is in force, where that is not what the texts say: an edit that a
+    /// cluster would refuse leaves the last good version in force.
+    fn without_refused_slice(&mut self, change: &Change) -> Option<Change> {
+        if change.key.kind != Kind::EndpointSlice {
+            return None;
+        }
+        let last_good = self.last_good_slices.remove(&change.key);
+        let was_refused = last_good.is_some();
+        let before = last_good.or_else(|| change.before.clone());
+        let mut after = change.after.clone();
+        if let (Some(held), Some(newest)) = (&before, &change.after)
+            && let (Spec::EndpointSlice(old), Spec::EndpointSlice(new)) = (&held.spec, &newest.spec)
+            && let Some((path, message)) = immutable::of_slice(old, new)
+        {
+            let about = (path.as_str(), message);
+            let refusal = Diagnostic::about(Severity::Error, &newest.key, &newest.origin, about);
+            self.edit_notes.insert(change.key.clone(), refusal);
+            let kept = Arc::clone(held);
+            self.last_good_slices
+                .insert(change.key.clone(), Arc::clone(&kept));
+            after = Some(kept);
+        } else if !was_refused {
+            return None;
+        }
+        let key = change.key.clone();
+        Some(Change { key, before, after })
     }
 
     /// Allocates for all Services; those whose grant changed are marked. What absent Services had is forgotten unless
@@ -600,40 +611,15 @@ fn shared_addresses(record: &ServiceRecord, cluster: &Cluster) -> BTreeSet<Claim
     shared
 }
 
-/// The field that a cluster would not let change, if this edit changes one.
+/// Whether an object only changed its place.
+fn is_same_text(change: &Change) -> bool {
+    let (before, after) = (&change.before, &change.after);
+    matches!((before, after), (Some(before), Some(after)) if Arc::ptr_eq(before, after))
+}
+
+/// The field of a workload that a cluster would not let change, if this edit changes one.
 fn forbidden_edit(before: &Object, after: &Object) -> Option<(&'static str, &'static str)> {
     match (&before.spec, &after.spec) {
-        (Spec::Service(before), Spec::Service(after)) => {
-            let external = |service: &Service| service.service_type == ServiceType::ExternalName;
-            let asked = |service: &Service| service.cluster_ip.clone();
-            let fixed = !external(before) && !external(after) && asked(before) != asked(after);
-            let address = fixed && asked(after) != ClusterIpRequest::Auto;
-            let families = !external(before) && !external(after);
-            let family = families && addresses::primary(before) != addresses::primary(after);
-            let port = |service: &Service| service.health_check_node_port;
-            let check = before.takes_health_check()
-                && after.takes_health_check()
-                && port(after).is_some()
-                && port(before).is_some_and(|before| port(after) != Some(before));
-            let both = before.service_type == after.service_type;
-            let class = both && before.load_balancer_class != after.load_balancer_class;
-            let fields = [
-                (family, "spec.ipFamilies[0]", "the primary IP family"),
-                (address, "spec.clusterIP", "the cluster IP"),
-                (
-                    check,
-                    "spec.healthCheckNodePort",
-                    "the port of the health check",
-                ),
-                (
-                    class,
-                    "spec.loadBalancerClass",
-                    "the class of the load balancer",
-                ),
-            ];
-            let mut fields = fields.into_iter();
-            fields.find_map(|(is_changed, path, what)| is_changed.then_some((path, what)))
-        }
         (Spec::Workload(before), Spec::Workload(after)) => {
             let named = before.service_name != after.service_name;
             let named = named.then_some(("spec.serviceName", "the name of the Service"));
@@ -642,9 +628,6 @@ fn forbidden_edit(before: &Object, after: &Object) -> Option<(&'static str, &'st
                 .then_some(("spec.selector", "the selector"))
                 .or(named)
         }
-        (Spec::EndpointSlice(before), Spec::EndpointSlice(after)) => (before.address_type
-            != after.address_type)
-            .then_some(("addressType", "the address type")),
         _ => None,
     }
 }

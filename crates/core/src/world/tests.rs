@@ -3,6 +3,7 @@
 
 mod balancing;
 mod dual_stack;
+mod immutable;
 mod probes;
 mod rules;
 mod selection;

@@ -17,14 +17,23 @@ const HINT: &str = "(see --service-cidr-v6)";
 
 /// The families of a Service; none for an alias.
 ///
+/// `held` is the primary family of the version in force, which one that names none keeps.
+///
 /// # Errors
 /// It asks for a family that has no range of cluster IPs.
-pub(super) fn resolve(spec: &Service, cluster: &Cluster) -> Result<Vec<IpFamily>, Vec<Finding>> {
+pub(super) fn resolve(
+    spec: &Service,
+    held: Option<IpFamily>,
+    cluster: &Cluster,
+) -> Result<Vec<IpFamily>, Vec<Finding>> {
     if spec.service_type == ServiceType::ExternalName {
         return Ok(Vec::new());
     }
     let policy = spec.family_policy();
     let mut families = with_those_of_addresses(spec, cluster)?;
+    if families.is_empty() {
+        families.push(held.unwrap_or(IpFamily::IPv4));
+    }
     if spec.is_headless_without_selector() {
         // Whoever writes its slices decides: both families, whatever the cluster has.
         complete(&mut families, policy);
@@ -94,23 +103,10 @@ pub(super) fn address_field(index: usize) -> String {
     }
 }
 
-/// The default family, and a second one unless `policy` wants one alone.
+/// A second family unless `policy` wants one alone.
 fn complete(families: &mut Vec<IpFamily>, policy: IpFamilyPolicy) {
-    if families.is_empty() {
-        families.push(IpFamily::IPv4);
-    }
     if let ([only], false) = (families.as_slice(), policy == IpFamilyPolicy::SingleStack) {
         let other = only.other();
         families.push(other);
     }
-}
-
-/// The primary family that a Service asks for.
-pub(in crate::world) fn primary(spec: &Service) -> IpFamily {
-    let asked = match &spec.cluster_ip {
-        ClusterIpRequest::Static(asked) => asked.first().copied().map(IpFamily::of),
-        ClusterIpRequest::Auto | ClusterIpRequest::Headless => None,
-    };
-    let given = spec.ip_families.first().copied().or(asked);
-    given.unwrap_or(IpFamily::IPv4)
 }

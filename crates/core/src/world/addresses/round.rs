@@ -12,10 +12,13 @@ use super::{
     families,
     pools::{Pools, RESERVED, Slot, of_family, recall},
 };
-use crate::object::{
-    Object, Service,
-    diagnostic::{Diagnostic, Severity},
-    service::IpFamily,
+use crate::{
+    object::{
+        Object, Service,
+        diagnostic::{Diagnostic, Severity},
+        service::IpFamily,
+    },
+    world::immutable,
 };
 
 /// One allocation of everything: pools that fill as claims are honoured.
@@ -50,9 +53,11 @@ impl<'a> Round<'a> {
     /// The static claims of the newest version, or of the last good one when a claim of the newest is refused.
     pub(super) fn claim_static(&mut self, applicant: &Applicant) -> Option<Draft> {
         let newest = self.try_claims((&applicant.object, &applicant.spec), applicant);
-        if newest.is_some() {
-            return newest;
-        }
+        newest.or_else(|| self.claim_held(applicant))
+    }
+
+    /// The static claims of the last good version, if the newest is another one.
+    pub(super) fn claim_held(&mut self, applicant: &Applicant) -> Option<Draft> {
         let (object, spec, _) = applicant
             .holds
             .as_ref()
@@ -64,12 +69,29 @@ impl<'a> Round<'a> {
         draft
     }
 
+    /// Whether an API server would take the newest version as an edit of the one in force.
+    pub(super) fn may_follow(&mut self, applicant: &Applicant) -> bool {
+        let Some((_, before, held)) = &applicant.holds else {
+            return true;
+        };
+        let cluster = self.rules.cluster;
+        let findings = immutable::of_service((before, held), &applicant.spec, cluster);
+        let may = findings.is_empty();
+        for (path, message) in findings {
+            let object = &applicant.object;
+            self.report(Severity::Error, object, &path, message);
+        }
+        may
+    }
+
     fn try_claims(
         &mut self,
         (object, spec): (&Arc<Object>, &Arc<Service>),
         applicant: &Applicant,
     ) -> Option<Draft> {
-        let families = match families::resolve(spec, self.rules.cluster) {
+        let held = applicant.holds.as_ref();
+        let primary = held.and_then(|(_, _, held)| held.families.first().copied());
+        let families = match families::resolve(spec, primary, self.rules.cluster) {
             Ok(families) => families,
             Err(findings) => {
                 for (path, message) in findings {

@@ -202,22 +202,20 @@ fn secondary_family_comes_and_goes_and_the_primary_address_stays() {
 }
 
 #[test]
-fn primary_family_changed_is_delete_and_create_with_a_note() {
+fn primary_family_changed_is_refused_and_one_no_longer_named_stays() {
     let mut bench = bench();
     let both = Some(IpFamilyPolicy::RequireDualStack);
     let before = bench.put(wants(&[V4, V6], both, &[])).unwrap();
     let after = bench.put(wants(&[V6, V4], both, &[])).unwrap();
-    assert_eq!(after.families, [V6, V4]);
-    assert_eq!(
-        after.cluster_ips,
-        [before.cluster_ips[1], before.cluster_ips[0]]
-    );
+    assert_eq!(after, before);
     assert_eq!(
         bench.said(),
-        [
-            "spec.ipFamilies[0]: the primary IP family cannot be changed in a cluster; taken as delete and create"
-        ]
+        ["spec.ipFamilies[0]: Invalid value: [\"IPv6\",\"IPv4\"]: may not change once set"]
     );
+    bench.file("a", &[]).round();
+    let before = bench.put(wants(&[V6], None, &[])).unwrap();
+    assert_eq!(bench.put(wants(&[], None, &[])).unwrap(), before);
+    assert_eq!(bench.said(), [""; 0]);
 }
 
 #[test]
@@ -264,6 +262,7 @@ fn addresses_of_ipv6_are_hashed_requested_and_refused_as_those_of_ipv4() {
             .file("b", &[service("other", wants(&[], None, &[asked]))])
             .round();
         assert_eq!(bench.addresses("other").unwrap().cluster_ips, [ip(got)]);
+        bench.file("b", &[]).round();
     }
 }
 
