@@ -159,7 +159,7 @@ impl Counters {
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Pods {
     /// Those that answered at least once.
-    pods: usize,
+    count: usize,
     /// Sum of their largest numbers.
     answers: u64,
     /// Pods whose number is not that of the answers which clients got of them.
@@ -169,7 +169,7 @@ struct Pods {
 /// Two figures that must be the same.
 #[derive(Debug, Clone, Serialize)]
 struct Rule {
-    rule: &'static str,
+    says: &'static str,
     left: i128,
     right: i128,
     holds: bool,
@@ -195,7 +195,7 @@ pub(crate) struct ReconcileReport {
 impl ReconcileReport {
     fn new(clients: Clients, portico: Counters) -> Self {
         let endpoints = Pods {
-            pods: clients.pods.len(),
+            count: clients.pods.len(),
             answers: clients.pods.values().map(|pod| pod.own).sum(),
             other: clients
                 .pods
@@ -220,8 +220,8 @@ impl ReconcileReport {
 /// Each figure on the left comes from another place than those on the right.
 fn rules(clients: &Clients, portico: &Counters, endpoints: &Pods) -> Vec<Rule> {
     let failed: u64 = clients.failures.values().sum();
-    let rule = |rule, left: i128, right: i128| Rule {
-        rule,
+    let rule = |says, left: i128, right: i128| Rule {
+        says,
         left,
         right,
         holds: left == right,
@@ -278,7 +278,7 @@ impl fmt::Display for ReconcileReport {
             writeln!(
                 f,
                 "{verdict:<7} {}: {} and {}",
-                rule.rule, rule.left, rule.right
+                rule.says, rule.left, rule.right
             )?;
         }
         if self.clients.connections < self.wanted {
@@ -288,7 +288,7 @@ impl fmt::Display for ReconcileReport {
             .rules
             .iter()
             .filter(|rule| !rule.holds)
-            .map(|rule| rule.rule)
+            .map(|rule| rule.says)
             .collect();
         let verdict = if self.reconciles {
             "RECONCILES".to_owned()
@@ -300,7 +300,7 @@ impl fmt::Display for ReconcileReport {
             "{verdict} n={} retries={} pods={} edits={} in={:.1}s",
             self.clients.connections,
             self.portico.retries,
-            self.endpoints.pods,
+            self.endpoints.count,
             self.edits,
             self.seconds
         )
@@ -380,7 +380,7 @@ async fn load(args: &ReconcileArgs, target: SocketAddr) -> Clients {
             Err(error) => {
                 *all.failures
                     .entry(format!("the client itself: {error}"))
-                    .or_default() += 1
+                    .or_default() += 1;
             }
         }
     }
