@@ -194,6 +194,11 @@ fn row_35_families_in_either_order_are_each_reached_by_their_own_endpoints() {
         let text = service(&format!(
             "  ipFamilies: {families}\n  ipFamilyPolicy: RequireDualStack\n"
         ));
+        if wanted[0] == "IPv4" {
+            // The primary family may not change once set.
+            program.write("web.yaml", "");
+            program.wait_for("web is gone", |status| status.services.is_empty());
+        }
         program.write("web.yaml", &text);
         let web = program.wait_for_object("services", "web", |web| {
             web["spec"]["ipFamilies"] == serde_json::json!(wanted)
@@ -213,6 +218,9 @@ fn row_35_families_in_either_order_are_each_reached_by_their_own_endpoints() {
     let text = service(
         "  clusterIP: \"fd00:10:96::7\"\n  clusterIPs: [\"fd00:10:96::7\", 127.96.0.7]\n  ipFamilyPolicy: PreferDualStack\n",
     );
+    // Another primary address takes another Service.
+    program.write("web.yaml", "");
+    program.wait_for("web is gone", |status| status.services.is_empty());
     program.write("web.yaml", &text);
     program.wait_for_object("services", "web", |web| {
         web["spec"]["clusterIPs"] == serde_json::json!(["fd00:10:96::7", "127.96.0.7"])

@@ -131,6 +131,15 @@ fn rejected_change_keeps_the_last_good_version() {
         assert!(std::time::Instant::now() < deadline);
     }
     assert_eq!(get(web).unwrap(), "ok", "the Service as it was goes on");
+    program.write(
+        "service.yaml",
+        &SERVICE.replace("spec:\n", "spec:\n  clusterIP: None\n"),
+    );
+    program.wait_for("the refusal in the API server's words", |status| {
+        let words = "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set";
+        status.findings_text().contains(words)
+    });
+    assert_eq!(get(web).unwrap(), "ok", "nor does it lose its address");
     program.write("service.yaml", "apiVersion: v1\nkind: [\n");
     while !program.status().findings_text().contains("service.yaml") {
         assert!(std::time::Instant::now() < deadline);
