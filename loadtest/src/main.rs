@@ -153,7 +153,7 @@ async fn until_ended<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow
 }
 
 async fn compared(args: &compare::RunArgs, output: Format) -> anyhow::Result<ExitCode> {
-    let result = until_ended(compare::run(args)).await?;
+    let result = Box::pin(until_ended(compare::run(args))).await?;
     match output {
         Format::Text => print!("{}", render::text(&result)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&result)?),
