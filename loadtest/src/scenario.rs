@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn scenario_of_scraping_has_further_services_that_nobody_else_may_have() {
-        let mut scenario = Scenario::read(&file("scrape")).unwrap();
+        let mut scenario = Scenario::read(&file("scrape-large")).unwrap();
         assert_eq!(scenario.extra_services, 1000);
         let text = serde_json::to_string(&scenario).unwrap();
         assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
