@@ -380,6 +380,11 @@ fn row_35_names_have_the_addresses_of_their_families() {
     );
     assert_eq!(answer.answers.len(), 1, "{answer:?}");
     assert_eq!(answer.answers[0].data.to_string(), name);
+    // The primary family may not change once set: another Service takes its place.
+    program.write("web.yaml", "");
+    program.wait_for("web is gone", |status| {
+        status.services.iter().all(|service| service.name != "web")
+    });
     program.write("web.yaml", &service("  ipFamilies: [IPv6]\n"));
     program.wait_for_object("services", "web", |web| {
         web["spec"]["clusterIPs"] == serde_json::json!([second.to_string()])
