@@ -194,15 +194,8 @@ fn latency_table(page: &mut String, report: &Report) {
     let latency = &report.latency;
     *page += "<table><tr><th></th><th>corrected</th><th>uncorrected</th><th>connect</th><th>first byte</th><th>samples above</th></tr>\n";
     for (place, entry) in latency.corrected.iter().enumerate() {
-        let at = |list: &[Percentile]| {
-            list.get(place)
-                .map_or_else(|| "-".into(), |entry| millis(entry.millis))
-        };
-        let name = if entry.percentile >= 100.0 {
-            "most".to_owned()
-        } else {
-            format!("p{}", entry.percentile)
-        };
+        let at = |list| Percentile::shown_at(list, place);
+        let name = entry.title();
         let _ = writeln!(
             page,
             "<tr><th>{name}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use portico_core::observe::evenness::Evenness;
 use serde::{Deserialize, Serialize};
 
-use super::{judge::Verdict, stats::Interval};
+use super::{judge::Verdict, stats::Interval, text::millis};
 pub(super) use build::{Figures, Input, build, corrected_histogram, spread_of_latency};
 
 /// Version of the shape: changed when a field changes its meaning or goes.
@@ -183,6 +183,23 @@ pub struct Percentile {
     pub millis: f64,
     /// Samples above it.
     pub above: u64,
+}
+
+impl Percentile {
+    /// What it is called: `p99.9`, and `most` for the last.
+    pub(super) fn title(&self) -> String {
+        if self.percentile >= 100.0 {
+            "most".to_owned()
+        } else {
+            format!("p{}", self.percentile)
+        }
+    }
+
+    /// The time at `place` of a list of them for people; `-` where there is none.
+    pub(super) fn shown_at(list: &[Self], place: usize) -> String {
+        list.get(place)
+            .map_or_else(|| "-".to_owned(), |entry| millis(entry.millis))
+    }
 }
 
 /// Latencies of answered requests.

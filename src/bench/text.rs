@@ -236,15 +236,8 @@ fn latency(text: &mut String, report: &Report) {
         latency.count, "CORRECTED", "UNCORRECTED", "CONNECT", "FIRST BYTE", "ABOVE"
     );
     for (place, entry) in latency.corrected.iter().enumerate() {
-        let at = |list: &[Percentile]| {
-            list.get(place)
-                .map_or_else(|| "-".to_owned(), |entry| millis(entry.millis))
-        };
-        let name = if entry.percentile >= 100.0 {
-            "most".to_owned()
-        } else {
-            format!("p{}", entry.percentile)
-        };
+        let at = |list| Percentile::shown_at(list, place);
+        let name = entry.title();
         let wide = format!("latency of {} answers", latency.count).len();
         let _ = writeln!(
             text,
