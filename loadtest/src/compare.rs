@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    churn,
+    churn, control,
     figure::{Figure, Figures, number},
     load::{self, Done},
     provenance::{self, Machine, Provenance},
@@ -27,29 +27,60 @@ const PLACE: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 /// After many connections were opened, until they are looked at.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Of the control.
+const SHORTEST_SLICE: Duration = Duration::from_millis(500);
 
 /// Arguments of the command.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Name of a scenario (see `list`), or a file
-    scenario: String,
+    /// Names of scenarios (see `list`), or files
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    scenarios: Vec<String>,
+    /// Every scenario, one after the other
+    #[arg(long)]
+    all: bool,
     /// Rounds, instead of the scenario's
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
     /// Seconds of one measurement, instead of the scenario's
     #[arg(long)]
     seconds: Option<f64>,
-    /// Where the result goes [default: loadtest/results/NAME.json]
-    #[arg(long, value_name = "FILE")]
+    /// Where the result of one scenario goes [default: loadtest/results/NAME.json]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "page"])]
     out: Option<PathBuf>,
+    /// Also make the page of all results, such as docs/performance.md
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
     /// The program under test [default: `portico` beside this program]
     #[arg(long, value_name = "FILE")]
     portico: Option<PathBuf>,
 }
 
 impl RunArgs {
-    fn scenario(&self) -> anyhow::Result<Scenario> {
-        let mut scenario = Scenario::read(&scenario::file(&self.scenario))?;
+    /// What is to be run, in this order.
+    ///
+    /// # Errors
+    /// A file cannot be read or makes no sense: nothing is begun then.
+    pub(crate) fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
+        let scenarios = if self.all {
+            scenario::all(&scenario::folder())?
+        } else {
+            let names = self.scenarios.iter();
+            names
+                .map(|name| Scenario::read(&scenario::file(name)))
+                .collect::<anyhow::Result<_>>()?
+        };
+        ensure!(
+            self.out.is_none() || scenarios.len() == 1,
+            "--out is for one scenario"
+        );
+        scenarios
+            .into_iter()
+            .map(|scenario| self.shaped(scenario))
+            .collect()
+    }
+
+    fn shaped(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
         scenario.rounds = self.rounds.unwrap_or(scenario.rounds);
         scenario.seconds = self.seconds.unwrap_or(scenario.seconds);
         ensure!(
@@ -72,14 +103,13 @@ impl RunArgs {
 ///
 /// # Errors
 /// Something cannot be started, or does not answer.
-pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<RunResult> {
-    let scenario = args.scenario()?;
+pub(crate) async fn run(args: &RunArgs, scenario: Scenario) -> anyhow::Result<RunResult> {
     let programs = Programs::find(&args.portico()?)?;
     let result = measure(scenario, &programs).await?;
-    let out = args.out.clone().unwrap_or_else(|| {
-        let folder = scenario::folder().with_file_name("results");
-        folder.join(format!("{}.json", result.scenario.name))
-    });
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| results().join(format!("{}.json", result.scenario.name)));
     let text = serde_json::to_string_pretty(&result)?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
@@ -88,7 +118,12 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<RunResult> {
     Ok(result)
 }
 
-/// All rounds of a scenario.
+/// Where results are kept: beside the scenarios.
+pub(crate) fn results() -> PathBuf {
+    scenario::folder().with_file_name("results")
+}
+
+/// All rounds of a scenario: as many as it wants, or until so many were quiet, or it has tried often enough.
 ///
 /// # Errors
 /// Something cannot be started, or does not answer.
@@ -102,17 +137,7 @@ pub(crate) async fn measure(scenario: Scenario, programs: &Programs) -> anyhow::
         programs,
         stage: &stage,
     };
-    let mut samples = Vec::new();
-    for round in 1..=scenario.rounds {
-        for contestant in order(round, &contestants, scenario.control.is_some()) {
-            let sample = run
-                .sample(round, contestant)
-                .await
-                .with_context(|| format!("round {round}, {contestant}"))?;
-            eprintln!("{}", progress(&scenario, &sample));
-            samples.push(sample);
-        }
-    }
+    let mut samples = run.rounds(&contestants).await?;
     if scenario.figures.contains(&Figure::SyscallsPerRequest) {
         run.syscalls(&contestants, &mut samples).await?;
     }
@@ -154,15 +179,15 @@ fn present(scenario: &Scenario, programs: &Programs) -> (Vec<Contestant>, Vec<St
 }
 
 /// The order of a round: forth in odd ones, back in even ones, so that a drift of the machine meets all alike; the
-/// control comes first and last.
+/// control comes before and after each.
 fn order(round: u16, contestants: &[Contestant], has_control: bool) -> Vec<Contestant> {
     let mut order = contestants.to_vec();
     if round.is_multiple_of(2) {
         order.reverse();
     }
     if has_control {
-        order.insert(0, Contestant::Direct);
-        order.push(Contestant::Direct);
+        let pairs = order.into_iter().flat_map(|who| [who, Contestant::Direct]);
+        order = std::iter::once(Contestant::Direct).chain(pairs).collect();
     }
     order
 }
@@ -218,6 +243,13 @@ fn time(scenario: &Scenario) -> Duration {
     Duration::from_secs_f64(scenario.seconds)
 }
 
+/// Of the control: a third of a measurement, since there are so many, and no less than half a second if that is not
+/// longer, since what is shorter moves by itself.
+fn slice(scenario: &Scenario) -> Duration {
+    let time = time(scenario);
+    (time / 3).max(SHORTEST_SLICE).min(time)
+}
+
 /// One run of a scenario.
 struct Run<'a> {
     scenario: &'a Scenario,
@@ -226,6 +258,60 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Measures rounds until enough of them count. Whether a round counts is the control's alone to say.
+    async fn rounds(&self, contestants: &[Contestant]) -> anyhow::Result<Vec<Sample>> {
+        let needed = self.scenario.rounds;
+        let Some(control) = self.scenario.control else {
+            let mut samples = Vec::new();
+            for round in 1..=needed {
+                self.round(round, contestants, &mut samples).await?;
+            }
+            return Ok(samples);
+        };
+        self.warm_up_backends().await?;
+        let mut samples = Vec::new();
+        for round in 1..=needed * control::MOST_TRIES {
+            self.round(round, contestants, &mut samples).await?;
+            let quiet = control::quiet_rounds(control, &samples);
+            if !quiet.contains(&round) {
+                eprintln!(
+                    "{round:>2}  not quiet: {} of {needed} rounds count",
+                    quiet.len()
+                );
+            }
+            if quiet.len() >= usize::from(needed) {
+                break;
+            }
+        }
+        Ok(samples)
+    }
+
+    async fn round(
+        &self,
+        round: u16,
+        contestants: &[Contestant],
+        samples: &mut Vec<Sample>,
+    ) -> anyhow::Result<()> {
+        for contestant in order(round, contestants, self.scenario.control.is_some()) {
+            let sample = self
+                .sample(round, contestant)
+                .await
+                .with_context(|| format!("round {round}, {contestant}"))?;
+            eprintln!("{}", progress(self.scenario, &sample));
+            samples.push(sample);
+        }
+        Ok(())
+    }
+
+    /// The backends live as long as the run: what their first load costs is not the first slice's.
+    async fn warm_up_backends(&self) -> anyhow::Result<()> {
+        let direct = (self.stage)
+            .proxy(Contestant::Direct, self.scenario, self.programs)
+            .await?;
+        self.load(&direct, slice(self.scenario)).await?;
+        Ok(())
+    }
+
     /// Starts a contestant, warms it up, measures it, and ends it.
     async fn sample(&self, round: u16, contestant: Contestant) -> anyhow::Result<Sample> {
         let proxy = self
@@ -242,6 +328,9 @@ impl Run<'_> {
                 self.warm_up(&proxy).await?;
                 let plan = churn::plan(self.stage.addrs().len(), edits);
                 self.churn(&proxy, &plan, *edits_per_second).await?
+            }
+            _ if contestant == Contestant::Direct => {
+                self.load(&proxy, slice(self.scenario)).await?
             }
             _ => {
                 self.warm_up(&proxy).await?;
@@ -345,7 +434,7 @@ impl Run<'_> {
         })
     }
 
-    /// One run of each under strace, after all others; it stands in the last round.
+    /// One run of each under strace, after all others; it stands in the last round that counts.
     async fn syscalls(
         &self,
         contestants: &[Contestant],
@@ -357,6 +446,12 @@ impl Run<'_> {
             );
             return Ok(());
         };
+        let control = self.scenario.control;
+        let quiet = control.map(|figure| control::quiet_rounds(figure, samples));
+        let counts = |round| {
+            let quiet = quiet.as_ref().filter(|quiet| !quiet.is_empty());
+            quiet.is_none_or(|quiet| quiet.contains(&round))
+        };
         for contestant in contestants {
             let proxy = self
                 .stage
@@ -365,7 +460,9 @@ impl Run<'_> {
             self.warm_up(&proxy).await?;
             let work = self.load(&proxy, Duration::from_secs(1));
             let (calls, done) = syscalls::count(strace, &proxy.pids()?, work).await?;
-            let last = samples.iter_mut().rfind(|s| s.contestant == *contestant);
+            let last = samples
+                .iter_mut()
+                .rfind(|s| s.contestant == *contestant && counts(s.round));
             if let Some(sample) = last.filter(|_| done.requests > 0) {
                 let figure = Figure::SyscallsPerRequest;
                 sample
@@ -406,11 +503,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_alternates_between_two_controls() {
+    fn order_alternates_with_a_control_around_each() {
         use Contestant::{Direct, Haproxy, Portico};
         let both = [Portico, Haproxy];
-        assert_eq!(order(1, &both, true), [Direct, Portico, Haproxy, Direct]);
-        assert_eq!(order(2, &both, true), [Direct, Haproxy, Portico, Direct]);
+        let forth = [Direct, Portico, Direct, Haproxy, Direct];
+        let back = [Direct, Haproxy, Direct, Portico, Direct];
+        assert_eq!(order(1, &both, true), forth);
+        assert_eq!(order(2, &both, true), back);
         assert_eq!(order(2, &both, false), [Haproxy, Portico]);
     }
 

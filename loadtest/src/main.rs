@@ -5,6 +5,7 @@ mod backend;
 mod churn;
 mod client;
 mod compare;
+mod control;
 mod distribution;
 mod figure;
 mod load;
@@ -24,6 +25,7 @@ mod udp;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +37,7 @@ Examples:
   loadtest reconcile --connections 1000000                    do all counters agree, whatever came and went meanwhile
   loadtest list                                               scenarios that compare portico with others
   loadtest run tcp-versus-haproxy                             exit 1: a promise is broken, 3: the machine was not quiet
+  loadtest run --all --page docs/performance.md               every scenario, and the page of their results
   loadtest render loadtest/results docs/performance.md        the page of all results";
 
 /// Load scenarios for portico: bounded, on loopback, with a verdict.
@@ -66,7 +69,7 @@ enum Scenario {
     Reconcile(reconcile::ReconcileArgs),
     /// Send datagrams to an echo and back: exit 0 if none is lost
     Udp(udp::UdpArgs),
-    /// Measure portico and its peers by a scenario file, one beside the other, and write the result
+    /// Measure portico and its peers by scenario files, one beside the other, and write the results
     Run(compare::RunArgs),
     /// Make a page of results
     Render(render::RenderArgs),
@@ -122,7 +125,9 @@ fn run() -> anyhow::Result<ExitCode> {
                 report.is_clean,
             )
         }
-        Scenario::Run(args) => return runtime.block_on(compared(args, cli.output)),
+        Scenario::Run(args) => {
+            return runtime.block_on(Box::pin(until_ended(compared(args, cli.output))));
+        }
         Scenario::Render(args) => {
             println!("{} results", render::run(args)?);
             return Ok(ExitCode::SUCCESS);
@@ -152,19 +157,65 @@ async fn until_ended<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow
     }
 }
 
+/// Runs each scenario that is asked for. One that cannot be run does not keep the others from it.
 async fn compared(args: &compare::RunArgs, output: Format) -> anyhow::Result<ExitCode> {
-    let result = Box::pin(until_ended(compare::run(args))).await?;
-    match output {
-        Format::Text => print!("{}", render::text(&result)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&result)?),
+    let mut outcome = Outcome::Kept;
+    let mut results = Vec::new();
+    for scenario in args.scenarios()? {
+        let name = scenario.name.clone();
+        let result = Box::pin(compare::run(args, scenario)).await;
+        let result = result.with_context(|| format!("scenario {name}"));
+        outcome = outcome.max(Outcome::of(&result));
+        match result {
+            Ok(result) if output == Format::Text => print!("{}", render::text(&result)),
+            Ok(result) => results.push(result),
+            Err(error) => eprintln!("loadtest: {error:#}"),
+        }
     }
-    Ok(if result.summary.refused.is_some() {
-        ExitCode::from(3)
-    } else if result.summary.has_missed() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    match results.as_slice() {
+        [] => {}
+        [one] => println!("{}", serde_json::to_string_pretty(one)?),
+        many => println!("{}", serde_json::to_string_pretty(many)?),
+    }
+    if let Some(page) = &args.page {
+        eprintln!("{} results", render::to(&compare::results(), page)?);
+    }
+    Ok(outcome.into())
+}
+
+/// How a run ended, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// Every promise that could be measured is kept.
+    Kept,
+    /// The machine was not quiet.
+    Refused,
+    /// A promise is broken.
+    Missed,
+    /// Something could not be started, or did not answer.
+    Failed,
+}
+
+impl Outcome {
+    fn of(result: &anyhow::Result<result::RunResult>) -> Self {
+        match result {
+            Err(_) => Self::Failed,
+            Ok(result) if result.summary.refused.is_some() => Self::Refused,
+            Ok(result) if result.summary.has_missed() => Self::Missed,
+            Ok(_) => Self::Kept,
+        }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Kept => 0,
+            Outcome::Missed => 1,
+            Outcome::Failed => 2,
+            Outcome::Refused => 3,
+        })
+    }
 }
 
 fn list() -> anyhow::Result<ExitCode> {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::{
+    control::Control,
     figure::Figure,
     provenance::{Machine, Provenance},
     result::{RunResult, SCHEMA, Verdict},
@@ -30,8 +31,9 @@ How it is measured: the same backends, the same clients and the same number of t
 round measures everyone once, each freshly started and warmed up; the order turns around from round to round. CPU time is
 that of the proxy's processes alone (`/proc/PID/stat`), user and system. A figure is the median of the rounds; a ratio is the
 median of the ratios within the rounds, in brackets the interval in which 95 of 100 medians of rounds drawn anew lie. A client
-straight at a backend runs first and last in each round: if it moves by more than 10 per cent between rounds, the machine was
-not quiet and the run is marked as refused. Client, proxy and backends share the same cores, so rates say little and ratios
+straight at a backend runs in short slices before and after each: a round with a slice more than 10 per cent off the median of
+all slices is thrown away and repeated, whatever it measured, and the rounds that count lie within 10 per cent. A run that does
+not find enough of them in three times the rounds is marked as refused: the machine was not quiet. Client, proxy and backends share the same cores, so rates say little and ratios
 and CPU times more.
 ";
 
@@ -49,12 +51,19 @@ pub(crate) struct RenderArgs {
 /// # Errors
 /// A result cannot be read, or the page not be written.
 pub(crate) fn run(args: &RenderArgs) -> anyhow::Result<usize> {
-    let results = read(&args.results)?;
-    let before = std::fs::read_to_string(&args.page).unwrap_or_default();
+    to(&args.results, &args.page)
+}
+
+/// Makes `file` of the results in a folder; says how many there are.
+///
+/// # Errors
+/// A result cannot be read, or the page not be written.
+pub(crate) fn to(results: &Path, file: &Path) -> anyhow::Result<usize> {
+    let results = read(results)?;
+    let before = std::fs::read_to_string(file).unwrap_or_default();
     let by_hand = before.split_once(BY_HAND).map_or("\n", |(_, rest)| rest);
     let text = format!("{}\n---\n{BY_HAND}{by_hand}", page(&results));
-    std::fs::write(&args.page, text)
-        .with_context(|| format!("cannot write {}", args.page.display()))?;
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(results.len())
 }
 
@@ -178,9 +187,7 @@ fn section(text: &mut String, result: &RunResult) {
         let _ = writeln!(text, "Left out: {missing}.\n");
     }
     let control = result.summary.control.as_ref();
-    let moved = control
-        .and_then(|control| control.moved)
-        .map(|moved| format!("; the direct client moved by {:.1} per cent", moved * 100.0));
+    let moved = control.and_then(moved);
     let _ = writeln!(
         text,
         "{rounds} rounds of {} s on {began}, backends: {backends}; {} threads a proxy, load by {generator}{}. Again: `{command}`",
@@ -188,6 +195,19 @@ fn section(text: &mut String, result: &RunResult) {
         scenario.threads,
         moved.unwrap_or_default()
     );
+}
+
+/// How steady the machine was, and what that cost.
+fn moved(control: &Control) -> Option<String> {
+    let thrown = match control.thrown.len() {
+        0 => "no round".to_owned(),
+        1 => "1 round".to_owned(),
+        many => format!("{many} rounds"),
+    };
+    let moved = control.moved? * 100.0;
+    Some(format!(
+        "; the direct client moved by {moved:.1} per cent, {thrown} thrown away"
+    ))
 }
 
 /// Everybody's figures, one line each.
@@ -318,6 +338,7 @@ mod tests {
         let page = page(&[example([100.0, 104.0, 111.0])]);
         assert!(page.contains("| example (refused) |"), "{page}");
         assert!(page.contains("| does not count |"), "{page}");
+        assert!(page.contains("1 round thrown away"), "{page}");
         assert!(
             page.contains("**Refused**: requests-per-second of the direct"),
             "{page}"

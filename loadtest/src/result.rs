@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    control::{Control, Judgement},
     figure::{Figure, Figures},
     load::Step,
     provenance::Provenance,
@@ -15,8 +16,6 @@ use crate::{
 
 /// Version of the form; a reader of another one says so.
 pub(crate) const SCHEMA: u32 = 1;
-/// The control may lie this far apart.
-const MOST_MOVEMENT: f64 = 0.10;
 
 /// One file of `results/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,17 +66,6 @@ pub(crate) struct Summary {
     pub(crate) bars: Vec<Verdict>,
 }
 
-/// How steady the machine was.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Control {
-    /// What was looked at.
-    pub(crate) figure: Figure,
-    /// Its median in each round; a round measures it first and last.
-    pub(crate) rounds: Vec<f64>,
-    /// The largest of them by the smallest, minus one.
-    pub(crate) moved: Option<f64>,
-}
-
 /// One figure of one by that of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ratio {
@@ -107,9 +95,15 @@ pub(crate) struct Verdict {
 impl Summary {
     /// Of the samples of a scenario.
     pub(crate) fn new(scenario: &Scenario, samples: &[Sample]) -> Self {
-        let by = Rounds(samples);
-        let control = scenario.control.map(|figure| by.control(figure));
-        let refused = control.as_ref().and_then(refusal);
+        let judge = |figure| Judgement::new(figure, samples, scenario.rounds);
+        let (control, refused) = match scenario.control.map(judge) {
+            Some(judgement) => (Some(judgement.control), judgement.refused),
+            None => (None, None),
+        };
+        // A refused run counts for nothing, and shows everything.
+        let thrown = control.as_ref().filter(|_| refused.is_none());
+        let thrown = thrown.map_or(&[][..], |control| &control.thrown);
+        let by = Rounds { samples, thrown };
         let mut contestants: Vec<Contestant> = samples.iter().map(|s| s.contestant).collect();
         contestants.sort_unstable();
         contestants.dedup();
@@ -142,31 +136,21 @@ impl Summary {
     }
 }
 
-/// Why a control refuses the run.
-fn refusal(control: &Control) -> Option<String> {
-    let name = control.figure.name();
-    match control.moved {
-        None => Some(format!("the direct control has no {name}")),
-        Some(moved) if moved > MOST_MOVEMENT => Some(format!(
-            "{name} of the direct control moved by {:.0} per cent between rounds, more than {:.0}: the machine was not quiet",
-            moved * 100.0,
-            MOST_MOVEMENT * 100.0
-        )),
-        Some(_) => None,
-    }
+/// Samples by round, without those of rounds that were thrown away.
+struct Rounds<'a> {
+    samples: &'a [Sample],
+    thrown: &'a [u16],
 }
-
-/// Samples by round.
-struct Rounds<'a>(&'a [Sample]);
 
 impl Rounds<'_> {
     /// One value a round: the median if there are several samples.
     fn values(&self, who: Contestant, figure: Figure) -> Vec<Option<f64>> {
-        let rounds = self.0.iter().map(|sample| sample.round).max().unwrap_or(0);
-        (1..=rounds)
+        let rounds = self.samples.iter().map(|sample| sample.round).max();
+        (1..=rounds.unwrap_or(0))
+            .filter(|round| !self.thrown.contains(round))
             .map(|round| {
                 let samples = self
-                    .0
+                    .samples
                     .iter()
                     .filter(|s| s.round == round && s.contestant == who);
                 let values: Vec<f64> = samples
@@ -175,19 +159,6 @@ impl Rounds<'_> {
                 stats::median(&values)
             })
             .collect()
-    }
-
-    fn control(&self, figure: Figure) -> Control {
-        let rounds: Vec<f64> = self
-            .values(Contestant::Direct, figure)
-            .into_iter()
-            .flatten()
-            .collect();
-        Control {
-            figure,
-            moved: stats::movement(&rounds).map(stats::rounded),
-            rounds,
-        }
     }
 
     fn medians(&self, who: Contestant, figures: &[Figure]) -> BTreeMap<Figure, Estimate> {
@@ -241,6 +212,7 @@ pub(crate) mod tests {
         ];
         scenario.bars.truncate(1);
         scenario.control = Some(Figure::RequestsPerSecond);
+        scenario.rounds = 3;
         let mut samples = Vec::new();
         for (round, direct) in (1_u16..).zip(control) {
             for (contestant, cpu, rate) in [
@@ -289,6 +261,22 @@ pub(crate) mod tests {
     fn summary_of_a_control_that_moved_is_refused() {
         let summary = example([100.0, 104.0, 111.0]).summary;
         assert!(summary.refused.unwrap().contains("moved by 11 per cent"));
+        let direct = summary.medians[&Contestant::Direct][&Figure::RequestsPerSecond];
+        assert_eq!((direct.low, direct.high), (100.0, 111.0), "all are shown");
+    }
+
+    #[test]
+    fn summary_leaves_out_what_was_measured_in_a_round_that_was_thrown_away() {
+        let mut result = example([100.0, 60.0, 109.0]);
+        result.scenario.rounds = 2;
+        let summary = Summary::new(&result.scenario, &result.samples);
+        assert_eq!(summary.refused, None);
+        assert_eq!(summary.control.unwrap().thrown, [2]);
+        // Of 28, 29 and 30 the middle one is gone; the ratio is of the same rounds.
+        let of_portico = summary.medians[&Contestant::Portico][&Figure::CpuPerRequest];
+        assert_eq!((of_portico.low, of_portico.high), (28.0, 30.0));
+        let measured = summary.bars[0].measured.unwrap();
+        assert!((measured.high - 1.0).abs() < 1e-6 && (measured.low - 28.0 / 30.0).abs() < 1e-6);
     }
 
     #[test]
