@@ -77,7 +77,8 @@ impl ListenerHost for Sockets {
         for addr in self.1.retry() {
             tracing::info!(address = %addr, "made local by a route after all");
         }
-        self.0.retry(now)
+        let (sockets, drains) = (self.0.retry(now), self.0.drain_gone(now));
+        [sockets, drains].into_iter().flatten().min()
     }
 }
 

@@ -137,6 +137,12 @@ pub const TABLE: [Row; 60] = [
         "ours: `ours` (default) or `keep`: endpoints see the client's address; of clients on other machines with a privilege and routes",
         &[],
     ),
+    row(
+        "",
+        "annotation `portico.dev/drain-timeout`",
+        "ours: connections whose endpoint, address or port was taken away are reset after this long, as in `30s`; without it they go on, as in a cluster",
+        &[],
+    ),
     row("", "`spec.publishNotReadyAddresses`", "honoured", &[]),
     row(
         "",

@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -62,6 +63,29 @@ pub struct PortState {
     pub datagrams_dropped: AtomicU64,
     /// How long relayed connections lasted, in microseconds.
     pub durations: AtomicHistogram,
+    /// What its Service says, or said last.
+    pub drain_timeout: DrainTimeout,
+}
+
+/// How long connections may last whose endpoint or Service port is gone; without limit unless it is told.
+#[derive(Debug, Default)]
+pub struct DrainTimeout(AtomicU64);
+
+impl DrainTimeout {
+    /// From now on.
+    pub fn set(&self, timeout: Option<Duration>) {
+        let ms = timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok());
+        self.0
+            .store(ms.map_or(0, |ms| ms.saturating_add(1)), Relaxed);
+    }
+
+    /// `None` is no limit.
+    pub fn get(&self) -> Option<Duration> {
+        self.0
+            .load(Relaxed)
+            .checked_sub(1)
+            .map(Duration::from_millis)
+    }
 }
 
 impl PortState {
@@ -99,16 +123,22 @@ pub enum End {
     Idle,
     /// The program ended before it did.
     Cut,
+    /// Its endpoint was taken away, and the time that its Service gives such connections is over.
+    EndpointGone,
+    /// The address or port that its client asked for was taken away, and the time is over.
+    ServiceGone,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Finished,
         Self::Client,
         Self::Endpoint,
         Self::Idle,
         Self::Cut,
+        Self::EndpointGone,
+        Self::ServiceGone,
     ];
 
     /// As it stands in labels and reports.
@@ -119,6 +149,8 @@ impl End {
             Self::Endpoint => "endpoint_reset",
             Self::Idle => "idle",
             Self::Cut => "cut",
+            Self::EndpointGone => "endpoint_gone",
+            Self::ServiceGone => "service_gone",
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod annotations;
 pub mod balancing;
 pub mod decode;
 pub mod diagnostic;
+pub mod draining;
 pub mod endpoint_probe;
 pub mod endpoints;
 pub mod meta;

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod assemble;
 pub mod compile;
+pub mod draining;
 pub mod filter;
 pub mod health_check;
 pub mod plan;

@@ -24,6 +24,7 @@
 
 mod affinity;
 mod clock;
+mod draining;
 mod inherit;
 mod listen;
 mod net;
@@ -35,6 +36,7 @@ mod udp;
 mod unkept;
 mod worker;
 
+pub use draining::{Connection, Draining};
 pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::guard::Filtering;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
@@ -42,6 +44,7 @@ pub use net::open_at;
 pub use observer::Observer;
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;
+pub use tcp::registry::Phase;
 pub use tcp::relay::{FLUSH_AFTER, Meter, Outcome, Patience, Relayed, SCRATCH_BYTES, Side, relay};
 
 use portico_core::snapshot::Snapshot;

@@ -6,7 +6,7 @@ pub(crate) mod source;
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
@@ -180,13 +180,13 @@ pub(crate) fn refuse(fd: &SharedFd) -> io::Result<()> {
 }
 
 /// The next connection of the accept queue with its source address.
-pub(crate) fn accept(fd: impl AsFd) -> io::Result<(TcpStream, Option<IpAddr>)> {
+pub(crate) fn accept(fd: impl AsFd) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let (fd, peer) =
         rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
     Ok((
         TcpStream::from(fd),
-        peer.map(|peer| peer.ip().to_canonical()),
+        peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())),
     ))
 }
 

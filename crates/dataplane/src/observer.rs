@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use crate::{plane::Counters, worker::Shared};
+use crate::{
+    draining::{self, Connection},
+    plane::Counters,
+    worker::Shared,
+};
 
 /// A view of what the data path counts beside Service ports and endpoints.
 #[derive(Debug, Clone)]
@@ -21,6 +25,11 @@ impl Observer {
     /// Connections in progress of each worker.
     pub fn worker_loads(&self) -> Vec<usize> {
         self.0.loads()
+    }
+
+    /// All live TCP connections, the oldest first.
+    pub fn connections(&self) -> Vec<Connection> {
+        draining::connections(&self.0)
     }
 
     /// UDP flows in progress.

@@ -19,7 +19,8 @@ use portico_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Published,
+    Published, clock,
+    draining::Drains,
     inherit::Inherited,
     listen::{Listeners, status::ListenerStatus},
     net,
@@ -45,6 +46,7 @@ pub struct DataPlane {
     listeners: Listeners,
     workers: Workers,
     descriptor_limit: usize,
+    drains: Drains,
 }
 
 /// Sums since the start.
@@ -58,6 +60,10 @@ pub struct Counters {
     pub pauses: u64,
     /// Connections reset because nothing moved for too long.
     pub timed_out: u64,
+    /// Connections reset because their endpoint was gone and their Service's drain time-out was over.
+    pub drained_endpoint: u64,
+    /// The same for those whose address or port of a Service was gone.
+    pub drained_service: u64,
     /// UDP flows begun.
     pub flows_opened: u64,
     /// UDP flows ended to make room for others.
@@ -89,6 +95,8 @@ impl Counters {
             unmatched: totals.unmatched.load(Relaxed),
             pauses: totals.pauses.load(Relaxed),
             timed_out: totals.timed_out.load(Relaxed),
+            drained_endpoint: totals.drained_endpoint.load(Relaxed),
+            drained_service: totals.drained_service.load(Relaxed),
             flows_opened: totals.flows_opened.load(Relaxed),
             flows_shed: totals.flows_shed.load(Relaxed),
             flows_unopened: totals.flows_unopened.load(Relaxed),
@@ -143,6 +151,7 @@ impl DataPlane {
             listeners,
             workers: Workers::start(settings, published)?,
             descriptor_limit,
+            drains: Drains::default(),
         };
         plane.budget();
         Ok(plane)
@@ -194,6 +203,12 @@ impl DataPlane {
         let next = self.listeners.retry(&self.workers, now);
         self.budget();
         next
+    }
+
+    /// Closes connections whose endpoint or Service port is gone from the published Snapshot, once their Services'
+    /// drain time-outs are over. Returns when to call again; also to be called after a Snapshot was published.
+    pub fn drain_gone(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.drains.look(&self.workers.shared, now)
     }
 
     /// All listeners, sorted by key.
@@ -253,6 +268,9 @@ impl DataPlane {
     /// Dropped early, it cuts every connection.
     pub async fn drain(mut self, deadline: Duration, cancel: CancellationToken) -> DrainReport {
         let waited_for = self.connections();
+        let ends_at = clock::now().after(deadline);
+        let shared = &self.workers.shared;
+        shared.ends_at.store(ends_at.as_millis(), Relaxed);
         self.listeners.end(&self.workers);
         self.listeners.pass_on();
         let cut = CancellationToken::new();

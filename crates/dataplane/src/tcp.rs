@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod connect;
 mod dial;
 mod health_check;
+pub(crate) mod registry;
 pub(crate) mod relay;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::worker::{Incoming, Shared};
 use account::{Active, Totals};
 use connect::{Arrival, Rejection};
+use registry::Registered;
 use relay::{Outcome, Patience, Relayed, Side, relay};
 
 /// A socket that is reset when dropped, unless it was let go: an end that nobody meant (a broken relay, a cut or
@@ -56,7 +58,7 @@ struct Relay {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
+pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming, live: Registered) {
     let Incoming {
         stream,
         arrival,
@@ -65,7 +67,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let Ok(downstream) = TcpStream::from_std(stream).map(Resetting::new) else {
         return;
     };
-    let Some(mut both) = establish(&shared, &arrival, downstream).await else {
+    let Some(mut both) = establish(&shared, &arrival, downstream, live).await else {
         return;
     };
     let settings = &shared.settings;
@@ -84,9 +86,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     drop(slot);
 }
 
-async fn establish(shared: &Shared, arrival: &Arrival, downstream: Resetting) -> Option<Relay> {
-    match connect::connect(shared, arrival).await {
+async fn establish(
+    shared: &Shared,
+    arrival: &Arrival,
+    downstream: Resetting,
+    live: Registered,
+) -> Option<Relay> {
+    match connect::connect(shared, arrival, &live).await {
         Ok((upstream, endpoint, active)) => {
+            let active = active.seen_as(live);
             tracing::debug!(local = %arrival.local, %endpoint, "connected");
             let upstream = Resetting::new(upstream);
             // Delays small messages if it fails, which is no reason to refuse them.
@@ -151,7 +159,7 @@ mod tests {
 
     #[test]
     fn serve_future_of_a_connection_stays_small() {
-        fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_future(serve);

@@ -3,6 +3,7 @@
 //!
 //! Listeners need fixed ports, so every test has addresses of its own in 127/8, made from the process and a counter.
 
+mod draining;
 mod dropping;
 mod forwarding;
 mod inherited;

@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc as blocking,
     },
     thread,
@@ -25,9 +25,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Published,
     affinity::Affinity,
+    clock,
     listen::{accept, accept::Listening},
     settings::DataSettings,
-    tcp::{self, account::Totals, connect::Arrival},
+    tcp::{self, account::Totals, connect::Arrival, registry::Registry},
     udp::{self, Udp},
 };
 
@@ -49,6 +50,10 @@ pub(crate) struct Shared {
     pub(crate) spare: AtomicUsize,
     /// Flows of all workers.
     pub(crate) flows: AtomicUsize,
+    /// Live connections of each worker.
+    pub(crate) registries: Box<[Arc<Registry>]>,
+    /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
+    pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
     inboxes: Box<[mpsc::Sender<Incoming>]>,
 }
@@ -217,11 +222,16 @@ impl Worker {
     }
 
     fn serve(&self, incoming: Incoming) {
+        let Some(registry) = self.shared.registries.get(self.index) else {
+            return;
+        };
+        let registered = registry.enter(&incoming.arrival, clock::now());
+        let live = Arc::clone(registered.live());
         // The tracker owns the task; a panic ends that task alone.
-        drop(
+        let task =
             self.tracker
-                .spawn_local(tcp::serve(Arc::clone(&self.shared), incoming)),
-        );
+                .spawn_local(tcp::serve(Arc::clone(&self.shared), incoming, registered));
+        live.can_be_cut_by(task.abort_handle());
     }
 }
 
@@ -262,6 +272,8 @@ impl Workers {
             limit: AtomicUsize::new(usize::MAX),
             spare: AtomicUsize::new(usize::MAX),
             flows: AtomicUsize::new(0),
+            registries: Registry::of_workers(count),
+            ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),
         });

@@ -1,7 +1,7 @@
 //! Our own annotations, `portico.dev/...`. Owns the table of keys, which is what `docs/annotations.md` shows and what
 //! manifests are checked against; reading a value belongs to the part that acts on it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{decode::closest, meta::Kind};
 
@@ -14,6 +14,8 @@ pub const READINESS_PROBE: &str = "portico.dev/readiness-probe";
 pub const BALANCE: &str = "portico.dev/balance";
 /// Which address endpoints see their clients at.
 pub const SOURCE_ADDRESS: &str = "portico.dev/source-address";
+/// How long connections may last whose endpoint or Service port is gone.
+pub const DRAIN_TIMEOUT: &str = "portico.dev/drain-timeout";
 /// The share of a pod, or of each address of a slice, beside others.
 pub const WEIGHT: &str = "portico.dev/weight";
 /// Weights by address.
@@ -81,6 +83,7 @@ pub const TABLE: &[AnnotationKey] = &[
     row(READINESS_PROBE, SLICES, "`tcp`, `tcp:PORT`, `http:/PATH`, `http:PORT/PATH`", "no probe: endpoints are ready as written", "Probes hand-written endpoints as a Pod's readiness probe would, with Kubernetes' periods and thresholds."),
     row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
+    row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),
     row(WEIGHT, WEIGHED, "a whole number from 0 to 256", "`1`", "The share of the pod, or of each address, beside others; with 0 it gets nothing new while another has more."),
     row(WEIGHTS, ADDRESSES, "`10.0.0.1=3,10.0.0.2=1`", "what `portico.dev/weight` says", "Weights by address."),
     row(STARTUP_DELAY, PODS, "a time: `2s`, `500ms`", "`0s`", "A simulated pod is up this long after its start."),
@@ -121,6 +124,34 @@ impl AnnotationKey {
             .collect();
         places.join(", ")
     }
+}
+
+/// `1h`, `1m30s`, `1.5s`, `50ms`: numbers with units, as Go writes durations.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit) = rest.split_at(digits);
+        let letters = unit
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(letters);
+        let unit = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 /// What is wrong with one of our keys in `place`, if anything; keys of others are none of our business.

@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod balancing;
+pub(crate) mod draining;
 pub(crate) mod endpoints;
 pub(crate) mod leaf;
 pub(crate) mod meta;

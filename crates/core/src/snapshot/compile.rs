@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     affinity::{AffinePort, ClientAffinity},
-    balance::{Balance, Endpoint, EndpointSet, EndpointState},
+    balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
         AddressType, BalancePolicy, EndpointSlice, Protocol, ServicePort, SourceAddress, Weight,
         service::IpFamily,
@@ -261,6 +261,12 @@ fn port_view(
         ),
         timeout,
     });
+    let state: Arc<PortState> = before
+        .map(|before| Arc::clone(&before.state))
+        .unwrap_or_default();
+    // Beside the counters, because it holds for connections that outlive their Service.
+    let drain_timeout = crate::object::draining::timeout_of(&record.object.meta.annotations);
+    state.drain_timeout.set(drain_timeout);
     PortView {
         name,
         family: draft.family,
@@ -273,9 +279,7 @@ fn port_view(
         external_policy: spec.external_traffic_policy,
         affinity,
         source: SourceAddress::of(&record.object.meta.annotations),
-        state: before
-            .map(|before| Arc::clone(&before.state))
-            .unwrap_or_default(),
+        state,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -48,7 +48,7 @@ pub(crate) struct Listening {
 impl Listening {
     /// The next connection of its queue. It has a filter if the socket had one when the kernel made it: that is for
     /// who begins, and costs for every packet.
-    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
         let (stream, peer) = net::accept(&self.fd)?;
         if self.guarding.is_inherited() {
             net::filter::detach(&stream);
@@ -70,7 +70,11 @@ impl Listening {
     }
 
     /// Where `stream` came in. A wildcard socket has to ask each connection.
-    pub(crate) fn arrival(&self, stream: &TcpStream, peer: Option<IpAddr>) -> io::Result<Arrival> {
+    pub(crate) fn arrival(
+        &self,
+        stream: &TcpStream,
+        peer: Option<SocketAddr>,
+    ) -> io::Result<Arrival> {
         let local = match self.key.bind {
             Bind::Address(_) => self.bound,
             // An inherited wildcard socket may be of IPv6 and hear IPv4 too, as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
@@ -80,7 +84,8 @@ impl Listening {
             scope: self.key.scope,
             declared_port: self.key.port,
             local,
-            peer,
+            peer: peer.map(|peer| peer.ip()),
+            peer_port: peer.map_or(0, |peer| peer.port()),
         })
     }
 }

@@ -22,7 +22,10 @@ use std::sync::{
 use portico_core::balance::{End, EndpointState, PortState};
 use tokio::time::Instant;
 
-use super::relay::Meter;
+use super::{
+    registry::Registered,
+    relay::{Meter, Side},
+};
 
 /// Bytes of one direction that a connection keeps to itself before it adds them to counters that all workers share.
 const FLUSH_BYTES: u64 = 64 * 1024;
@@ -110,6 +113,8 @@ pub(crate) struct Active {
     endpoint: Arc<EndpointState>,
     since: Instant,
     end: End,
+    /// Its entry among the live connections; dropped once everything is counted.
+    live: Option<Registered>,
     /// Bytes written to the endpoint and to the client.
     moved: (u64, u64),
     /// Of these, what the shared counters have.
@@ -125,9 +130,16 @@ impl Active {
             endpoint,
             since: Instant::now(),
             end: End::Cut,
+            live: None,
             moved: (0, 0),
             flushed: (0, 0),
         }
+    }
+
+    /// Reports see it by this entry.
+    pub(crate) fn seen_as(mut self, live: Registered) -> Self {
+        self.live = Some(live);
+        self
     }
 
     /// It is over, for this reason.
@@ -139,6 +151,9 @@ impl Active {
 impl Meter for Active {
     fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
         self.moved = (to_upstream, to_downstream);
+        if let Some(live) = &self.live {
+            live.moved(to_upstream, to_downstream);
+        }
         let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
         if unflushed >= FLUSH_BYTES {
             self.flush();
@@ -158,6 +173,12 @@ impl Meter for Active {
         }
         self.flushed = self.moved;
     }
+
+    fn half_closed(&mut self, by: Side) {
+        if let Some(live) = &self.live {
+            live.half_closed(by);
+        }
+    }
 }
 
 fn micros(time: std::time::Duration) -> u64 {
@@ -167,7 +188,8 @@ fn micros(time: std::time::Duration) -> u64 {
 impl Drop for Active {
     fn drop(&mut self) {
         self.flush();
-        self.port.ends.count(self.end);
+        let cut = self.live.as_ref().and_then(|live| live.cut_because());
+        self.port.ends.count(cut.unwrap_or(self.end));
         self.port.durations.record(micros(self.since.elapsed()));
         self.port.active.fetch_sub(1, Relaxed);
         self.endpoint.active.fetch_sub(1, Relaxed);
@@ -186,6 +208,10 @@ pub(crate) struct Totals {
     /// Connections cut because nothing moved for too long.
     pub(crate) timed_out: AtomicU64,
     /// See [`crate::Counters`].
+    pub(crate) drained_endpoint: AtomicU64,
+    /// See [`crate::Counters`].
+    pub(crate) drained_service: AtomicU64,
+    /// See [`crate::Counters`].
     pub(crate) flows_opened: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) flows_shed: AtomicU64,
@@ -201,4 +227,15 @@ pub(crate) struct Totals {
     pub(crate) datagrams_to_downstream: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) datagrams_dropped: AtomicU64,
+}
+
+impl Totals {
+    /// A connection is closed because its drain time-out is over.
+    pub(crate) fn drained(&self, why: End) {
+        let counter = match why {
+            End::ServiceGone => &self.drained_service,
+            _ => &self.drained_endpoint,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use portico_core::{
     balance::PortState,
     object::Protocol,
-    snapshot::{FrontendKind, Scope, Snapshot, Verdict},
+    snapshot::{FrontendKind, Scope, ServicePortName, Snapshot, Verdict},
     time::Timestamp,
 };
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use super::{
     account::{Accepted, Active, Attempt},
     dial::{DialError, Keeping, dial},
+    registry::Live,
 };
 use crate::{affinity::Sticky, clock, net, worker::Shared};
 
@@ -32,6 +33,8 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     /// Its source, when the kernel said so.
     pub(crate) peer: Option<IpAddr>,
+    /// The port of its source; 0 when the kernel did not say.
+    pub(crate) peer_port: u16,
 }
 
 /// Why a connection reached no endpoint. The client is reset in every case.
@@ -54,6 +57,7 @@ pub(crate) enum Rejection {
 /// What the newest snapshot says about the next attempt.
 struct Choice {
     port: Arc<PortState>,
+    name: ServicePortName,
     /// The attempt at this address, or why there is none.
     attempt: Result<(SocketAddr, Attempt), Rejection>,
     is_loop: bool,
@@ -68,6 +72,7 @@ struct Choice {
 pub(crate) async fn connect(
     shared: &Shared,
     arrival: &Arrival,
+    live: &Live,
 ) -> Result<(TcpStream, SocketAddr, Active), Rejection> {
     let mut tried = Vec::new();
     let mut accepted: Option<Accepted> = None;
@@ -87,7 +92,10 @@ pub(crate) async fn connect(
             dial(addr, choice.keeping, shared.settings.connect_timeout).await
         };
         match dialled {
-            Ok(upstream) => return Ok((upstream, addr, attempt.succeeded(account))),
+            Ok(upstream) => {
+                live.reached(addr, choice.name, choice.port);
+                return Ok((upstream, addr, attempt.succeeded(account)));
+            }
             Err(error) => {
                 if failed(&attempt, addr, &error) == Fault::Theirs
                     && let Some(sticky) = choice.sticky
@@ -124,6 +132,7 @@ fn choose(
         return Err(Rejection::HealthCheck);
     }
     let port = Arc::clone(&frontend.port.state);
+    let name = frontend.port.name.clone();
     let sticky = Sticky::of(frontend.port.affinity, arrival.peer);
     let keeping = Keeping::of(&frontend.port, arrival.peer);
     let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
@@ -141,6 +150,7 @@ fn choose(
     let attempt = endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port, &endpoint.state)));
     Ok(Choice {
         port,
+        name,
         attempt,
         is_loop,
         sticky,

@@ -64,6 +64,10 @@ pub trait Meter {
     fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool;
     /// Nothing is to be kept back.
     fn flush(&mut self);
+    /// One side has finished sending, and the other was told; may be said again.
+    fn half_closed(&mut self, by: Side) {
+        let _ = by;
+    }
 }
 
 /// Counts nothing: what a relay moved is in its account.
@@ -123,6 +127,13 @@ where
             return Poll::Ready(Ok(Outcome::Finished));
         }
         let half_closed = ends.0 == Progress::Done || ends.1 == Progress::Done;
+        if half_closed {
+            meter.half_closed(if ends.0 == Progress::Done {
+                Side::Downstream
+            } else {
+                Side::Upstream
+            });
+        }
         let has_moved = moved != there.bytes + back.bytes;
         watch.note(timer.as_mut(), has_moved, half_closed);
         if has_moved && meter.moved(there.bytes, back.bytes) {

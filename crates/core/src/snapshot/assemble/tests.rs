@@ -192,3 +192,63 @@ proptest! {
         prop_assert_eq!(dump(&snapshot), dump(&fresh));
     }
 }
+
+#[test]
+fn standing_of_a_connection_goes_by_what_is_written_and_asked() {
+    use crate::snapshot::draining::{Asked, Standing};
+
+    let written = |endpoints: &[(u8, bool)]| {
+        let view = service("default", "web", 7, &[]);
+        let mut slice = EndpointSlice::clone(&view.slices[0]);
+        slice.ports = vec![crate::object::SlicePort {
+            name: Arc::from("http"),
+            protocol: Protocol::Tcp,
+            port: Some(8080),
+            app_protocol: None,
+        }];
+        let like = service("default", "web", 7, &[1]).slices[0].endpoints[0].clone();
+        for (last, terminating) in endpoints {
+            slice.endpoints.push(SliceEndpoint {
+                address: Some(IpAddr::from([127, 98, 0, *last])),
+                conditions: Conditions {
+                    ready: false,
+                    serving: true,
+                    terminating: *terminating,
+                },
+                ..like.clone()
+            });
+        }
+        let view = ServiceView {
+            namespace: Arc::clone(&view.namespace),
+            name: Arc::clone(&view.name),
+            origin: view.origin.clone(),
+            spec: Arc::clone(&view.spec),
+            cluster_ips: view.cluster_ips.clone(),
+            load_balancer_ips: Vec::new(),
+            slices: vec![Arc::new(slice)],
+            ports: view.ports.clone(),
+            frontends: view.frontends.clone(),
+        };
+        assemble(cluster(), vec![Arc::new(view)], &[])
+    };
+    let asked = |last| Asked {
+        scope: Scope::HOST,
+        local: (IpAddr::from([127, 96, 0, last]), 80).into(),
+        declared_port: 80,
+    };
+    let name = service("default", "web", 7, &[]).ports[0].name.clone();
+    let check = |snapshot: &Snapshot, vip: u8, (last, port): (u8, u16), expected| {
+        let endpoint = (IpAddr::from([127, 98, 0, last]), port).into();
+        let found = snapshot.standing(&asked(vip), &name, endpoint);
+        assert_eq!(found, expected, "{last}:{port} by {vip}");
+    };
+    let snapshot = written(&[(1, false), (2, true), (3, true), (3, false)]);
+    check(&snapshot, 7, (1, 8080), Standing::Kept);
+    check(&snapshot, 7, (2, 8080), Standing::Terminating);
+    check(&snapshot, 7, (3, 8080), Standing::Kept);
+    check(&snapshot, 7, (4, 8080), Standing::EndpointGone);
+    check(&snapshot, 7, (1, 8081), Standing::EndpointGone);
+    check(&snapshot, 8, (1, 8080), Standing::ServiceGone);
+    let other = assemble(cluster(), vec![service("default", "db", 7, &[1])], &[]);
+    check(&other, 7, (1, 8080), Standing::ServiceGone);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::object::{
     Labels,
-    annotations::{ERROR_RATE, LATENCY, STARTUP_DELAY, TERMINATION_DELAY},
+    annotations::{ERROR_RATE, LATENCY, STARTUP_DELAY, TERMINATION_DELAY, duration},
 };
 
 /// Longest delay that may be asked for.
@@ -60,34 +60,6 @@ impl Behaviour {
         };
         (behaviour, problems)
     }
-}
-
-/// `1h`, `1m30s`, `1.5s`, `50ms`: numbers with units, as Go writes durations.
-fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit) = rest.split_at(digits);
-        let letters = unit
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(unit.len());
-        let (unit, after) = unit.split_at(letters);
-        let unit = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(sum)
 }
 
 /// `10%` or `2.5%`, in hundredths of a per cent.

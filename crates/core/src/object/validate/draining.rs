@@ -1,0 +1,25 @@
+//! Our annotation about draining: a value that cannot be read or that comes to nothing. Both are warnings: the default
+//! stands in.
+
+use crate::object::{
+    annotations::DRAIN_TIMEOUT,
+    decode::cursor::Cursor,
+    draining::{self, DRAIN_TIMEOUTS},
+    service::Service,
+};
+
+/// `metadata.annotations` of a Service.
+pub(crate) fn check_service(annotations: &Cursor<'_>, service: &Service) {
+    let wanted = annotations.key(DRAIN_TIMEOUT);
+    let Some(text) = wanted.text() else { return };
+    if draining::parse(text).is_none() {
+        wanted.warn(&format!(
+            "Invalid value: {}: {DRAIN_TIMEOUTS}; connections last as long as they like",
+            wanted.shown()
+        ));
+    } else if !service.has_vip() {
+        wanted.warn(
+            "has no effect on a Service without a virtual address: clients connect by themselves",
+        );
+    }
+}
