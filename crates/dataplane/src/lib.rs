@@ -45,7 +45,9 @@ pub use observer::Observer;
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;
 pub use tcp::registry::Phase;
-pub use tcp::relay::{FLUSH_AFTER, Meter, Outcome, Patience, Relayed, SCRATCH_BYTES, Side, relay};
+pub use tcp::relay::{
+    FLUSH_AFTER, MaybeSocket, Meter, Outcome, Patience, Relayed, SCRATCH_BYTES, Side, relay,
+};
 
 use portico_core::snapshot::Snapshot;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod datagrams;
 pub(crate) mod filter;
+pub(crate) mod pipe;
 pub(crate) mod source;
 
 use std::{

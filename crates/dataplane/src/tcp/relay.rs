@@ -1,8 +1,12 @@
 //! Bytes between two streams. Owns half-close, backpressure, time-outs and the account of how a relay ended; generic
-//! over its streams, so it must not know sockets: the caller turns the outcome into a close or a reset.
+//! over its streams, of which it knows no more than whether they may be [spliced](splicing): the caller turns the outcome
+//! into a close or a reset.
 //!
 //! A relay that waits owns no buffer. It reads into the thread's scratch buffer and writes at once; only what the
-//! other side does not take is copied, and nothing more is read in that direction until it is gone.
+//! other side does not take is copied, and nothing more is read in that direction until it is gone. Between two sockets
+//! a busy direction leaves its bytes to the kernel.
+
+mod splicing;
 
 use std::{
     cell::RefCell,
@@ -16,6 +20,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
+
+pub use splicing::MaybeSocket;
+use splicing::{Filled, Splicing};
 
 /// Size of a thread's scratch buffer, and so the most that one direction keeps while its receiver is slow, in bytes.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -95,6 +102,8 @@ pub struct Relayed {
 
 /// Relays until both sides have finished, one breaks, or patience ends. The streams are left as they are then.
 ///
+/// Sockets' bytes may go through a pipe of the thread that polls: it must be the same one from first to last.
+///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side was slow to take are lost with the future.
 pub async fn relay<D, U, M>(
@@ -104,8 +113,8 @@ pub async fn relay<D, U, M>(
     meter: &mut M,
 ) -> Relayed
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: MaybeSocket,
+    U: MaybeSocket,
     M: Meter,
 {
     let mut there = Direction::new(Side::Downstream, Side::Upstream);
@@ -246,6 +255,7 @@ struct Direction {
     /// What the receiver has not taken, from `written` on. Without an allocation while empty.
     pending: Vec<u8>,
     written: usize,
+    splicing: Splicing,
     /// Whether something was written since the last flush.
     dirty: bool,
     bytes: u64,
@@ -259,6 +269,7 @@ impl Direction {
             phase: Phase::Open,
             pending: Vec::new(),
             written: 0,
+            splicing: Splicing::default(),
             dirty: false,
             bytes: 0,
         }
@@ -271,13 +282,14 @@ impl Direction {
         mut to: Pin<&mut W>,
     ) -> Result<Progress, Broken>
     where
-        R: AsyncRead + ?Sized,
-        W: AsyncWrite + ?Sized,
+        R: MaybeSocket,
+        W: MaybeSocket,
     {
         for _ in 0..ROUNDS {
             let step = match self.phase {
+                _ if self.splicing.held() > 0 => self.poll_held(cx, &*to),
                 _ if !self.pending.is_empty() => self.poll_pending(cx, to.as_mut()),
-                Phase::Open => self.poll_transfer(cx, from.as_mut(), to.as_mut()),
+                Phase::Open => self.poll_open(cx, from.as_mut(), to.as_mut()),
                 Phase::Ending => self.poll_end(cx, to.as_mut()),
                 Phase::Ended => return Ok(Progress::Done),
             };
@@ -291,6 +303,59 @@ impl Direction {
         // More may be there: come back after the other direction and the other connections had their turn.
         cx.waker().wake_by_ref();
         Ok(Progress::Waiting)
+    }
+
+    /// Moves on what the kernel holds for this direction.
+    fn poll_held<W: MaybeSocket>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &W,
+    ) -> Result<Poll<()>, Broken> {
+        // What is held was filled for a socket.
+        let Some(to) = to.socket() else {
+            return Err(Broken(self.to, io::ErrorKind::Unsupported.into()));
+        };
+        match self.splicing.poll_drain(cx, to) {
+            Poll::Ready(Ok(count)) => {
+                self.wrote(count);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(error)) => Err(Broken(self.to, error)),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    /// Splices where that pays and works, else copies.
+    fn poll_open<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Pin<&mut R>,
+        to: Pin<&mut W>,
+    ) -> Result<Poll<()>, Broken>
+    where
+        R: MaybeSocket,
+        W: MaybeSocket,
+    {
+        if self.splicing.is_due()
+            && to.socket().is_some()
+            && let Some(socket) = from.socket()
+        {
+            match self.splicing.poll_fill(cx, socket) {
+                Poll::Ready(Ok(Filled::Bytes)) => return Ok(Poll::Ready(())),
+                Poll::Ready(Ok(Filled::End)) => {
+                    self.phase = Phase::Ending;
+                    self.splicing.drained();
+                    return Ok(Poll::Ready(()));
+                }
+                Poll::Ready(Ok(Filled::Nothing)) => {}
+                Poll::Ready(Err(error)) => return Err(Broken(self.from, error)),
+                Poll::Pending => {
+                    self.splicing.drained();
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
+        self.poll_transfer(cx, from, to)
     }
 
     /// Writes what is left of an earlier read; frees the buffer with the last byte.
@@ -332,13 +397,16 @@ impl Direction {
                 .map_err(|error| Broken(self.from, error))?
                 .is_pending()
             {
+                self.splicing.drained();
                 return self.flush(cx, to).map(|()| Poll::Pending);
             }
             let read = buffer.filled();
             if read.is_empty() {
                 self.phase = Phase::Ending;
+                self.splicing.drained();
                 return Ok(Poll::Ready(()));
             }
+            self.splicing.read(read.len());
             let count =
                 match poll_write(cx, to.as_mut(), read).map_err(|error| Broken(self.to, error))? {
                     Poll::Ready(count) => count,

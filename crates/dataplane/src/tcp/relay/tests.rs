@@ -6,6 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
+mod sockets;
+
+impl MaybeSocket for DuplexStream {}
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> MaybeSocket for tokio::io::Join<R, W> {}
+
 const PATIENCE: Patience = Patience {
     idle: Duration::from_hours(1),
     half_closed: Duration::from_mins(5),
