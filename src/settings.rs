@@ -183,6 +183,9 @@ pub struct UpOptions {
     pub drain_timeout: Duration,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub tcp: TcpOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub metrics: MetricsOptions,
     /// What to log: error, warn, info, debug, or a filter as in `RUST_LOG`
     #[arg(
@@ -198,6 +201,26 @@ pub struct UpOptions {
     /// Settings file, one `flag: value` a line [default: `$XDG_CONFIG_HOME/portico/settings.yaml`, /etc/portico/settings.yaml]
     #[arg(long, env = "PORTICO_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Options of TCP connections.
+#[derive(Debug, Clone, Args)]
+pub struct TcpOptions {
+    /// Connections at a time; more wait in the kernel's queues [default: what the descriptors allow]
+    #[arg(long, env = "PORTICO_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+    /// How long a connection may go without a byte in either direction
+    #[arg(long, env = "PORTICO_TCP_IDLE_TIMEOUT", default_value = "1h", value_name = "TIME", value_parser = parse_some_time)]
+    pub tcp_idle_timeout: Duration,
+    /// The same once one side has finished sending
+    #[arg(long, env = "PORTICO_TCP_HALF_CLOSED_TIMEOUT", default_value = "5m", value_name = "TIME", value_parser = parse_some_time)]
+    pub tcp_half_closed_timeout: Duration,
+    /// Silence after which a peer on another machine is asked whether it is still there; 0 never asks
+    #[arg(long, env = "PORTICO_TCP_KEEPALIVE", default_value = "60s", value_name = "TIME", value_parser = parse_duration)]
+    pub tcp_keepalive: Duration,
+    /// How long bytes for a peer on another machine may stay unacknowledged or unread; 0 leaves it to the kernel
+    #[arg(long, env = "PORTICO_TCP_USER_TIMEOUT", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
+    pub tcp_user_timeout: Duration,
 }
 
 /// Options of metrics and health.
@@ -268,6 +291,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn parse_some_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time.is_zero() {
+        return Err(format!("'{text}' is too short: nothing could be sent"));
+    }
+    Ok(time)
+}
+
 fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("'{text}' is not a range such as 30000-32767");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -293,6 +324,12 @@ mod tests {
         assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
         assert!(parse_duration("soon").is_err());
         assert!(parse_duration("3d").unwrap_err().contains("unknown unit"));
+    }
+
+    #[test]
+    fn parse_some_time_of_nothing_is_refused() {
+        assert_eq!(parse_some_time("1ms"), Ok(Duration::from_millis(1)));
+        assert!(parse_some_time("0s").unwrap_err().contains("too short"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From settings to what the parts are started with. Owns the translation and nothing that runs.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
@@ -227,9 +227,16 @@ fn settings_of(
 
 pub(super) fn data_settings(up: &UpOptions) -> DataSettings {
     let default = DataSettings::default();
+    let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
+    let most = up.tcp.max_connections;
     DataSettings {
         workers: up.workers.map_or(default.workers, usize::from),
         connect_timeout: up.connect_timeout,
+        max_connections: most.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        idle_timeout: up.tcp.tcp_idle_timeout,
+        half_closed_timeout: up.tcp.tcp_half_closed_timeout,
+        keepalive: unless_zero(up.tcp.tcp_keepalive),
+        user_timeout: unless_zero(up.tcp.tcp_user_timeout),
         ..default
     }
 }

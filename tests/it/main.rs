@@ -28,6 +28,7 @@ mod explain;
 mod first_minute;
 mod kubectl;
 mod kubectl_get;
+mod limits;
 mod local_routes;
 mod manual;
 mod metrics;

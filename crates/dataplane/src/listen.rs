@@ -21,7 +21,7 @@ use portico_core::{
     time::Timestamp,
 };
 
-use crate::{clock, inherit::Inherited, net, worker::Workers};
+use crate::{clock, inherit::Inherited, net, settings::DataSettings, worker::Workers};
 use accept::Listening;
 use bind::Binder;
 use guard::Filtering;
@@ -73,16 +73,11 @@ impl Entry {
 
 impl Listeners {
     /// For at most `most` sockets.
-    pub(crate) fn new(
-        backlog: u16,
-        backoff: Backoff,
-        inherited: Arc<Inherited>,
-        most: usize,
-    ) -> Self {
+    pub(crate) fn new(settings: &DataSettings, inherited: Arc<Inherited>, most: usize) -> Self {
         Self {
             entries: BTreeMap::new(),
-            binder: Binder::new(backlog, inherited, most),
-            backoff,
+            binder: Binder::new(settings, inherited, most),
+            backoff: Backoff::new(settings.rebind_base, settings.rebind_cap),
         }
     }
 

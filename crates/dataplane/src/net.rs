@@ -2,6 +2,7 @@
 
 pub(crate) mod datagrams;
 pub(crate) mod filter;
+pub(crate) mod liveness;
 pub(crate) mod pipe;
 pub(crate) mod source;
 
@@ -169,6 +170,13 @@ pub(crate) fn descriptor_limit() -> usize {
     })
 }
 
+/// The first and the last port that the kernel gives to outgoing connections (`ip_local_port_range`, ip(7)).
+pub(crate) fn local_port_range() -> Option<(u16, u16)> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut bounds = text.split_whitespace().map(str::parse);
+    Some((bounds.next()?.ok()?, bounds.next()?.ok()?))
+}
+
 /// Listens, for the first time or again after [`refuse`].
 pub(crate) fn listen(fd: &SharedFd, backlog: u16) -> io::Result<()> {
     Ok(rustix::net::listen(fd, i32::from(backlog))?)
@@ -285,13 +293,38 @@ impl AcceptFailure {
 pub(crate) fn is_own_fault(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
+                | libc::EAGAIN
+        )
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fault_is_ours_when_the_host_has_run_out_and_theirs_when_they_do_not_answer() {
+        let is_ours = |code| is_own_fault(&io::Error::from_raw_os_error(code));
+        let ours = [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::EADDRNOTAVAIL,
+            libc::EADDRINUSE,
+            libc::EAGAIN,
+        ];
+        assert!(ours.into_iter().all(is_ours));
+        let theirs = [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT];
+        assert!(!theirs.into_iter().any(is_ours));
+    }
 
     #[test]
     fn address_is_local_by_the_most_specific_route_alone() {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use portico_core::{
-    backoff::Backoff,
     snapshot::{
         filter::Filter,
         plan::{ListenerKey, Mode},
@@ -64,6 +63,8 @@ pub struct Counters {
     pub drained_endpoint: u64,
     /// The same for those whose address or port of a Service was gone.
     pub drained_service: u64,
+    /// Times that one of our addresses had no port left for a connection to an endpoint.
+    pub ports_exhausted: u64,
     /// UDP flows begun.
     pub flows_opened: u64,
     /// UDP flows ended to make room for others.
@@ -97,6 +98,7 @@ impl Counters {
             timed_out: totals.timed_out.load(Relaxed),
             drained_endpoint: totals.drained_endpoint.load(Relaxed),
             drained_service: totals.drained_service.load(Relaxed),
+            ports_exhausted: shared.sources.exhausted(),
             flows_opened: totals.flows_opened.load(Relaxed),
             flows_shed: totals.flows_shed.load(Relaxed),
             flows_unopened: totals.flows_unopened.load(Relaxed),
@@ -141,12 +143,7 @@ impl DataPlane {
     ) -> io::Result<Self> {
         let descriptor_limit = net::raise_descriptor_limit();
         check_descriptors(descriptor_limit, settings.workers)?;
-        let listeners = Listeners::new(
-            settings.backlog,
-            Backoff::new(settings.rebind_base, settings.rebind_cap),
-            inherited,
-            most_listeners(descriptor_limit),
-        );
+        let listeners = Listeners::new(&settings, inherited, most_listeners(descriptor_limit));
         let plane = Self {
             listeners,
             workers: Workers::start(settings, published)?,

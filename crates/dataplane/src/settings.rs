@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::net::liveness::Liveness;
+
 /// What the data path can be told. Every field has a default that suits one developer's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSettings {
@@ -16,6 +18,13 @@ pub struct DataSettings {
     pub idle_timeout: Duration,
     /// The same once one side has finished sending. Default 5 min.
     pub half_closed_timeout: Duration,
+    /// Silence of a peer on another machine after which the kernel asks whether it is still there (`SO_KEEPALIVE`,
+    /// `TCP_KEEPIDLE`); three questions without an answer end the connection. Default 60 s; `None` never asks.
+    pub keepalive: Option<Duration>,
+    /// Time that bytes for such a peer may stay unacknowledged (`TCP_USER_TIMEOUT`). Default `None`, the kernel's own,
+    /// about a quarter of an hour (`net.ipv4.tcp_retries2`): since Linux 5.11 it also ends connections to peers that
+    /// are there but do not read.
+    pub user_timeout: Option<Duration>,
     /// Upper bound of connections at a time; more wait in the kernel's queue. Default `None`: only descriptors limit.
     pub max_connections: Option<usize>,
     /// Upper bound of UDP flows at a time, above which the oldest are shed; descriptors may limit more. Default 16384:
@@ -36,6 +45,15 @@ pub struct DataSettings {
     pub release_timeout: Duration,
 }
 
+impl DataSettings {
+    pub(crate) const fn liveness(&self) -> Liveness {
+        Liveness {
+            keepalive: self.keepalive,
+            user_timeout: self.user_timeout,
+        }
+    }
+}
+
 impl Default for DataSettings {
     fn default() -> Self {
         Self {
@@ -44,6 +62,8 @@ impl Default for DataSettings {
             max_attempts: 3,
             idle_timeout: Duration::from_hours(1),
             half_closed_timeout: Duration::from_mins(5),
+            keepalive: Some(Duration::from_mins(1)),
+            user_timeout: None,
             max_connections: None,
             max_flows: 16_384,
             backlog: 4096,

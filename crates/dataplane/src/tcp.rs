@@ -3,7 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod connect;
-mod dial;
+pub(crate) mod dial;
 mod health_check;
 pub(crate) mod registry;
 pub(crate) mod relay;

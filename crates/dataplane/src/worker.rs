@@ -28,7 +28,9 @@ use crate::{
     clock,
     listen::{accept, accept::Listening},
     settings::DataSettings,
-    tcp::{self, account::Totals, connect::Arrival, registry::Registry},
+    tcp::{
+        self, account::Totals, connect::Arrival, dial::sources::Sources, registry::Registry,
+    },
     udp::{self, Udp},
 };
 
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) settings: DataSettings,
     pub(crate) totals: Totals,
     pub(crate) affinity: Affinity,
+    pub(crate) sources: Sources,
     /// Most connections at a time; changes with the number of listeners.
     pub(crate) limit: AtomicUsize,
     /// Descriptors for connections and flows together; changes with the number of listeners.
@@ -269,6 +272,7 @@ impl Workers {
             settings,
             totals: Totals::default(),
             affinity: Affinity::new(),
+            sources: Sources::default(),
             limit: AtomicUsize::new(usize::MAX),
             spare: AtomicUsize::new(usize::MAX),
             flows: AtomicUsize::new(0),

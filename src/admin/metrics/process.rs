@@ -102,6 +102,7 @@ fn data_path(to: &mut Families<'_>, seen: &Seen) {
     to.one("portico_connections_unmatched_total", counters.unmatched);
     to.one("portico_connections_timed_out_total", counters.timed_out);
     to.one("portico_accept_pauses_total", counters.pauses);
+    to.one("portico_ports_exhausted_total", counters.ports_exhausted);
     to.one("portico_affinity_clients", counters.affinity_clients);
     to.one("portico_affinity_shed_total", counters.affinity_shed);
     to.one("portico_udp_flows_active", seen.data_path.flows());

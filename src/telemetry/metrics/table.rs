@@ -261,6 +261,12 @@ pub const TABLE: &[Metric] = &[
         "Times that a worker paused accepting, for want of descriptors or at the limit of connections.",
     ),
     metric(
+        "portico_ports_exhausted_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Times that one of our addresses had no port left for a connection to an endpoint; another one is tried.",
+    ),
+    metric(
         "portico_affinity_clients",
         Kind::Gauge,
         &[NONE, &[]],

@@ -16,6 +16,7 @@ use portico_core::{
         plan::{Bind, ListenerKey, Mode},
     },
 };
+use socket2::SockRef;
 
 use super::{
     accept::Listening,
@@ -24,7 +25,8 @@ use super::{
 };
 use crate::{
     inherit::{Inherited, InheritedKind},
-    net::{self, Device, SharedFd, datagrams},
+    net::{self, Device, SharedFd, datagrams, liveness::Liveness},
+    settings::DataSettings,
 };
 
 /// A fallback port is the declared one plus this, or the next free one after it.
@@ -46,6 +48,7 @@ enum Maker {
 #[derive(Debug)]
 pub(super) struct Binder {
     pub(super) backlog: u16,
+    liveness: Liveness,
     inherited: Arc<Inherited>,
     next_id: u64,
     /// What sockets drop, of those that are to drop something.
@@ -59,9 +62,10 @@ pub(super) struct Binder {
 }
 
 impl Binder {
-    pub(super) fn new(backlog: u16, inherited: Arc<Inherited>, most: usize) -> Self {
+    pub(super) fn new(settings: &DataSettings, inherited: Arc<Inherited>, most: usize) -> Self {
         Self {
-            backlog,
+            backlog: settings.backlog,
+            liveness: settings.liveness(),
             inherited,
             next_id: 0,
             filters: BTreeMap::new(),
@@ -145,6 +149,10 @@ impl Binder {
         if key.protocol == Protocol::Tcp {
             // Before the first client.
             self.guard(&listening);
+            if device == Device::Any && !addr.ip().is_loopback() {
+                // Fails on no socket of TCP; without it dead clients hold their connections for the idle time.
+                let _ = self.liveness.watch(&SockRef::from(&listening.fd));
+            }
             self.begin(&listening.fd, mode, maker)
                 .map_err(|error| BindError::new(&addr, &error))?;
         }

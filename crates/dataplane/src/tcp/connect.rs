@@ -89,7 +89,7 @@ pub(crate) async fn connect(
         let dialled = if choice.is_loop {
             Err(DialError::Loop)
         } else {
-            dial(addr, choice.keeping, shared.settings.connect_timeout).await
+            dial(addr, choice.keeping, &shared.settings, &shared.sources).await
         };
         match dialled {
             Ok(upstream) => {

@@ -1,6 +1,8 @@
 //! One attempt at an endpoint, from the client's address where that is to be kept. Owns the two steps and their time; must
 //! not choose the endpoint, nor hold anything against it.
 
+pub(crate) mod sources;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -9,13 +11,19 @@ use std::{
 };
 
 use portico_core::{balance::Unkept, object::SourceAddress, snapshot::PortView};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout_at},
 };
 
-use crate::{net::source, unkept};
+use crate::{
+    clock,
+    net::{self, source},
+    settings::DataSettings,
+    unkept,
+};
+use sources::Sources;
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +54,27 @@ impl Keeping {
     }
 }
 
-/// Connects to `addr` within `timeout`. Where the client's address cannot be kept, ours is used: so what is held
+/// Connects to `addr` within the connect time-out. Where the client's address cannot be kept, ours is used: so what is held
 /// against the endpoint never is a matter of the source alone.
 pub(super) async fn dial(
     addr: SocketAddr,
     keeping: Option<Keeping>,
+    settings: &DataSettings,
+    sources: &Sources,
+) -> Result<TcpStream, DialError> {
+    let stream = attempt(addr, keeping, settings.connect_timeout, sources).await?;
+    if !addr.ip().is_loopback() {
+        // Fails on no socket of TCP; without it a dead endpoint holds its connections for the idle time.
+        let _ = settings.liveness().watch(&SockRef::from(&stream));
+    }
+    Ok(stream)
+}
+
+async fn attempt(
+    addr: SocketAddr,
+    keeping: Option<Keeping>,
     timeout: Duration,
+    sources: &Sources,
 ) -> Result<TcpStream, DialError> {
     let deadline = Instant::now() + timeout;
     if let Some(Keeping { client, port }) = keeping {
@@ -67,7 +90,39 @@ pub(super) async fn dial(
             Err(Miss::Unkept(why)) => unkept::tell(&port, client, addr, why),
         }
     }
-    connect(open(addr)?, addr, deadline).await
+    dial_from_ours(addr, deadline, sources).await
+}
+
+/// From the first of our addresses that has a port left, within one deadline.
+async fn dial_from_ours(
+    addr: SocketAddr,
+    deadline: Instant,
+    sources: &Sources,
+) -> Result<TcpStream, DialError> {
+    let mut dry = None;
+    for (place, source) in sources.of(addr, clock::now()) {
+        let socket = open(addr)?;
+        let bound = source.map_or(Ok(()), |source| bind(&socket, source));
+        let dialled = match bound {
+            Ok(()) => connect(socket, addr, deadline).await,
+            Err(error) => Err(DialError::Failed(error)),
+        };
+        match dialled {
+            Err(DialError::Failed(error)) if sources::is_dry(&error) => {
+                sources.ran_dry(place, addr, clock::now());
+                dry = Some(error);
+            }
+            dialled => return dialled,
+        }
+    }
+    Err(dry.map_or(DialError::TimedOut, DialError::Failed))
+}
+
+/// Binds to an address of ours. The port is chosen when it connects, so that it only has to be free towards that endpoint.
+fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    // Without it fewer connections find a port, which is no reason to have none.
+    let _ = net::defer_port(socket);
+    socket.bind(&SocketAddr::new(source, 0).into())
 }
 
 /// Why there is no connection from the client's address.

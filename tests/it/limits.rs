@@ -1,0 +1,251 @@
+//! What happens when something runs out: local ports, descriptors, the other side's life.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use rustix::{
+    net::{AddressFamily, SocketType, bind, connect, socket, sockopt::set_socket_linger},
+    process::{Resource, Rlimit, prlimit, setrlimit},
+};
+
+use crate::support::{
+    PATIENCE,
+    host::{HERE, Host, ip},
+    namespace::in_namespace,
+    program::{Program, way},
+};
+
+/// A Service `web` at port 80 whose endpoint is this one.
+fn web(endpoint: Ipv4Addr) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{type: NodePort, ports: [{{port: 80, nodePort: \
+         30080}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-1\n  labels: \
+         {{kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{{port: 9000}}]\nendpoints: [{{addresses: \
+         [{endpoint}]}}]\n"
+    )
+}
+
+/// Tells each client on port 9000 the address that it is seen at, and holds its connection until it ends.
+fn telling(addr: Ipv4Addr) {
+    let listener = TcpListener::bind((addr, 9000)).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, peer)) = listener.accept() {
+            std::thread::spawn(move || {
+                let seen = peer.ip();
+                let _ = stream.write_all(format!("{seen}\n").as_bytes());
+                let _ = stream.read(&mut [0]);
+            });
+        }
+    });
+}
+
+/// A connection from this address, whose port must not be one that the kernel gives away where those are few: a port
+/// that is bound at one address is given to no connection, from whatever address.
+fn connect_from(from: (Ipv4Addr, u16), to: SocketAddr) -> TcpStream {
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&fd, &SocketAddr::from(from)).unwrap();
+    connect(&fd, &to).unwrap();
+    // No port of the program's waits for the end of what is reset.
+    set_socket_linger(&fd, Some(Duration::ZERO)).unwrap();
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// The line that the endpoint says.
+fn seen(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        match stream.read(&mut byte)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            _ if byte == *b"\n" => return Ok(String::from_utf8_lossy(&line).into_owned()),
+            _ => line.push(byte[0]),
+        }
+    }
+}
+
+fn counted(program: &Program, metric: &str) -> u64 {
+    let mut stream = TcpStream::connect(program.status().admin.unwrap()).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let prefix = format!("{metric} ");
+    let mut values = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix(&prefix))
+        .map(|value| value.parse().unwrap());
+    values.next().unwrap()
+}
+
+#[test]
+fn ports_that_run_out_are_said_and_the_next_source_address_has_as_many_again() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let program = Program::up(&[], &[("web.yaml", &web(Ipv4Addr::LOCALHOST))]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003").unwrap();
+    let mut clients: Vec<TcpStream> = (0..36)
+        .map(|n| connect_from((Ipv4Addr::new(127, 0, 1, n), 20_000), door))
+        .collect();
+    let mut sources: Vec<String> = clients
+        .iter_mut()
+        .map(|client| seen(client).unwrap())
+        .collect();
+    sources.sort();
+    // Four ports at each of nine addresses.
+    let expected: Vec<String> = (1..=9)
+        .flat_map(|n| [(); 4].map(|()| format!("127.0.0.{n}")))
+        .collect();
+    assert_eq!(sources, expected);
+    // One more has nowhere to go, and nobody but us is at fault: the endpoint serves the next one at once.
+    let mut one_more = connect_from((Ipv4Addr::new(127, 0, 1, 99), 20_000), door);
+    assert_eq!(
+        seen(&mut one_more).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let status = program.status();
+    assert!(
+        !status.services[0].ports[0].endpoints.is_empty(),
+        "{status:?}"
+    );
+    drop(clients);
+    program.wait_for_connections_to_end();
+    seen(&mut connect_from(
+        (Ipv4Addr::new(127, 0, 1, 99), 20_001),
+        door,
+    ))
+    .unwrap();
+    assert!(counted(&program, "portico_ports_exhausted_total") >= 9);
+    let said = program.stderr();
+    assert!(
+        said.contains("no local port is left") && said.contains("40000-40003"),
+        "{said}"
+    );
+}
+
+/// This process, and with it the program, gets so many descriptors.
+fn limit_descriptors(limit: u64) {
+    let both = Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    setrlimit(Resource::Nofile, both).unwrap();
+}
+
+#[test]
+fn descriptors_that_run_out_pause_accepting_and_nothing_else() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    limit_descriptors(256);
+    let program = Program::up(&["--workers", "2"], &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let limit = usize::try_from(counted(&program, "portico_connections_limit")).unwrap();
+    assert!(limit < 100, "{limit}");
+    let mut clients: Vec<TcpStream> = (0..limit)
+        .map(|_| connect_from((Ipv4Addr::new(127, 0, 1, 1), 0), door))
+        .collect();
+    for client in &mut clients {
+        seen(client).unwrap();
+    }
+    // These wait in the kernel's queue, and the program in its pauses.
+    let mut waiting: Vec<TcpStream> = (0..20)
+        .map(|_| connect_from((Ipv4Addr::new(127, 0, 1, 2), 0), door))
+        .collect();
+    let began = std::time::Instant::now();
+    let mut pauses = counted(&program, "portico_accept_pauses_total");
+    while pauses < 20 {
+        // The admin surface answers all the while.
+        pauses = counted(&program, "portico_accept_pauses_total");
+        assert!(began.elapsed() < PATIENCE, "{pauses}");
+    }
+    // Two workers that pause for at least 5 ms; one that does not is a thousand times as often here.
+    let most = began.elapsed().as_millis() / 5 * 2 + 40;
+    assert!(u128::from(pauses) <= most, "{pauses} of {most}");
+    drop(clients);
+    for client in &mut waiting {
+        seen(client).unwrap();
+    }
+    let said = program.stderr();
+    let complaints = said.matches("accepting is paused").count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    // Each worker by itself.
+    assert!(
+        (1..=2 * (seconds + 2)).contains(&complaints),
+        "{complaints} in {seconds} s"
+    );
+    assert!(said.contains("ulimit -n"), "{said}");
+}
+
+/// The limit of descriptors of the running program.
+fn set_limit_of(program: &Program, limit: u64) {
+    let pid = i32::try_from(program.pid()).unwrap();
+    let current = Rlimit {
+        current: Some(limit),
+        maximum: Some(1024),
+    };
+    prlimit(
+        rustix::process::Pid::from_raw(pid),
+        Resource::Nofile,
+        current,
+    )
+    .unwrap();
+}
+
+#[test]
+fn descriptors_that_others_took_pause_accepting_until_they_are_back() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    limit_descriptors(1024);
+    let program = Program::up(&["--workers", "2"], &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    // Not even standard streams: accept(2) fails for want of a number (EMFILE), however few are open.
+    set_limit_of(&program, 3);
+    let began = std::time::Instant::now();
+    let mut clients: Vec<TcpStream> = (0..20)
+        .map(|_| connect_from((Ipv4Addr::LOCALHOST, 0), door))
+        .collect();
+    while !program.stderr().contains("no descriptor or memory left") {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    set_limit_of(&program, 1024);
+    for client in &mut clients {
+        assert_eq!(seen(client).unwrap(), "127.0.0.1");
+    }
+    let pauses = u128::from(counted(&program, "portico_accept_pauses_total"));
+    let most = began.elapsed().as_millis() / 5 * 2 + 40;
+    assert!((1..=most).contains(&pauses), "{pauses} of {most}");
+}
+
+#[test]
+fn peers_that_vanish_end_their_connections_on_either_side() {
+    in_namespace!(Root);
+    let host = Host::join();
+    host.run(|| telling([10, 77, 0, 2].into()));
+    let program = Program::up(
+        &["--tcp-keepalive", "1s", "--tcp-user-timeout", "1s"],
+        &[("web.yaml", &web([10, 77, 0, 2].into()))],
+    );
+    let near = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let mut local = connect_from((Ipv4Addr::LOCALHOST, 0), near);
+    assert_eq!(seen(&mut local).unwrap(), "10.77.0.1");
+    let door = SocketAddr::from((HERE, 30_080));
+    let mut remote = host.run(|| connect_from((Ipv4Addr::UNSPECIFIED, 0), door));
+    seen(&mut remote).unwrap();
+    assert_eq!(program.status().connections, 2);
+    ip("link set near down");
+    // Nobody sends, and nobody can say that it is gone.
+    program.wait_for_connections_to_end();
+    assert_eq!(
+        seen(&mut local).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+}
