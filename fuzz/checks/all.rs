@@ -7,4 +7,5 @@ pub(crate) mod documents;
 pub(crate) mod draw;
 pub(crate) mod flow;
 pub(crate) mod manifests;
+pub(crate) mod proxy_protocol;
 pub(crate) mod world;

@@ -132,6 +132,9 @@ pub struct Rejections {
     pub policy: u64,
     /// The source is outside `loadBalancerSourceRanges`.
     pub source_range: u64,
+    /// A trusted front end sent no usable PROXY header.
+    #[serde(default)]
+    pub proxy_header: u64,
     /// Every attempt failed.
     pub all_failed: u64,
 }

@@ -148,6 +148,9 @@ pub struct PortStatus {
     /// Of the rejected: the source is outside `loadBalancerSourceRanges`.
     #[serde(default)]
     pub dropped_source_range: u64,
+    /// Of the rejected: a trusted front end that sent no usable PROXY header.
+    #[serde(default)]
+    pub proxy_header_faults: u64,
     /// Connections and flows that went on from our own address though the client's was to be kept.
     #[serde(default)]
     pub source_not_kept: u64,

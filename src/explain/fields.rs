@@ -143,6 +143,18 @@ pub const TABLE: [Row; 61] = [
         "ours: connections whose endpoint, address or port was taken away are reset after this long, as in `30s`; without it they go on, as in a cluster",
         &[],
     ),
+    row(
+        "",
+        "annotation `portico.dev/proxy-protocol`",
+        "ours: `v1` or `v2`: TCP endpoints get a PROXY header with the client and what it asked for",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/accept-proxy-protocol-from`",
+        "ours: front ends whose PROXY headers name the client, and who must send one",
+        &[],
+    ),
     row("", "`spec.publishNotReadyAddresses`", "honoured", &[]),
     row(
         "",

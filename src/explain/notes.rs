@@ -243,8 +243,10 @@ fn turned_away(subject: Subject<'_>) -> Vec<Problem> {
                 "their source is outside loadBalancerSourceRanges",
             ),
         ];
-        for (count, why) in reasons {
-            let count = count.load(Relaxed);
+        let reasons = reasons.map(|(count, why)| (count.load(Relaxed), why));
+        let faults = state.header_faults.load();
+        let faults = faults.map(|(fault, count)| (count, fault.phrase()));
+        for (count, why) in reasons.into_iter().chain(faults) {
             if count > 0 {
                 let text = format!("port {label}: {count} {what} because {why}");
                 notes.push(problem(Severity::Note, Cause::Field, text));

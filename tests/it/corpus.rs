@@ -42,3 +42,8 @@ fn corpus_of_packets_finds_nothing() {
 fn corpus_of_flows_finds_nothing() {
     replay("flow", checks::flow::check);
 }
+
+#[test]
+fn corpus_of_proxy_headers_finds_nothing() {
+    replay("proxy_protocol", checks::proxy_protocol::check);
+}

@@ -2,6 +2,7 @@
 //! snapshots (counters, in-flight, ejection). Must not look anything up: it gets the set that the snapshot found.
 
 mod cycle;
+mod header_faults;
 mod maglev;
 mod selector;
 mod unkept;
@@ -21,6 +22,7 @@ use crate::{
     observe::{histogram::AtomicHistogram, window},
     time::Timestamp,
 };
+pub use header_faults::{HeaderFault, HeaderFaults};
 use selector::Selector;
 pub use unkept::{Unkept, UnkeptCounts};
 
@@ -45,6 +47,8 @@ pub struct PortState {
     pub dropped_policy: AtomicU64,
     /// Of the rejected: the source is outside `loadBalancerSourceRanges`, which Kubernetes drops.
     pub dropped_source_range: AtomicU64,
+    /// Of the rejected: a trusted front end that sent no usable PROXY header.
+    pub header_faults: HeaderFaults,
     /// Connections and flows that went to an endpoint from our own address though the client's was to be kept.
     pub source_not_kept: UnkeptCounts,
     /// Attempts, also at endpoints that have left since: `accepted + retries - rejected`, counted on its own.

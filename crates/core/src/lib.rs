@@ -18,6 +18,7 @@ pub mod health;
 pub mod object;
 pub mod observe;
 pub mod probe;
+pub mod proxy_protocol;
 pub mod snapshot;
 pub mod time;
 pub mod world;

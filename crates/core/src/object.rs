@@ -11,6 +11,7 @@ pub mod endpoint_probe;
 pub mod endpoints;
 pub mod meta;
 pub mod pod;
+pub mod proxy_protocol;
 pub mod service;
 pub mod source_address;
 pub mod tree;
@@ -26,6 +27,7 @@ pub use endpoints::{
 };
 pub use meta::{Kind, Labels, Meta, ObjectKey, Origin, Position};
 pub use pod::{Container, ContainerPort, Pod, PodSpec, Probe, ProbeCheck};
+pub use proxy_protocol::ProxyProtocol;
 pub use service::{
     ClusterIpRequest, Protocol, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };

@@ -25,7 +25,7 @@ use crate::{
     affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
     object::{
-        BalancePolicy, EndpointSlice, Origin, Protocol, Service, SourceAddress,
+        BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
     },
 };
@@ -274,6 +274,8 @@ pub struct PortView {
     pub affinity: Option<ClientAffinity>,
     /// Which address endpoints see.
     pub source: SourceAddress,
+    /// Headers to endpoints and from front ends; of a TCP port only.
+    pub proxy: ProxyProtocol,
     /// Counters of the port, carried across snapshots.
     pub state: Arc<PortState>,
 }

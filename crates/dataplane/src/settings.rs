@@ -25,6 +25,9 @@ pub struct DataSettings {
     /// about a quarter of an hour (`net.ipv4.tcp_retries2`): since Linux 5.11 it also ends connections to peers that
     /// are there but do not read.
     pub user_timeout: Option<Duration>,
+    /// Time in which a trusted front end must have sent its whole PROXY header. Default 3 s: it has it at hand, but the
+    /// last packet of it may be lost and sent again.
+    pub proxy_header_timeout: Duration,
     /// Upper bound of connections at a time; more wait in the kernel's queue. Default `None`: only descriptors limit.
     pub max_connections: Option<usize>,
     /// Upper bound of UDP flows at a time, above which the oldest are shed; descriptors may limit more. Default 16384:
@@ -64,6 +67,7 @@ impl Default for DataSettings {
             half_closed_timeout: Duration::from_mins(5),
             keepalive: Some(Duration::from_mins(1)),
             user_timeout: None,
+            proxy_header_timeout: Duration::from_secs(3),
             max_connections: None,
             max_flows: 16_384,
             backlog: 4096,

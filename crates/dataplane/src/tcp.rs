@@ -5,17 +5,22 @@ pub(crate) mod account;
 pub(crate) mod connect;
 pub(crate) mod dial;
 mod health_check;
+mod proxy_protocol;
 pub(crate) mod registry;
 pub(crate) mod relay;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use portico_core::balance::End;
+use portico_core::{
+    balance::{End, PortState},
+    proxy_protocol::Route,
+};
 use tokio::net::TcpStream;
 
 use crate::worker::{Incoming, Shared};
-use account::{Active, Totals};
+use account::{Accepted, Active, Totals};
 use connect::{Arrival, Rejection};
+use proxy_protocol::Client;
 use registry::Registered;
 use relay::{Outcome, Patience, Relayed, Side, relay};
 
@@ -89,10 +94,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming, live: Registe
 async fn establish(
     shared: &Shared,
     arrival: &Arrival,
-    downstream: Resetting,
+    mut downstream: Resetting,
     live: Registered,
 ) -> Option<Relay> {
-    match connect::connect(shared, arrival, &live).await {
+    let (mut arrival, mut told) = (*arrival, None);
+    let expected = proxy_protocol::expected(&shared.published.load(), &arrival);
+    if let Some(port) = expected {
+        told = headed(shared, &port, &mut downstream.stream).await?;
+        arrival.peer = told.map_or(arrival.peer, |route| Some(route.source.ip()));
+    }
+    let arrival = &arrival;
+    let client = Client {
+        stream: &downstream.stream,
+        told,
+    };
+    match connect::connect(shared, arrival, client, &live).await {
         Ok((upstream, endpoint, active)) => {
             let active = active.seen_as(live);
             tracing::debug!(local = %arrival.local, %endpoint, "connected");
@@ -121,6 +137,25 @@ async fn establish(
             None
         }
     }
+}
+
+/// What a trusted front end says of its client; `None` is no usable header, which is counted.
+async fn headed(
+    shared: &Shared,
+    port: &Arc<PortState>,
+    stream: &mut TcpStream,
+) -> Option<Option<Route>> {
+    let patience = shared.settings.proxy_header_timeout;
+    // Boxed: most connections never wait for one.
+    let received = Box::pin(proxy_protocol::receive(stream, patience)).await;
+    let fault = match received {
+        Ok(told) => return Some(told),
+        Err(fault) => fault,
+    };
+    drop(Accepted::by(port));
+    port.header_faults.count(fault);
+    tracing::debug!(peer = ?stream.peer_addr(), reason = fault.as_str(), "connection without a PROXY header rejected");
+    None
 }
 
 fn close(totals: &Totals, both: Relay, relayed: &Relayed) {

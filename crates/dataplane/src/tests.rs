@@ -8,6 +8,7 @@ mod dropping;
 mod forwarding;
 mod inherited;
 mod listening;
+mod proxy_protocol;
 mod shutdown;
 mod source;
 mod udp;
@@ -25,7 +26,10 @@ use std::{
 
 use portico_core::{
     balance::{Endpoint, EndpointSet, EndpointState, PortState},
-    object::{Origin, Protocol, Service, SourceAddress, TrafficPolicy, service::IpFamily},
+    object::{
+        Origin, Protocol, ProxyProtocol, Service, SourceAddress, TrafficPolicy,
+        service::{IpFamily, ServiceType},
+    },
     snapshot::{
         Cluster, FrontendKey, FrontendKind, NodePortAddresses, PortView, Scope, ServicePortName,
         ServiceView, Snapshot,
@@ -84,6 +88,8 @@ struct Subject {
     endpoints: Vec<Endpoint>,
     set: Arc<EndpointSet>,
     source: SourceAddress,
+    proxy: ProxyProtocol,
+    ranges: Vec<ipnet::IpNet>,
 }
 
 impl Subject {
@@ -95,6 +101,8 @@ impl Subject {
             endpoints: Vec::new(),
             set: Arc::new(EndpointSet::new(Vec::new(), None)),
             source: SourceAddress::Ours,
+            proxy: ProxyProtocol::default(),
+            ranges: Vec::new(),
         };
         subject.set_endpoints(endpoints);
         subject
@@ -131,6 +139,7 @@ impl Subject {
             external_policy: TrafficPolicy::Cluster,
             affinity: None,
             source: self.source,
+            proxy: self.proxy.clone(),
             state: Arc::clone(&self.port),
         };
         let key = |addr: IpAddr, port| FrontendKey {
@@ -147,7 +156,11 @@ impl Subject {
                 position: portico_core::object::Position::default(),
                 marks: [].into(),
             },
-            spec: Arc::new(spec()),
+            spec: Arc::new(Service {
+                service_type: ServiceType::LoadBalancer,
+                load_balancer_source_ranges: self.ranges.clone(),
+                ..spec()
+            }),
             cluster_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
             slices: Vec::new(),

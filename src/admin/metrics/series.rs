@@ -53,6 +53,16 @@ pub(super) const PORT: &[(&str, OfPort)] = &[
             }
         }
     }),
+    (
+        "portico_service_proxy_header_faults_total",
+        |to, port, _| {
+            if !port.proxy.accept_from.is_empty() {
+                for (why, count) in port.state.header_faults.load() {
+                    to.by("reason", why.as_str(), count);
+                }
+            }
+        },
+    ),
     ("portico_service_residual", |to, port, _| {
         to.value(port.state.residual());
     }),
@@ -162,6 +172,7 @@ fn rejections(to: &mut Samples<'_>, port: &PortView) {
         ("no_endpoint", of(&state.refused_no_endpoints)),
         ("policy", of(&state.dropped_policy)),
         ("source_range", of(&state.dropped_source_range)),
+        ("proxy_header", state.header_faults.total()),
     ];
     let told: u64 = reasons.iter().map(|(_, count)| count).sum();
     for (reason, count) in reasons {

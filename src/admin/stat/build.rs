@@ -268,10 +268,11 @@ fn declared(service: &ServiceView, port: &PortView) -> usize {
 
 fn counts(port: &PortView, set: &EndpointSet) -> PortCounts {
     let state = &port.state;
-    let (no_endpoint, policy, source_range) = (
+    let (no_endpoint, policy, source_range, proxy_header) = (
         of(&state.refused_no_endpoints),
         of(&state.dropped_policy),
         of(&state.dropped_source_range),
+        state.header_faults.total(),
     );
     let total = of(&state.rejected);
     PortCounts {
@@ -285,7 +286,8 @@ fn counts(port: &PortView, set: &EndpointSet) -> PortCounts {
             no_endpoint,
             policy,
             source_range,
-            all_failed: total.saturating_sub(no_endpoint + policy + source_range),
+            proxy_header,
+            all_failed: total.saturating_sub(no_endpoint + policy + source_range + proxy_header),
         },
         residual: state.residual(),
         bytes_to_endpoints: of(&state.bytes_to),

@@ -93,6 +93,7 @@ fn refused(service: &Value, status: &Status) -> Vec<String> {
             (port.refused_no_endpoints, "without an endpoint"),
             (port.dropped_policy, "by traffic policy"),
             (port.dropped_source_range, "by source range"),
+            (port.proxy_header_faults, "for want of a PROXY header"),
         ];
         let counted = reasons.iter().filter(|(count, _)| *count > 0);
         let counted: Vec<String> = counted

@@ -147,6 +147,7 @@ fn totals(text: &mut String, port: &PortStat) {
         ("no endpoint", counts.rejections.no_endpoint),
         ("traffic policy", counts.rejections.policy),
         ("source range", counts.rejections.source_range),
+        ("no PROXY header", counts.rejections.proxy_header),
         ("all attempts failed", counts.rejections.all_failed),
         ("attempts refused", counts.failures.refused),
         ("attempts timed out", counts.failures.timeout),

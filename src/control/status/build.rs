@@ -169,6 +169,7 @@ fn port_status(
         refused_no_endpoints: port.state.refused_no_endpoints.load(Relaxed),
         dropped_policy: port.state.dropped_policy.load(Relaxed),
         dropped_source_range: port.state.dropped_source_range.load(Relaxed),
+        proxy_header_faults: port.state.header_faults.total(),
         source_not_kept: port.state.source_not_kept.total(),
     }
 }

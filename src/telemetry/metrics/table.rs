@@ -106,13 +106,19 @@ pub const TABLE: &[Metric] = &[
         "portico_service_rejections_total",
         Kind::Counter,
         &[SERVICE, &["reason"]],
-        "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, all_failed.",
+        "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, proxy_header, all_failed.",
     ),
     metric(
         "portico_service_source_not_kept_total",
         Kind::Counter,
         &[SERVICE, &["reason"]],
         "Connections and flows from our own address though annotation `portico.dev/source-address` says keep, by reason: privilege, hairpin, no_port, no_route, silence. Of Services with that annotation.",
+    ),
+    metric(
+        "portico_service_proxy_header_faults_total",
+        Kind::Counter,
+        &[SERVICE, &["reason"]],
+        "Connections of trusted front ends that were reset for want of a PROXY header, by reason: absent, malformed, late, closed. Of Services with annotation `portico.dev/accept-proxy-protocol-from`.",
     ),
     metric(
         "portico_service_residual",

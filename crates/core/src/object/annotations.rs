@@ -16,6 +16,10 @@ pub const BALANCE: &str = "portico.dev/balance";
 pub const SOURCE_ADDRESS: &str = "portico.dev/source-address";
 /// How long connections may last whose endpoint or Service port is gone.
 pub const DRAIN_TIMEOUT: &str = "portico.dev/drain-timeout";
+/// Which PROXY header endpoints get.
+pub const PROXY_PROTOCOL: &str = "portico.dev/proxy-protocol";
+/// Whose PROXY headers are believed.
+pub const ACCEPT_PROXY_PROTOCOL_FROM: &str = "portico.dev/accept-proxy-protocol-from";
 /// The share of a pod, or of each address of a slice, beside others.
 pub const WEIGHT: &str = "portico.dev/weight";
 /// Weights by address.
@@ -84,6 +88,8 @@ pub const TABLE: &[AnnotationKey] = &[
     row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),
+    row(PROXY_PROTOCOL, &[Place::Object(Kind::Service)], "`v1`, `v2`", "no header", "TCP endpoints get a PROXY header before the client's first byte: the client, and what it asked for. Probes send none, so an endpoint must not insist on it towards whoever probes it."),
+    row(ACCEPT_PROXY_PROTOCOL_FROM, &[Place::Object(Kind::Service)], "`10.0.0.0/8,fd00::1`", "nobody", "TCP connections from these front ends must begin with a PROXY header (v1 or v2) within 3 s, else they are reset; the client that it names is the one for source ranges, affinity, balancing, source addresses and headers sent on. From others a header is nothing special."),
     row(WEIGHT, WEIGHED, "a whole number from 0 to 256", "`1`", "The share of the pod, or of each address, beside others; with 0 it gets nothing new while another has more."),
     row(WEIGHTS, ADDRESSES, "`10.0.0.1=3,10.0.0.2=1`", "what `portico.dev/weight` says", "Weights by address."),
     row(STARTUP_DELAY, PODS, "a time: `2s`, `500ms`", "`0s`", "A simulated pod is up this long after its start."),

@@ -8,6 +8,7 @@ pub(crate) mod endpoints;
 pub(crate) mod leaf;
 pub(crate) mod meta;
 pub(crate) mod pod;
+pub(crate) mod proxy_protocol;
 pub(crate) mod service;
 pub(crate) mod source_address;
 pub(crate) mod syntax;

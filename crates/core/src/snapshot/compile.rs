@@ -17,8 +17,8 @@ use crate::{
     affinity::{AffinePort, ClientAffinity},
     balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
-        AddressType, BalancePolicy, EndpointSlice, Protocol, ServicePort, SourceAddress, Weight,
-        service::IpFamily,
+        AddressType, BalancePolicy, EndpointSlice, Protocol, ProxyProtocol, ServicePort,
+        SourceAddress, Weight, service::IpFamily,
     },
     world::{ServiceRecord, World},
 };
@@ -279,6 +279,10 @@ fn port_view(
         external_policy: spec.external_traffic_policy,
         affinity,
         source: SourceAddress::of(&record.object.meta.annotations),
+        proxy: match draft.port.protocol {
+            Protocol::Tcp => ProxyProtocol::of(&record.object.meta.annotations),
+            _ => ProxyProtocol::default(),
+        },
         state,
     }
 }

@@ -31,6 +31,15 @@ impl Clause {
         Self { ranges, itself }
     }
 
+    /// Admits these ranges as well, unless it admits nobody at all.
+    fn or(self, others: &[IpNet]) -> Self {
+        if others.is_empty() || (self.ranges.is_empty() && !self.itself) {
+            return self;
+        }
+        let all = [&self.ranges, others].concat();
+        Self::new(&all, self.itself)
+    }
+
     fn admits(&self, source: IpAddr, destination: IpAddr) -> bool {
         (self.itself && source == destination)
             || self.ranges.iter().any(|range| range.contains(&source))
@@ -55,7 +64,8 @@ impl Guard {
     };
 
     /// The guard of a frontend of `kind` at `addr`: what would be [`Verdict::Drop`] for a source, or is outside
-    /// `sources`, is not admitted.
+    /// `sources`, is not admitted. A trusted front end is, wherever some client might be: it is judged by the client that
+    /// its header names.
     pub fn of(
         port: &PortView,
         (addr, kind): (IpAddr, FrontendKind),
@@ -76,7 +86,9 @@ impl Guard {
             (_, false) => None,
         };
         let by_source = sources.map(|sources| Clause::new(&sources.to_vec(), false));
+        let trusted = trusted(port, IpFamily::of(addr));
         let clauses = by_source.into_iter().chain(by_policy);
+        let clauses = clauses.map(|clause| clause.or(&trusted));
         Self {
             clauses: clauses
                 .filter(|clause| !clause.admits_everybody())
@@ -110,6 +122,13 @@ fn on_node(family: IpFamily, cluster: &Cluster) -> Clause {
     let all = [loopback].into_iter().chain(cluster.ranges()).chain(hosts);
     let of_family = all.filter(|range| IpFamily::of(range.addr()) == family);
     Clause::new(&of_family.collect(), true)
+}
+
+/// Front ends of this family whose headers name the client.
+fn trusted(port: &PortView, family: IpFamily) -> Vec<IpNet> {
+    let all = port.proxy.accept_from.iter();
+    let of_family = all.filter(|range| IpFamily::of(range.addr()) == family);
+    of_family.copied().collect()
 }
 
 /// Who may connect to the addresses of a range.

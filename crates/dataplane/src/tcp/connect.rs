@@ -1,5 +1,6 @@
 //! From a client's connection to one with an endpoint. Owns the choice, the attempts and their account; must not read
-//! a byte of the client, so that every attempt starts from the same place.
+//! a byte of the client, so that every attempt starts from the same place. A PROXY header of a trusted front end was read
+//! before, and what it says is the arrival's source.
 
 use std::{
     io,
@@ -10,6 +11,7 @@ use std::{
 use portico_core::{
     balance::PortState,
     object::Protocol,
+    proxy_protocol::Version,
     snapshot::{FrontendKind, Scope, ServicePortName, Snapshot, Verdict},
     time::Timestamp,
 };
@@ -18,6 +20,7 @@ use tokio::net::TcpStream;
 use super::{
     account::{Accepted, Active, Attempt},
     dial::{DialError, Keeping, dial},
+    proxy_protocol::{self, Client},
     registry::Live,
 };
 use crate::{affinity::Sticky, clock, net, worker::Shared};
@@ -65,13 +68,16 @@ struct Choice {
     sticky: Option<Sticky>,
     /// The client, where its address is to be kept.
     keeping: Option<Keeping>,
+    /// The header that the endpoint gets first.
+    header: Option<Version>,
 }
 
-/// Connects to an endpoint for the client at `arrival`. Every attempt asks the newest snapshot and leaves out what
+/// Connects to an endpoint for `client`, which came in at `arrival`. Every attempt asks the newest snapshot and leaves out what
 /// was tried.
-pub(crate) async fn connect(
+pub(super) async fn connect(
     shared: &Shared,
     arrival: &Arrival,
+    client: Client<'_>,
     live: &Live,
 ) -> Result<(TcpStream, SocketAddr, Active), Rejection> {
     let mut tried = Vec::new();
@@ -86,10 +92,18 @@ pub(crate) async fn connect(
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
             count(*why, &choice.port, &tried);
         })?;
+        let patience = shared.settings.connect_timeout;
         let dialled = if choice.is_loop {
             Err(DialError::Loop)
         } else {
             dial(addr, choice.keeping, &shared.settings, &shared.sources).await
+        };
+        let patience = shared.settings.connect_timeout;
+        let dialled = match (dialled, choice.header) {
+            (Ok(upstream), Some(version)) => {
+                proxy_protocol::greet(upstream, (version, client), arrival, patience).await
+            }
+            (dialled, _) => dialled,
         };
         match dialled {
             Ok(upstream) => {
@@ -155,6 +169,7 @@ fn choose(
         is_loop,
         sticky,
         keeping,
+        header: frontend.port.proxy.send,
     })
 }
 

@@ -69,6 +69,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         source: crate::object::SourceAddress::default(),
+        proxy: crate::object::ProxyProtocol::default(),
         state: Arc::default(),
     };
     let key = FrontendKey {

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     balance::{Endpoint, EndpointSet},
-    object::{Origin, Position, Protocol, Service, TrafficPolicy, service::ServiceType},
+    object::{
+        Origin, Position, Protocol, ProxyProtocol, Service, TrafficPolicy, service::ServiceType,
+    },
     snapshot::{
         FrontendKey, NodePortAddresses, Scope, ServicePortName, ServiceView, Snapshot,
         SourceRangeReach,
@@ -51,6 +53,8 @@ struct Facts {
     local: bool,
     any: bool,
     ranges: Vec<IpNet>,
+    /// Whose headers name the client.
+    front_ends: Vec<IpNet>,
 }
 
 fn set(some: bool) -> Arc<EndpointSet> {
@@ -83,6 +87,10 @@ fn view(name: &str, facts: &Facts) -> Arc<ServiceView> {
             external_policy: facts.external,
             affinity: None,
             source: crate::object::SourceAddress::default(),
+            proxy: ProxyProtocol {
+                send: None,
+                accept_from: facts.front_ends.clone().into(),
+            },
             state: Arc::default(),
         })
     };
@@ -172,9 +180,18 @@ fn oracle(snapshot: &Snapshot, source: IpAddr, destination: IpAddr) -> bool {
     if frontend.kind == FrontendKind::HealthCheck {
         return true;
     }
+    let is_dropped = |place| matches!(frontend.port.verdict(frontend.kind, place), Verdict::Drop);
+    if frontend.port.proxy.trusts(source) {
+        // Whom it speaks for is not known yet: is there anybody who might go on?
+        let somebody = frontend
+            .sources
+            .as_ref()
+            .is_none_or(|ranges| !ranges.is_empty());
+        return somebody
+            && !(is_dropped(ClientPlace::OnNode) && is_dropped(ClientPlace::Elsewhere));
+    }
     let place = snapshot.cluster.place_of(Some(source), destination);
-    let verdict = frontend.port.verdict(frontend.kind, place);
-    frontend.admits(Some(source)) && !matches!(verdict, Verdict::Drop)
+    frontend.admits(Some(source)) && !is_dropped(place)
 }
 
 const SOURCES: [&str; 14] = [
@@ -228,12 +245,13 @@ fn facts() -> impl Strategy<Value = Vec<Option<Facts>>> {
         ),
         (policy(), policy(), any::<bool>(), any::<bool>()),
         prop::sample::subsequence(RANGES.to_vec(), 0..=3),
+        prop::sample::subsequence(RANGES.to_vec(), 0..=2),
     );
     prop::collection::vec(prop::option::of(one), 3).prop_map(|all| {
         let all = all.into_iter().enumerate();
         all.map(|(owner, one)| {
             one.map(
-                |(frontends, (internal, external, local, any), ranges)| Facts {
+                |(frontends, (internal, external, local, any), ranges, front_ends)| Facts {
                     frontends: frontends
                         .into_iter()
                         // Both kinds at 0.0.0.0 are one frontend: the same Service's, of which one is left out.
@@ -245,6 +263,10 @@ fn facts() -> impl Strategy<Value = Vec<Option<Facts>>> {
                     local,
                     any,
                     ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+                    front_ends: front_ends
+                        .iter()
+                        .map(|range| range.parse().unwrap())
+                        .collect(),
                 },
             )
         })
@@ -302,6 +324,7 @@ fn one(frontend: (&str, FrontendKind), change: impl Fn(&mut Facts)) -> ListenerP
         local: false,
         any: true,
         ranges: Vec::new(),
+        front_ends: Vec::new(),
     };
     change(&mut facts);
     let cluster = cluster(SourceRangeReach::LoadBalancer);

@@ -44,6 +44,7 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         source: crate::object::SourceAddress::default(),
+        proxy: crate::object::ProxyProtocol::default(),
         state: Arc::default(),
     };
     let key = |(addr, port): &(IpAddr, u16)| {

@@ -104,6 +104,7 @@ fn port(local: bool) -> PortView {
         },
         affinity: None,
         source: portico_core::object::SourceAddress::default(),
+        proxy: portico_core::object::ProxyProtocol::default(),
         state: Arc::default(),
     }
 }

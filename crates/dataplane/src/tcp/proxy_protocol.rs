@@ -1,0 +1,100 @@
+//! PROXY headers on sockets: from trusted front ends before anything else is done, and to endpoints before the client's
+//! first byte. Owns waiting for one, its bound in time, and that not one byte behind it is taken; the form is
+//! [`portico_core::proxy_protocol`]'s. From anybody else nothing is read: whoever is not trusted has no say in who it is.
+
+use std::{sync::Arc, time::Duration};
+
+use portico_core::{
+    balance::{HeaderFault, PortState},
+    object::Protocol,
+    proxy_protocol::{HeaderError, Route, Version, parse, write},
+    snapshot::{FrontendKind, Snapshot},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{connect::Arrival, dial::DialError};
+
+/// Bytes looked at in one call; a usual header is at most 107.
+const CHUNK_BYTES: usize = 256;
+
+/// A client as endpoints are told of it.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'s> {
+    /// Its connection, or its front end's.
+    pub(super) stream: &'s TcpStream,
+    /// What a trusted front end said of it.
+    pub(super) told: Option<Route>,
+}
+
+impl Client<'_> {
+    /// Both ends as the client sees them; `None` when it is gone and nobody can say.
+    fn route(&self, arrival: &Arrival) -> Option<Route> {
+        let own = || Route::new(self.stream.peer_addr().ok()?, arrival.local);
+        self.told.or_else(own)
+    }
+}
+
+/// The Service port whose trusted front end this is, so that a header must come first.
+pub(super) fn expected(snapshot: &Snapshot, arrival: &Arrival) -> Option<Arc<PortState>> {
+    let frontend = snapshot.frontend(
+        arrival.scope,
+        arrival.local,
+        arrival.declared_port,
+        Protocol::Tcp,
+    )?;
+    let is_trusted =
+        frontend.kind != FrontendKind::HealthCheck && frontend.port.proxy.trusts(arrival.peer?);
+    is_trusted.then(|| Arc::clone(&frontend.port.state))
+}
+
+/// Reads a header and nothing else; the route is `None` where the front end speaks for itself or cannot say.
+pub(super) async fn receive(
+    stream: &mut TcpStream,
+    patience: Duration,
+) -> Result<Option<Route>, HeaderFault> {
+    let in_time = timeout(patience, read(stream)).await;
+    in_time.unwrap_or(Err(HeaderFault::Late))
+}
+
+async fn read(stream: &mut TcpStream) -> Result<Option<Route>, HeaderFault> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; CHUNK_BYTES];
+    loop {
+        // Only looked at: how much of it is the header shows behind its last byte.
+        let count = stream.peek(&mut chunk).await.unwrap_or(0);
+        let seen = chunk.get(..count).filter(|seen| !seen.is_empty());
+        let before = bytes.len();
+        bytes.extend_from_slice(seen.ok_or(HeaderFault::Closed)?);
+        let header = parse(&bytes).map_err(|error| match error {
+            HeaderError::Absent => HeaderFault::Absent,
+            _ => HeaderFault::Malformed,
+        })?;
+        let ours = header.map_or(count, |header| header.length - before);
+        let taken = chunk.get_mut(..ours).ok_or(HeaderFault::Malformed)?;
+        // It is there: this does not wait.
+        let read = stream.read_exact(taken).await;
+        read.map_err(|_| HeaderFault::Closed)?;
+        if let Some(header) = header {
+            return Ok(header.route);
+        }
+    }
+}
+
+/// Sends the header on a fresh connection, where it finds room: a failure is one of the attempt.
+pub(super) async fn greet(
+    mut upstream: TcpStream,
+    header: (Version, Client<'_>),
+    arrival: &Arrival,
+    patience: Duration,
+) -> Result<TcpStream, DialError> {
+    let (version, client) = header;
+    let bytes = write(version, client.route(arrival));
+    match timeout(patience, upstream.write_all(&bytes)).await {
+        Ok(written) => written.map_err(DialError::Failed).map(|()| upstream),
+        Err(_) => Err(DialError::TimedOut),
+    }
+}

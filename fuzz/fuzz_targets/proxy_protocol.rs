@@ -1,0 +1,9 @@
+//! What a front end sends first: see `checks::proxy_protocol`.
+
+#![no_main]
+#![allow(dead_code, reason = "a target uses one of the checks")]
+
+#[path = "../checks/all.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::proxy_protocol::check(bytes));

@@ -1,0 +1,226 @@
+//! The PROXY protocol with those who speak it: haproxy, nginx and curl, in front of portico and behind it. (By raw sockets
+//! it is tested with the data path.)
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use crate::support::{
+    PATIENCE,
+    client::{get_from, is_dropped},
+    namespace::in_namespace,
+    program::{Program, way},
+};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+/// Where front ends come from.
+const FRONT: &str = "127.0.0.77";
+
+/// A server of somebody else, until it is dropped.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether `program` is there; says so if not.
+fn is_installed(program: &str) -> bool {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .iter()
+        .any(|folder| Path::new(folder).join(program).exists());
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// Starts it and returns once all of these ports answer.
+fn start(program: &str, args: &[&str], ports: &[u16]) -> Peer {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut child = Command::new(program)
+        .args(args)
+        .env("PATH", format!("{path}:/usr/sbin"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    for port in ports {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err() {
+            assert_eq!(child.try_wait().unwrap(), None, "{program} has ended");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{program} does not listen at {port}"
+            );
+            std::thread::yield_now();
+        }
+    }
+    Peer(child)
+}
+
+fn haproxy(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
+    const DEFAULTS: &str =
+        "defaults\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n";
+    is_installed("haproxy").then(|| {
+        let file = folder.join("haproxy.cfg");
+        std::fs::write(&file, format!("{DEFAULTS}{text}")).unwrap();
+        start("haproxy", &["-db", "-f", file.to_str().unwrap()], ports)
+    })
+}
+
+fn nginx(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
+    is_installed("nginx").then(|| {
+        let (file, log) = (folder.join("nginx.conf"), folder.join("nginx.log"));
+        let head = "daemon off; master_process off; pid nginx.pid; events {}\n";
+        std::fs::write(
+            &file,
+            format!("{text_head}{head}{text}", text_head = modules(text)),
+        )
+        .unwrap();
+        let [file, log, prefix] =
+            [&file, &log, &folder.to_path_buf()].map(|path| path.to_str().unwrap());
+        start("nginx", &["-p", prefix, "-e", log, "-c", file], ports)
+    })
+}
+
+/// Debian has the stream module in a file of its own.
+fn modules(text: &str) -> String {
+    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    if text.contains("stream {") && Path::new(module).exists() {
+        format!("load_module {module};\n")
+    } else {
+        String::new()
+    }
+}
+
+/// Servers that insist on a header and tell what it says: haproxy at 9001, nginx at 9002.
+fn behind(folder: &Path) -> [Option<Peer>; 2] {
+    [
+        haproxy(
+            folder,
+            "frontend f\n mode http\n bind 127.0.0.1:9001 accept-proxy\n http-request return status 200 content-type \
+             text/plain lf-string \"%ci %fi %fp\"\n",
+            &[9001],
+        ),
+        nginx(
+            folder,
+            "http { access_log off; server { listen 127.0.0.1:9002 proxy_protocol; location / { return 200 \
+             \"$proxy_protocol_addr $proxy_protocol_server_addr $proxy_protocol_server_port\"; } } }",
+            &[9002],
+        ),
+    ]
+}
+
+/// A Service with these annotations and one endpoint on this host.
+fn service(name: &str, vip: &str, annotations: &str, port: u16) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec: {{clusterIP: \
+         {vip}, ports: [{{port: 80}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: \
+         {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {port}}}]\nendpoints: \
+         [{{addresses: [127.0.0.1]}}]\n"
+    )
+}
+
+fn door(program: &Program, name: &str) -> SocketAddr {
+    way(&program.wait_for_endpoints(name, 1), "ClusterIP")
+}
+
+#[test]
+fn proxy_protocol_to_haproxy_and_nginx_names_the_client_and_what_it_asked_for() {
+    in_namespace!(Root);
+    let folder = tempfile::tempdir().unwrap();
+    let [haproxy, nginx] = behind(folder.path());
+    let mut text = String::new();
+    for (n, (peer, port)) in [("haproxy", 9001), ("nginx", 9002)].into_iter().enumerate() {
+        for version in 1..=2 {
+            let (name, vip) = (format!("{peer}-{version}"), format!("127.96.{n}.{version}"));
+            let annotation = format!("portico.dev/proxy-protocol: v{version}");
+            text += &service(&name, &vip, &annotation, port);
+        }
+    }
+    let program = Program::up(&[], &[("web.yaml", &text)]);
+    for (n, peer) in [(0, haproxy), (1, nginx)] {
+        let Some(_peer) = peer else { continue };
+        for version in 1..=2 {
+            let name = format!("{}-{version}", ["haproxy", "nginx"][n]);
+            let seen = get_from(CLIENT, door(&program, &name)).unwrap();
+            assert_eq!(seen, format!("127.0.0.5 127.96.{n}.{version} 80"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn proxy_protocol_from_haproxy_nginx_and_curl_is_believed_and_sent_on() {
+    in_namespace!(Root);
+    let folder = tempfile::tempdir().unwrap();
+    let [haproxy_behind, nginx_behind] = behind(folder.path());
+    let Some(endpoint) = haproxy_behind
+        .as_ref()
+        .map(|_| 9001)
+        .or(nginx_behind.as_ref().map(|_| 9002))
+    else {
+        return;
+    };
+    let annotations =
+        format!("portico.dev/accept-proxy-protocol-from: {FRONT}, portico.dev/proxy-protocol: v2");
+    let text = service("web", "127.96.7.1", &annotations, endpoint);
+    let program = Program::up(&[], &[("web.yaml", &text)]);
+    let web = door(&program, "web");
+    let front = tempfile::tempdir().unwrap();
+    let listen = |port, words: &str| {
+        format!(
+            "listen l{port}\n mode tcp\n bind 127.0.0.1:{port}\n server s 127.96.7.1:80 source {FRONT} {words}\n"
+        )
+    };
+    let text = listen(8081, "send-proxy")
+        + &listen(8082, "send-proxy-v2 proxy-v2-options crc32c,unique-id");
+    let haproxy = haproxy(front.path(), &text, &[8081, 8082]);
+    let text = format!(
+        "stream {{ server {{ listen 127.0.0.1:8083; proxy_bind {FRONT}; proxy_pass 127.96.7.1:80; proxy_protocol on; }} }}"
+    );
+    let nginx = nginx(front.path(), &text, &[8083]);
+    for (peer, ports) in [(haproxy, &[8081, 8082][..]), (nginx, &[8083])] {
+        let Some(_peer) = peer else { continue };
+        for port in ports {
+            let seen = get_from(CLIENT, (Ipv4Addr::LOCALHOST, *port).into()).unwrap();
+            assert_eq!(seen, format!("127.0.0.5 127.0.0.1 {port}"));
+        }
+    }
+    if is_installed("curl") {
+        let output = Command::new("curl")
+            .args([
+                "-sS",
+                "--max-time",
+                "60",
+                "--haproxy-protocol",
+                "--interface",
+                FRONT,
+            ])
+            .arg(format!("http://{web}/"))
+            .output()
+            .unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(seen, format!("{FRONT} 127.96.7.1 80"), "{output:?}");
+    }
+    // A client is a client, and a front end has to say whose.
+    assert_eq!(get_from(CLIENT, web).unwrap(), "127.0.0.5 127.96.7.1 80");
+    assert!(is_dropped(FRONT.parse().unwrap(), web));
+    let explained = program.command(&["explain", "service", "web"]).stdout;
+    let explained = String::from_utf8(explained).unwrap();
+    assert!(
+        explained.contains("a trusted front end sent something else than a PROXY header"),
+        "{explained}"
+    );
+    let status = program.status();
+    let web = status
+        .services
+        .iter()
+        .find(|one| one.name == "web")
+        .unwrap();
+    assert!(web.ports[0].proxy_header_faults >= 1);
+}
