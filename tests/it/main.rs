@@ -36,6 +36,7 @@ mod names;
 mod pods;
 mod probes;
 mod proxy_protocol;
+mod reliability;
 mod reload;
 mod rollouts;
 mod scale;

@@ -18,18 +18,28 @@ pub(crate) struct Program {
     child: Child,
     args: Vec<String>,
     folder: tempfile::TempDir,
+    descriptors: Option<u32>,
 }
 
 impl Program {
     /// `portico up ARGS FOLDER/manifests` with these files in the folder; returns once it is ready.
     pub(crate) fn up(args: &[&str], files: &[(&str, &str)]) -> Self {
+        Self::prepare(args, files, None)
+    }
+
+    /// The same with room for so many descriptors, which it cannot raise (`prlimit(1)`).
+    pub(crate) fn up_limited(descriptors: u32, args: &[&str], files: &[(&str, &str)]) -> Self {
+        Self::prepare(args, files, Some(descriptors))
+    }
+
+    fn prepare(args: &[&str], files: &[(&str, &str)], descriptors: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("manifests")).unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join("manifests").join(name), text).unwrap();
         }
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self::start(args, folder)
+        Self::start(args, folder, descriptors)
     }
 
     /// The program again, after its end, with the same folders.
@@ -38,11 +48,14 @@ impl Program {
         self.ended();
         let empty = tempfile::tempdir().unwrap();
         let folder = std::mem::replace(&mut self.folder, empty);
-        *self = Self::start(std::mem::take(&mut self.args), folder);
+        *self = Self::start(std::mem::take(&mut self.args), folder, self.descriptors);
     }
 
-    fn start(args: Vec<String>, folder: tempfile::TempDir) -> Self {
+    fn start(args: Vec<String>, folder: tempfile::TempDir, descriptors: Option<u32>) -> Self {
         let mut command = portico(folder.path());
+        if let Some(descriptors) = descriptors {
+            command = limited(&command, descriptors);
+        }
         command
             .arg("up")
             .args(&args)
@@ -64,6 +77,7 @@ impl Program {
             child,
             args,
             folder,
+            descriptors,
         };
         assert!(
             is_ready.recv_timeout(PATIENCE).is_ok(),
@@ -271,6 +285,20 @@ pub(crate) fn portico(folder: &Path) -> Command {
     command.env("PORTICO_STATE_DIR", folder.join("state"));
     command.env("XDG_CONFIG_HOME", folder.join("config"));
     command.env("NO_COLOR", "1");
+    command
+}
+
+/// The same program, which may open so many descriptors and no more.
+fn limited(program: &Command, descriptors: u32) -> Command {
+    let mut command = Command::new("prlimit");
+    command
+        .arg(format!("--nofile={descriptors}:{descriptors}"))
+        .arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
     command
 }
 
