@@ -16,6 +16,8 @@ use crate::support::{
 /// As `ulimit -n` of a cautious system.
 const DESCRIPTORS: u32 = 256;
 const CLIENTS: usize = 1000;
+/// What a pool may keep open for the next connections: a leak would be of hundreds.
+const POOLED: usize = 64;
 
 /// The value of a counter without labels.
 fn counter(program: &Program, name: &str) -> u64 {
@@ -90,7 +92,7 @@ fn thousand_clients_with_256_descriptors_all_get_their_turn_and_nothing_spins() 
     let lines = program.stderr().matches("accepting is paused").count();
     let most = 1 + usize::try_from(elapsed.as_secs()).unwrap();
     assert!((1..=most).contains(&lines), "{lines} lines in {elapsed:?}");
-    program.wait_for_descriptors(before);
+    program.wait_for_descriptors(before + POOLED);
 }
 
 #[test]
