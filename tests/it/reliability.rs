@@ -5,7 +5,10 @@ mod resources;
 mod streams;
 mod table;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{
+    fmt::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
 
 use crate::support::{
     PATIENCE,
@@ -18,7 +21,8 @@ fn manifest(name: &str, port: u16, endpoints: &[SocketAddr]) -> String {
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
     );
     for (index, endpoint) in endpoints.iter().enumerate() {
-        text += &format!(
+        let _ = write!(
+            text,
             "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{index}\n  labels: \
              {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\nports: [{{port: {}}}]\n\
              endpoints: [{{addresses: [{}]}}]\n",
