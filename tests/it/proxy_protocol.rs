@@ -82,8 +82,7 @@ fn nginx(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
             format!("{text_head}{head}{text}", text_head = modules(text)),
         )
         .unwrap();
-        let [file, log, prefix] =
-            [&file, &log, &folder.to_path_buf()].map(|path| path.to_str().unwrap());
+        let [file, log, prefix] = [&*file, &*log, folder].map(|path| path.to_str().unwrap());
         start("nginx", &["-p", prefix, "-e", log, "-c", file], ports)
     })
 }

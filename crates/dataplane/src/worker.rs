@@ -28,9 +28,7 @@ use crate::{
     clock,
     listen::{accept, accept::Listening},
     settings::DataSettings,
-    tcp::{
-        self, account::Totals, connect::Arrival, dial::sources::Sources, registry::Registry,
-    },
+    tcp::{self, account::Totals, connect::Arrival, dial::sources::Sources, registry::Registry},
     udp::{self, Udp},
 };
 

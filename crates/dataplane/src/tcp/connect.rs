@@ -92,7 +92,6 @@ pub(super) async fn connect(
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
             count(*why, &choice.port, &tried);
         })?;
-        let patience = shared.settings.connect_timeout;
         let dialled = if choice.is_loop {
             Err(DialError::Loop)
         } else {

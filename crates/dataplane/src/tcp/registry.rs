@@ -153,13 +153,10 @@ impl Live {
 
     /// Since when what it needs is gone: `now` if that is new.
     pub(crate) fn is_gone(&self, now: Timestamp) -> Timestamp {
-        match self.gone_since() {
-            Some(since) => since,
-            None => {
-                self.gone_since.store(now.as_millis().max(1), Relaxed);
-                now
-            }
-        }
+        self.gone_since().unwrap_or_else(|| {
+            self.gone_since.store(now.as_millis().max(1), Relaxed);
+            now
+        })
     }
 
     /// What it needs is there (again).
@@ -281,17 +278,14 @@ impl Registry {
             task: OnceLock::new(),
         });
         let entry = Some(Arc::clone(&live));
-        let place = match slab.free.pop() {
-            Some(place) => {
-                if let Some(free) = slab.entries.get_mut(place) {
-                    *free = entry;
-                }
-                place
+        let place = if let Some(place) = slab.free.pop() {
+            if let Some(free) = slab.entries.get_mut(place) {
+                *free = entry;
             }
-            None => {
-                slab.entries.push(entry);
-                slab.entries.len() - 1
-            }
+            place
+        } else {
+            slab.entries.push(entry);
+            slab.entries.len() - 1
         };
         drop(slab);
         Registered {
