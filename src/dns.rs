@@ -6,7 +6,9 @@
 
 mod counters;
 mod listen;
+mod responder;
 mod serve;
+mod slow;
 
 use std::{
     sync::{
@@ -64,27 +66,32 @@ impl DnsService {
         portico_core::dns::answer(
             &snapshot,
             &Question::new(name, rtype),
-            self.moment(&snapshot),
+            self.moment(&snapshot, 1),
         )
     }
 
-    /// The response to `packet`, if it gets one.
-    fn respond(&self, packet: &[u8], transport: Transport) -> Option<Response> {
+    /// The response to a message over TCP, if it gets one.
+    fn respond(&self, packet: &[u8]) -> Option<Response> {
         let began = Instant::now();
-        let snapshot = self.published.load();
-        let response = respond(&snapshot, packet, transport, self.moment(&snapshot));
-        self.counters.count(transport, response.as_ref());
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.latency.record(took);
+        let response = self.ordinary(packet, Transport::Tcp);
+        self.counters
+            .count_message(response.as_ref(), began.elapsed().as_micros());
         response
     }
 
-    fn moment(&self, snapshot: &Snapshot) -> Moment {
-        // An odd step of this size makes neighbours differ in most bits.
-        let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+    /// The response to `packet` by the ordinary way, uncounted.
+    fn ordinary(&self, packet: &[u8], transport: Transport) -> Option<Response> {
+        let snapshot = self.published.load();
+        respond(&snapshot, packet, transport, self.moment(&snapshot, 1))
+    }
+
+    /// A moment with as many [next](Moment::next) ones as are wanted, that nobody else has.
+    fn moment(&self, snapshot: &Snapshot, wanted: usize) -> Moment {
+        let wanted = u64::try_from(wanted).unwrap_or(1);
+        let step = Moment::STEP.wrapping_mul(wanted);
         Moment {
             serial: serial(self.first_serial, snapshot),
-            seed,
+            seed: self.seeds.fetch_add(step, Relaxed),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use portico_core::{
-    dns::{Rcode, RecordType, packet::Transport, wire::Response},
+    dns::{Rcode, RecordType, wire::Response},
     observe::histogram::AtomicHistogram,
 };
 
@@ -52,25 +52,79 @@ impl DnsCounters {
         })
     }
 
-    pub(super) fn count(&self, transport: Transport, response: Option<&Response>) {
-        let queries = match transport {
-            Transport::Udp => &self.udp_queries,
-            Transport::Tcp => &self.tcp_queries,
-        };
-        queries.fetch_add(1, Relaxed);
-        let Some(response) = response else {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
-        };
-        if response.truncated {
-            self.truncated.fetch_add(1, Relaxed);
+    /// Counts a message that came over TCP, and took so many microseconds.
+    pub(super) fn count_message(&self, response: Option<&Response>, took: u128) {
+        self.tcp_queries.fetch_add(1, Relaxed);
+        let mut tally = Tally::default();
+        match response {
+            Some(response) => tally.count(response.rtype, response.rcode, response.truncated),
+            None => tally.silence(),
         }
-        let is_it = |known: &RecordType| response.rtype == Some(*known);
-        let row = TYPES.iter().position(is_it).unwrap_or(TYPES.len());
-        let column = Rcode::ALL.iter().position(|rcode| *rcode == response.rcode);
-        let row = self.responses.get(row);
-        if let Some(count) = row.and_then(|row| row.get(column?)) {
-            count.fetch_add(1, Relaxed);
+        self.add(&tally);
+        self.latency.record(u64::try_from(took).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a response to what had to wait.
+    pub(super) fn count_response(&self, response: &Response) {
+        let mut tally = Tally::default();
+        tally.count(response.rtype, response.rcode, response.truncated);
+        self.add(&tally);
+    }
+
+    /// Counts packets that came over UDP, so many of which took so many microseconds together. What was offered
+    /// elsewhere is counted there.
+    pub(super) fn count_batch(&self, tally: &Tally, (received, took): (usize, u128)) {
+        let times = u64::try_from(received).unwrap_or_default();
+        self.udp_queries.fetch_add(times, Relaxed);
+        self.add(tally);
+        let each = u64::try_from(took).unwrap_or(u64::MAX) / times.max(1);
+        self.latency.record_many(each, times);
+    }
+
+    fn add(&self, tally: &Tally) {
+        if tally.dropped > 0 {
+            self.dropped.fetch_add(tally.dropped, Relaxed);
+        }
+        if tally.truncated > 0 {
+            self.truncated.fetch_add(tally.truncated, Relaxed);
+        }
+        let counts = self
+            .responses
+            .iter()
+            .flatten()
+            .zip(tally.responses.iter().flatten());
+        for (sum, count) in counts.filter(|(_, count)| **count > 0) {
+            sum.fetch_add(u64::from(*count), Relaxed);
+        }
+    }
+}
+
+/// What one thread has seen since it last told the others: so that they do not write to the same places for every
+/// query.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    dropped: u64,
+    truncated: u64,
+    responses: [[u32; Rcode::ALL.len()]; TYPES.len() + 1],
+}
+
+impl Tally {
+    /// A packet that gets no response.
+    pub(super) fn silence(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// A response.
+    pub(super) fn count(&mut self, rtype: Option<RecordType>, rcode: Rcode, truncated: bool) {
+        self.truncated += u64::from(truncated);
+        let row = TYPES
+            .iter()
+            .position(|known| rtype == Some(*known))
+            .unwrap_or(TYPES.len());
+        let column = Rcode::ALL.iter().position(|known| *known == rcode);
+        let row = self.responses.get_mut(row);
+        if let Some(count) = row.and_then(|row| row.get_mut(column?)) {
+            *count += 1;
         }
     }
 }

@@ -3,17 +3,20 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use portico_core::object::Protocol;
 use portico_dataplane::{Inherited, InheritedKind, open_at};
-use tokio::net::{TcpListener, UdpSocket};
+use rustix::net::sockopt;
+use tokio::net::TcpListener;
 
 /// The port of DNS.
 const PORT: u16 = 53;
 /// The port where 53 needs a privilege that the program lacks, or is taken.
 const FALLBACK_PORT: u16 = 10_053;
+/// Kernel buffer asked for; `net.core.rmem_max` caps it.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// How often an ephemeral port is asked for until one is free in both protocols.
 const EPHEMERAL_TRIES: usize = 16;
 
@@ -181,8 +184,13 @@ fn bind_once(
 
 fn udp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<UdpSocket> {
     match inherited.adopt(InheritedKind::Udp, addr)? {
-        Some(fd) => UdpSocket::from_std(fd.into()),
-        None => UdpSocket::from_std(open_at(addr, Protocol::Udp)?.into()),
+        Some(fd) => Ok(fd.into()),
+        None => {
+            let fd = open_at(addr, Protocol::Udp)?;
+            // A burst is lost if it fails, which is no reason not to serve.
+            let _ = sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER);
+            Ok(fd.into())
+        }
     }
 }
 

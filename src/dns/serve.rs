@@ -1,19 +1,18 @@
-//! The loops around the sockets. Owns time-outs and the number of connections; a packet goes in and its response out
-//! without waiting for anything but the socket.
+//! The loops around the streams, and the life of all. Owns time-outs and the number of connections; a message goes in
+//! and its response out without waiting for anything but the socket. Datagrams are the `responder`'s.
 
 use std::{io, net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use portico_core::dns::packet::Transport;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DnsListeners, DnsService};
+use super::{DnsListeners, DnsService, responder::Responders};
 
 /// The most connections at one time, over all addresses; the next one waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
@@ -25,50 +24,21 @@ const READ: Duration = Duration::from_secs(3);
 const WRITE: Duration = Duration::from_secs(5);
 /// How long a socket rests after an error that is no single client's, such as a lack of descriptors.
 const REST: Duration = Duration::from_millis(50);
-/// Queries are short: a longer datagram is cut, which makes it malformed.
-const MAX_QUERY: usize = 4096;
 
 /// Serves `listeners` until `cancel`. Connections that are open then are closed.
 pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: CancellationToken) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut loops = JoinSet::new();
-    for (udp, tcp) in listeners.sockets {
-        loops.spawn(serve_udp(udp, Arc::clone(&service)));
+    let (datagrams, streams): (Vec<_>, Vec<_>) = listeners.sockets.into_iter().unzip();
+    let responders = Responders::start(datagrams, &service);
+    if let Err(error) = &responders {
+        tracing::error!(target: "dns", %error, "cannot answer over UDP");
+    }
+    for tcp in streams {
         loops.spawn(serve_tcp(tcp, Arc::clone(&service), Arc::clone(&permits)));
     }
-    // Dropping the set ends the loops, and with each its connections.
+    // Dropping the set ends the loops, and with each its connections; dropping the responders ends their threads.
     cancel.cancelled().await;
-}
-
-/// Replies leave from the address that was asked, since every socket is bound to one.
-async fn serve_udp(socket: UdpSocket, service: Arc<DnsService>) {
-    let mut buffer = vec![0; MAX_QUERY];
-    loop {
-        let (length, client) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(target: "dns", %error, "cannot receive");
-                tokio::time::sleep(REST).await;
-                continue;
-            }
-        };
-        // Nobody listens at port 0 (RFC 6335 section 6): the sender is forged.
-        let packet = buffer
-            .get(..length)
-            .filter(|_| client.port() != 0)
-            .unwrap_or_default();
-        if let Some(response) = service.respond(packet, Transport::Udp) {
-            send(&socket, &response.bytes, client, &service);
-        }
-    }
-}
-
-/// Sends at once or not at all: a client that gets nothing asks again, and the others do not wait for it.
-fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr, service: &DnsService) {
-    if let Err(error) = socket.try_send_to(bytes, client) {
-        service.counters.unsent.fetch_add(1, Relaxed);
-        tracing::debug!(target: "dns", %client, %error, "cannot send");
-    }
 }
 
 async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>, permits: Arc<Semaphore>) {
@@ -132,7 +102,7 @@ where
             Err(_) => return Ok(()),
         };
         timeout(READ, read_frame(&mut stream, first, &mut frame)).await??;
-        let Some(response) = service.respond(&frame, Transport::Tcp) else {
+        let Some(response) = service.respond(&frame) else {
             return Ok(());
         };
         let length = u16::try_from(response.bytes.len()).map_err(io::Error::other)?;

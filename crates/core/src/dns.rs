@@ -10,11 +10,14 @@
 //! - `tree`: what stands at a name of a cluster zone
 //! - `endpoints`: the names and addresses of endpoints
 //! - `reverse`: addresses back to names
+//! - [`fast`]: what most queries ask, from answers prepared with each Service
 //! - [`wire`]: parsing queries and writing responses; [`packet`]: one datagram in, at most one out
 
 mod endpoints;
+pub mod fast;
 mod lookup;
 mod name;
+mod order;
 pub mod packet;
 mod record;
 mod reverse;

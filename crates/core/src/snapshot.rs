@@ -24,6 +24,7 @@ use ipnet::IpNet;
 use crate::{
     affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
+    dns::fast::Prepared,
     object::{
         BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
@@ -382,6 +383,8 @@ pub struct Snapshot {
     /// False until every required source has synced once; DNS answers misses with SERVFAIL until then.
     pub synced: bool,
     pub(crate) services: Sharded<Arc<str>, Arc<ServiceView>>,
+    /// What DNS answers for each Service, by its name and namespace as labels in wire form.
+    pub(crate) prepared: Sharded<Box<[u8]>, Arc<Prepared>>,
     pub(crate) frontends: Sharded<FrontendKey, Frontend>,
     /// Services behind an address: the owner of a cluster IP, or those an endpoint address belongs to.
     pub(crate) addresses: Sharded<IpAddr, AddressOwners>,
@@ -406,6 +409,7 @@ impl Snapshot {
             cluster,
             synced: false,
             services: Sharded::new(),
+            prepared: Sharded::new(),
             frontends: Sharded::new(),
             addresses: Sharded::new(),
             namespaces: Arc::new(BTreeMap::new()),
@@ -415,6 +419,11 @@ impl Snapshot {
     /// The Service `namespace/name` (see [`service_path`]).
     pub fn service(&self, path: &str) -> Option<&Arc<ServiceView>> {
         self.services.get(path)
+    }
+
+    /// What DNS answers for `service`.
+    pub(crate) fn prepared_of(&self, service: &ServiceView) -> Option<Arc<Prepared>> {
+        self.prepared.get(&*Prepared::key(service)).cloned()
     }
 
     /// All Services, sorted by namespace and name.

@@ -40,7 +40,10 @@ pub use draining::{Connection, Draining};
 pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::guard::Filtering;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
-pub use net::open_at;
+pub use net::{
+    datagrams::{Answers, Exchange, Exchanged},
+    open_at,
+};
 pub use observer::Observer;
 pub use plane::{Counters, DataPlane, DrainReport};
 pub use settings::DataSettings;

@@ -3,6 +3,7 @@
 
 use super::{
     Answer, Class, Moment, Name, Question, Rcode, Record, RecordData, RecordType, TTL,
+    order::shuffle,
     reverse::{self, Reverse, ReverseNode},
     tree::{self, Node},
     zone::{self, Place, Zone},
@@ -223,16 +224,5 @@ fn any(owner: &Name) -> Record {
         name: owner.clone(),
         ttl: TTL,
         data: RecordData::Hinfo("RFC8482", ""),
-    }
-}
-
-/// A uniform permutation (Fisher and Yates) drawn from `seed` by `SplitMix64`.
-fn shuffle(records: &mut [Record], mut seed: u64) {
-    for end in (1..records.len()).rev() {
-        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let drawn = u128::from(mixed ^ (mixed >> 31)) * (u128::try_from(end).unwrap_or(0) + 1);
-        records.swap(end, usize::try_from(drawn >> 64).unwrap_or(end));
     }
 }

@@ -2,7 +2,7 @@
 //! response.
 
 use super::{
-    Answer, Moment, Rcode, answer,
+    Answer, Class, Moment, Rcode, RecordType, answer,
     wire::{self, Malformed, Response},
 };
 use crate::snapshot::Snapshot;
@@ -40,4 +40,19 @@ pub fn respond(
         answer(snapshot, &query.question, moment)
     };
     Some(wire::write(&query, &answer, limit))
+}
+
+/// Whether `response` refuses `packet` for nothing but its name, which is not ours: whoever knows it may be asked.
+pub fn is_foreign(packet: &[u8], response: &Response) -> bool {
+    let is_transfer = matches!(response.rtype, Some(RecordType::Axfr | RecordType::Ixfr));
+    response.rcode == Rcode::Refused
+        && !is_transfer
+        && wire::read(packet).is_ok_and(|query| query.question.class == Class::In)
+}
+
+/// The response to `packet` that says `rcode` and nothing else, if it gets one.
+pub fn refuse(packet: &[u8], rcode: Rcode) -> Option<Response> {
+    let query = wire::read(packet).ok()?;
+    let limit = query.udp_limit();
+    Some(wire::write(&query, &Answer::empty(rcode, false), limit))
 }

@@ -42,6 +42,19 @@ pub struct Moment {
     pub seed: u64,
 }
 
+impl Moment {
+    /// What seeds go on by: an odd step of this size makes neighbours differ in most bits.
+    pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// The moment of the next response.
+    pub const fn next(self) -> Self {
+        Self {
+            serial: self.serial,
+            seed: self.seed.wrapping_add(Self::STEP),
+        }
+    }
+}
+
 macro_rules! record_types {
     ($($(#[$doc:meta])* $variant:ident = $number:literal $text:literal,)*) => {
         /// The type of a record or question.

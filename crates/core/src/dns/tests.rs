@@ -1,5 +1,6 @@
 //! The meaning of names, as tables over one fixture.
 
+mod fast;
 mod fixture;
 mod names;
 mod packets;

@@ -35,8 +35,8 @@ pub(super) enum Node<'a> {
 /// Name and protocol of a port, as SRV names give them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PortName<'a> {
-    name: &'a str,
-    protocol: Protocol,
+    pub(super) name: &'a str,
+    pub(super) protocol: Protocol,
 }
 
 /// Records for the answer and the additional section.
@@ -129,7 +129,7 @@ fn protocol(label: &str) -> Option<Protocol> {
 }
 
 /// The named ports: of the Service, or of the slices where it is headless.
-fn ports(service: &ServiceView) -> Vec<PortName<'_>> {
+pub(super) fn ports(service: &ServiceView) -> Vec<PortName<'_>> {
     let ports: Vec<_> = if is_headless(service) {
         let numbered = endpoints::shown(service).flat_map(|endpoint| &endpoint.slice.ports);
         let numbered = numbered.filter(|port| port.port.is_some());

@@ -5,6 +5,8 @@ mod query;
 mod response;
 
 pub use query::{Edns, Malformed, Query, read};
+pub(super) use query::{read_edns, udp_limit};
+pub(super) use response::{AUTHORITATIVE, REPEATED, RESPONSE, TRUNCATED, write_opt};
 pub use response::{Response, write, write_error};
 
 /// The UDP payload size that we tell: what passes an Ethernet path unfragmented (DNS flag day 2020).
@@ -12,6 +14,8 @@ pub const PAYLOAD: u16 = 1232;
 /// What every client takes without EDNS (RFC 1035 section 4.2.1), and the least that EDNS may say.
 const MIN_PAYLOAD: u16 = 512;
 /// Bytes of a header.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
+/// Bytes of an OPT record without options.
+pub(super) const OPT_BYTES: usize = 11;
 /// Type number of OPT.
 const OPT: u16 = 41;

@@ -10,7 +10,7 @@ use crate::{object::service::IpFamily, snapshot::Cluster};
 
 /// Zone that short tutorials and some tools write for `svc.cluster.local`; it answers as that subtree does.
 /// `local` above it is never ours: it belongs to multicast DNS (RFC 6762 section 3).
-const SERVICE_ALIAS: [&str; 2] = ["svc", "local"];
+pub(super) const SERVICE_ALIAS: [&str; 2] = ["svc", "local"];
 
 /// Where a name lies.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Zone {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ZoneKind {
+pub(super) enum ZoneKind {
     /// A cluster domain.
     Cluster,
     /// The `svc` subtree under another name.
@@ -84,7 +84,7 @@ pub(super) fn primary(cluster: &Cluster) -> Option<Name> {
         .and_then(|domain| Name::parse(domain).ok())
 }
 
-fn is_ours(domain: &str) -> bool {
+pub(super) fn is_ours(domain: &str) -> bool {
     !domain.is_empty() && domain != "local"
 }
 

@@ -201,14 +201,19 @@ impl AtomicHistogram {
 
     /// Counts one value.
     pub fn record(&self, value: u64) {
+        self.record_many(value, 1);
+    }
+
+    /// Counts one value so many times.
+    pub fn record_many(&self, value: u64, times: u64) {
         let counts = self.counts.get_or_init(|| {
             let zeroes = (0..Self::BUCKETS.count()).map(|_| AtomicU64::new(0));
             zeroes.collect()
         });
         if let Some(count) = counts.get(Self::BUCKETS.index(value)) {
-            count.fetch_add(1, Relaxed);
+            count.fetch_add(times, Relaxed);
         }
-        self.sum.fetch_add(value, Relaxed);
+        self.sum.fetch_add(value.wrapping_mul(times), Relaxed);
     }
 
     /// What was recorded until now. A value that is recorded at the same time may be in the counts and not in the

@@ -10,6 +10,7 @@ use super::{
     AddressOwners, Cluster, Frontend, FrontendKind, Generation, HealthCheck, ServiceView, Snapshot,
     access::sources_of, service_path,
 };
+use crate::dns::fast::Prepared;
 
 /// A synced snapshot, number 1, of these Services and of these further namespaces.
 pub fn assemble(
@@ -37,6 +38,11 @@ pub fn index_service(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
     snapshot
         .services
         .insert(Arc::from(service.path()), Arc::clone(service));
+    if let Some(prepared) = Prepared::of(service) {
+        snapshot
+            .prepared
+            .insert(Prepared::key(service), Arc::new(prepared));
+    }
     index_frontends(snapshot, service);
     for addr in &service.cluster_ips {
         change_owners(snapshot, *addr, |owners| {
@@ -51,6 +57,19 @@ pub fn index_service(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
             }
             Err(at) => owners.endpoint_of.insert(at, Arc::clone(service)),
         });
+    }
+}
+
+/// Puts `prepared`, the answers of the predecessor of `service`, back in the place of equal ones.
+pub(crate) fn keep_prepared(
+    snapshot: &mut Snapshot,
+    service: &ServiceView,
+    prepared: Option<Arc<Prepared>>,
+) {
+    if let Some(prepared) = prepared
+        && snapshot.prepared_of(service).as_ref() == Some(&prepared)
+    {
+        snapshot.prepared.insert(Prepared::key(service), prepared);
     }
 }
 
@@ -82,6 +101,7 @@ pub fn unindex_service(snapshot: &mut Snapshot, service: &Arc<ServiceView>) {
     {
         return;
     }
+    snapshot.prepared.remove(&*Prepared::key(service));
     for (key, _, _) in &service.frontends {
         let name = snapshot
             .frontends

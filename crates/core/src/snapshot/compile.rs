@@ -10,7 +10,7 @@ use std::{
 use super::{
     Cluster, FrontendKey, FrontendKind, Generation, PortView, Scope, ServicePortName, ServiceView,
     Snapshot,
-    assemble::{index_service, unindex_service},
+    assemble::{index_service, keep_prepared, unindex_service},
     selection::{Candidate, Here, Needs, Place, Selected, select},
 };
 use crate::{
@@ -51,15 +51,16 @@ pub fn compile(
     let mut transitions = Vec::with_capacity(changed.len());
     for path in changed {
         let before = next.services.get(&**path).cloned();
+        let prepared = before.as_ref().and_then(|before| next.prepared_of(before));
         if let Some(before) = &before {
             unindex_service(&mut next, before);
         }
-        transitions.push((before, path));
+        transitions.push((before, prepared, path));
     }
     // All old entries leave before new ones enter: an address may move from one Service to another.
     let transitions = transitions
         .into_iter()
-        .map(|(before, path)| {
+        .map(|(before, prepared, path)| {
             let record = world.services().get(path);
             let setting = Setting {
                 cluster: &cluster,
@@ -68,6 +69,7 @@ pub fn compile(
             let after = record.map(|record| Arc::new(view(record, before.as_deref(), setting)));
             if let Some(after) = &after {
                 index_service(&mut next, after);
+                keep_prepared(&mut next, after, prepared);
             }
             Transition { before, after }
         })

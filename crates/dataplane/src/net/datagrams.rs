@@ -348,6 +348,145 @@ impl Batch {
     }
 }
 
+/// The longest request of an [`Exchange`]; what is longer is cut.
+const LONGEST_REQUEST: usize = 4096;
+
+/// Requests and their replies, in batches: one system call receives, one sends. Its buffers are made once, so that an
+/// exchange allocates nothing but what a reply needs beyond the longest one so far.
+pub struct Exchange {
+    requests: Vec<u8>,
+    replies: Vec<Vec<u8>>,
+    names: Vec<libc::sockaddr_storage>,
+}
+
+/// What became of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exchanged {
+    /// Requests.
+    pub received: usize,
+    /// Replies that could not be sent at once and were given up.
+    pub unsent: usize,
+}
+
+/// Who answers one batch.
+pub trait Answers {
+    /// Writes the reply to `request`, which came from `client`, into `reply`; nothing, if it gets none.
+    fn answer(&mut self, request: &[u8], client: Option<SocketAddr>, reply: &mut Vec<u8>);
+
+    /// All are answered; the replies leave next.
+    fn end(self);
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Exchange {
+    /// Its buffers.
+    pub fn new() -> Self {
+        Self {
+            requests: vec![0; LONGEST_REQUEST * BATCH],
+            replies: (0..BATCH).map(|_| Vec::with_capacity(2048)).collect(),
+            names: vec![EMPTY_NAME; BATCH],
+        }
+    }
+
+    /// Receives a batch of requests, has what `begin` makes for so many of them answer each, then sends the replies to
+    /// where the requests came from. Never waits.
+    ///
+    /// # Errors
+    /// Of recvmmsg(2): `WouldBlock` if there is no request.
+    pub fn run<A: Answers>(
+        &mut self,
+        fd: impl AsFd,
+        begin: impl FnOnce(usize) -> A,
+    ) -> io::Result<Exchanged> {
+        let mut vectors = [EMPTY_VECTOR; BATCH];
+        let mut messages = [EMPTY_MESSAGE; BATCH];
+        for (((message, vector), name), buffer) in messages
+            .iter_mut()
+            .zip(&mut vectors)
+            .zip(&mut self.names)
+            .zip(self.requests.chunks_exact_mut(LONGEST_REQUEST))
+        {
+            vector.iov_base = buffer.as_mut_ptr().cast();
+            vector.iov_len = LONGEST_REQUEST;
+            let header = &mut message.msg_hdr;
+            header.msg_iov = ptr::from_mut(vector);
+            header.msg_iovlen = 1;
+            header.msg_name = ptr::from_mut(name).cast();
+            header.msg_namelen = length(size_of::<libc::sockaddr_storage>());
+        }
+        let received = receive_all(&fd, &mut messages)?;
+        let mut answers = begin(received);
+        let requests = self.requests.chunks_exact(LONGEST_REQUEST);
+        let each = messages.iter().zip(requests).zip(&mut self.replies);
+        for ((message, request), reply) in each.take(received) {
+            let length = usize::try_from(message.msg_len).unwrap_or_default();
+            reply.clear();
+            let request = request.get(..length).unwrap_or_default();
+            answers.answer(request, source_of(&message.msg_hdr), reply);
+        }
+        answers.end();
+        let count = address(&self.replies, received, (&mut vectors, &mut messages));
+        Ok(Exchanged {
+            received,
+            unsent: send_each(&fd, messages.get_mut(..count).unwrap_or_default()),
+        })
+    }
+}
+
+/// Moves the messages of those of the first `received` that have a reply to the front, each with the address that its
+/// request left; returns how many there are.
+fn address(
+    replies: &[Vec<u8>],
+    received: usize,
+    (vectors, messages): (&mut [libc::iovec; BATCH], &mut [libc::mmsghdr; BATCH]),
+) -> usize {
+    let mut count = 0;
+    for (place, reply) in replies.iter().enumerate().take(received) {
+        if reply.is_empty() {
+            continue;
+        }
+        messages.swap(count, place);
+        if let (Some(vector), Some(message)) = (vectors.get_mut(count), messages.get_mut(count)) {
+            // Only read by the kernel.
+            vector.iov_base = reply.as_ptr().cast_mut().cast();
+            vector.iov_len = reply.len();
+            message.msg_hdr.msg_iov = ptr::from_mut(vector);
+            message.msg_hdr.msg_flags = 0;
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Sends all of `messages`, past those that fail; returns how many did.
+fn send_each(fd: impl AsFd, mut messages: &mut [libc::mmsghdr]) -> usize {
+    let mut failed = 0;
+    while !messages.is_empty() {
+        // An error is that of the first one; one behind it only ends the call early (sendmmsg(2)).
+        let sent = send_all(&fd, messages).unwrap_or_else(|_| {
+            failed += 1;
+            0
+        });
+        messages = messages.get_mut(sent.max(1)..).unwrap_or_default();
+    }
+    failed
+}
+
+#[expect(unsafe_code, reason = "a C structure of numbers")]
+// SAFETY: all zero is a valid `sockaddr_storage`: of no family.
+const EMPTY_NAME: libc::sockaddr_storage = unsafe { mem::zeroed() };
+
 const EMPTY_VECTOR: libc::iovec = libc::iovec {
     iov_base: ptr::null_mut(),
     iov_len: 0,
@@ -360,8 +499,8 @@ const EMPTY_MESSAGE: libc::mmsghdr = unsafe { mem::zeroed() };
 #[expect(unsafe_code, reason = "no crate of ours has a safe recvmmsg")]
 fn receive_all(fd: impl AsFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let count = libc::c_uint::try_from(messages.len()).unwrap_or_default();
-    // SAFETY: every pointer in `messages` was set by the caller, `Batch::receive_up_to`, to memory of the stated length
-    // that it holds mutably until after the call; nothing else refers to it.
+    // SAFETY: every pointer in `messages` was set by the caller, `Batch::receive_up_to` or `Exchange::run`, to memory of
+    // the stated length that it holds mutably until after the call; nothing else refers to it.
     let received = unsafe {
         libc::recvmmsg(
             fd.as_fd().as_raw_fd(),
@@ -403,7 +542,7 @@ fn send_one(fd: impl AsFd, datagram: &[u8], target: Option<&Target>) -> io::Resu
 #[expect(unsafe_code, reason = "rustix' sendmmsg allocates for every message")]
 fn send_all(fd: impl AsFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let count = libc::c_uint::try_from(messages.len()).unwrap_or_default();
-    // SAFETY: every pointer in `messages` was set by the caller, `Batch::send`, to memory of the stated length that
+    // SAFETY: every pointer in `messages` was set by the caller, `Batch::send` or `Exchange::run`, to memory of the stated length that
     // outlives the call; the kernel writes nothing but `msg_len`.
     let sent = unsafe {
         libc::sendmmsg(

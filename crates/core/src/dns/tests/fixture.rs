@@ -34,6 +34,12 @@ pub(super) fn snapshot() -> Snapshot {
     assemble(Arc::new(cluster()), services, &["empty"])
 }
 
+/// The same, made once.
+pub(super) fn snapshot_once() -> Arc<Snapshot> {
+    static ONCE: std::sync::OnceLock<Arc<Snapshot>> = std::sync::OnceLock::new();
+    Arc::clone(ONCE.get_or_init(|| Arc::new(snapshot())))
+}
+
 fn shop() -> Vec<ServiceView> {
     let web = slice(&["http/8080", "https/8443"], &["10.1.0.11", "10.1.0.12"]);
     vec![
@@ -94,7 +100,7 @@ impl ServiceView {
     }
 }
 
-fn vip(name: &str, addresses: &[&str], ports: &[&str]) -> ServiceView {
+pub(super) fn vip(name: &str, addresses: &[&str], ports: &[&str]) -> ServiceView {
     let addresses: Vec<IpAddr> = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
     let mut view = view("shop", name);
     let spec = Arc::make_mut(&mut view.spec);
@@ -139,7 +145,7 @@ fn service_port(text: &str) -> ServicePort {
 }
 
 /// Endpoints are addresses, with `!` if they are not ready and `@hostname` if they have one.
-fn slice(ports: &[&str], endpoints: &[&str]) -> EndpointSlice {
+pub(super) fn slice(ports: &[&str], endpoints: &[&str]) -> EndpointSlice {
     let ports = ports
         .iter()
         .map(|port| service_port(port))

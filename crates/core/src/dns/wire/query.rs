@@ -31,11 +31,13 @@ pub struct Edns {
 impl Query {
     /// The most bytes of a response over UDP.
     pub fn udp_limit(&self) -> usize {
-        let payload = self
-            .edns
-            .map_or(MIN_PAYLOAD, |edns| edns.payload.clamp(MIN_PAYLOAD, PAYLOAD));
-        usize::from(payload)
+        udp_limit(self.edns)
     }
+}
+
+/// The most bytes of a response over UDP to a client that says this.
+pub(in crate::dns) fn udp_limit(edns: Option<Edns>) -> usize {
+    usize::from(edns.map_or(MIN_PAYLOAD, |edns| edns.payload.clamp(MIN_PAYLOAD, PAYLOAD)))
 }
 
 /// Why a packet is no query to answer.
@@ -75,23 +77,19 @@ pub fn read(packet: &[u8]) -> Result<Query, Malformed> {
     for _ in 0..(answers + authorities) {
         reader.record().ok_or(reject(Rcode::FormErr))?;
     }
-    let mut edns = None;
-    for _ in 0..additionals {
-        let record = reader.record().ok_or(reject(Rcode::FormErr))?;
-        if record.rtype == OPT
-            && edns
-                .replace(record.edns().ok_or(reject(Rcode::FormErr))?)
-                .is_some()
-        {
-            return Err(reject(Rcode::FormErr));
-        }
-    }
+    let edns = reader.edns(additionals).map_err(reject)?;
     Ok(Query {
         id,
         flags,
         question,
         edns,
     })
+}
+
+/// The OPT record among the `count` additional records that `bytes` starts with, or that there is none; an error if
+/// they are malformed.
+pub(in crate::dns) fn read_edns(bytes: &[u8], count: u16) -> Result<Option<Edns>, Rcode> {
+    Reader { rest: bytes }.edns(count)
 }
 
 /// The part of a record that OPT uses.
@@ -168,6 +166,21 @@ impl<'a> Reader<'a> {
             rtype,
             class: Class::from(self.word()?),
         })
+    }
+
+    /// The one OPT record among `count` records, if there is one.
+    fn edns(&mut self, count: u16) -> Result<Option<Edns>, Rcode> {
+        let mut edns = None;
+        for _ in 0..count {
+            let record = self.record().ok_or(Rcode::FormErr)?;
+            if record.rtype == OPT {
+                let read = record.edns().ok_or(Rcode::FormErr)?;
+                if edns.replace(read).is_some() {
+                    return Err(Rcode::FormErr);
+                }
+            }
+        }
+        Ok(edns)
     }
 
     fn record(&mut self) -> Option<RawRecord<'a>> {

@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 
-use super::{HEADER, OPT, PAYLOAD, Query};
+use super::{Edns, HEADER, OPT, OPT_BYTES, PAYLOAD, Query};
 use crate::dns::{Answer, Name, Rcode, Record, RecordData, RecordType, Soa};
 
 /// Flags of a response: it is one, and it was meant to be recursive. Without the latter, stub resolvers take an
 /// empty answer for that of a misconfigured server and ask the next one.
-const RESPONSE: u16 = 0x8080;
-const AUTHORITATIVE: u16 = 0x0400;
-const TRUNCATED: u16 = 0x0200;
+pub(in crate::dns) const RESPONSE: u16 = 0x8080;
+pub(in crate::dns) const AUTHORITATIVE: u16 = 0x0400;
+pub(in crate::dns) const TRUNCATED: u16 = 0x0200;
 /// Recursion desired and checking disabled, repeated from the query.
-const REPEATED: u16 = 0x0110;
+pub(in crate::dns) const REPEATED: u16 = 0x0110;
 const OPCODE: u16 = 0x7800;
-/// Bytes of an OPT record without options.
-const OPT_BYTES: usize = 11;
 /// The offsets that a compression pointer can hold.
 const POINTERS: usize = 0x4000;
 
@@ -75,13 +73,7 @@ pub fn write(query: &Query, answer: &Answer, limit: usize) -> Response {
     };
     let mut bytes = writer.bytes;
     if let Some(edns) = query.edns {
-        let dnssec_ok = if edns.dnssec_ok { 0x8000_u16 } else { 0 };
-        bytes.push(0);
-        bytes.extend(OPT.to_be_bytes());
-        bytes.extend(PAYLOAD.to_be_bytes());
-        bytes.extend([answer.rcode.number() >> 4, 0]);
-        bytes.extend(dnssec_ok.to_be_bytes());
-        bytes.extend([0, 0]);
+        write_opt(&mut bytes, edns, answer.rcode);
     }
     let mut flags = RESPONSE | (query.flags & REPEATED) | u16::from(answer.rcode.number() & 15);
     flags |= if answer.authoritative {
@@ -107,6 +99,14 @@ pub fn write(query: &Query, answer: &Answer, limit: usize) -> Response {
         rcode: answer.rcode,
         truncated: !complete,
     }
+}
+
+/// Our OPT record: the size is our own, not the client's again (RFC 6891 section 6.2.4).
+pub(in crate::dns) fn write_opt(bytes: &mut Vec<u8>, edns: Edns, rcode: Rcode) {
+    let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
+    let [[a, b], [c, d]] = [OPT.to_be_bytes(), PAYLOAD.to_be_bytes()];
+    let upper = rcode.number() >> 4;
+    bytes.extend_from_slice(&[0, a, b, c, d, upper, 0, dnssec_ok, 0, 0, 0]);
 }
 
 fn put(bytes: &mut [u8], at: usize, word: u16) {
