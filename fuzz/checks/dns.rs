@@ -7,7 +7,7 @@ use hickory_proto::op::Message;
 use portico::source::manifest::{ManifestSettings, Strictness, load};
 use portico_core::{
     dns::{
-        Moment,
+        Moment, fast,
         packet::{Transport, respond},
         wire::PAYLOAD,
     },
@@ -57,7 +57,15 @@ pub(crate) fn check(bytes: &[u8]) {
             is_query,
             "silence exactly for what is no query"
         );
-        let Some(response) = response else { return };
+        let mut short = Vec::new();
+        let hit = fast::respond(snapshot, packet, (transport, moment), &mut short);
+        let Some(response) = response else {
+            assert_eq!(hit, None, "the short way answers queries only");
+            return;
+        };
+        if hit.is_some() {
+            assert_eq!(short, response.bytes, "the short way leads to the same");
+        }
         let limit = if transport == Transport::Udp {
             usize::from(PAYLOAD)
         } else {

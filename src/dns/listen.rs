@@ -183,15 +183,13 @@ fn bind_once(
 }
 
 fn udp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<UdpSocket> {
-    match inherited.adopt(InheritedKind::Udp, addr)? {
-        Some(fd) => Ok(fd.into()),
-        None => {
-            let fd = open_at(addr, Protocol::Udp)?;
-            // A burst is lost if it fails, which is no reason not to serve.
-            let _ = sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER);
-            Ok(fd.into())
-        }
+    if let Some(fd) = inherited.adopt(InheritedKind::Udp, addr)? {
+        return Ok(fd.into());
     }
+    let fd = open_at(addr, Protocol::Udp)?;
+    // A burst is lost if it fails, which is no reason not to serve.
+    let _ = sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER);
+    Ok(fd.into())
 }
 
 fn tcp_at(addr: SocketAddr, inherited: &Inherited) -> io::Result<TcpListener> {

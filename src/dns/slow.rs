@@ -35,7 +35,8 @@ impl Slow {
         let Some(response) = self.service.ordinary(packet, Transport::Udp) else {
             return Ok(());
         };
-        let sent = client.socket.send_to(&response.bytes, client.addr);
+        let Client { addr, socket } = client;
+        let sent = socket.send_to(&response.bytes, addr);
         self.service.counters.count_response(&response);
         sent.map(drop).map_err(|_| Full)
     }
