@@ -342,11 +342,6 @@ impl Direction {
         {
             match self.splicing.poll_fill(cx, socket) {
                 Poll::Ready(Ok(Filled::Bytes)) => return Ok(Poll::Ready(())),
-                Poll::Ready(Ok(Filled::End)) => {
-                    self.phase = Phase::Ending;
-                    self.splicing.drained();
-                    return Ok(Poll::Ready(()));
-                }
                 Poll::Ready(Ok(Filled::Nothing)) => {}
                 Poll::Ready(Err(error)) => return Err(Broken(self.from, error)),
                 Poll::Pending => {

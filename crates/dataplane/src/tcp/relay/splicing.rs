@@ -43,8 +43,6 @@ impl MaybeSocket for TcpStream {
 pub(super) enum Filled {
     /// The pipe holds some bytes now.
     Bytes,
-    /// The sender has finished.
-    End,
     /// Nothing to splice, or nothing to splice with: a read tells which.
     Nothing,
 }
@@ -110,15 +108,15 @@ impl Splicing {
             return Poll::Ready(Ok(Filled::Nothing));
         };
         match pipe.fill(from) {
-            Ok(0) => Poll::Ready(Ok(Filled::End)),
+            // Nothing is no end yet: behind a byte of urgent data (RFC 6093), at which splice(2) stops, there may be more.
+            Ok(0) | Err(Errno::AGAIN | Errno::INTR) => {
+                self.scarce = true;
+                Poll::Ready(Ok(Filled::Nothing))
+            }
             Ok(count) => {
                 self.scarce = count < SCRATCH_BYTES / 2;
                 self.brought(count);
                 Poll::Ready(Ok(Filled::Bytes))
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {
-                self.scarce = true;
-                Poll::Ready(Ok(Filled::Nothing))
             }
             // A sandbox without splice, or no memory for it.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOMEM) => {
