@@ -20,7 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use portico_core::object::diagnostic::Diagnostic;
-use portico_dataplane::Published;
+use portico_dataplane::{Observer, Published};
 use serde::Deserialize;
 use tokio::{
     net::UnixListener,
@@ -40,7 +40,7 @@ use crate::{
     },
     dns::{self, DnsService},
     explain::Explanation,
-    objects::Resource,
+    objects::{Resource, connection},
 };
 
 /// What the admin interface asks of control.
@@ -100,6 +100,8 @@ pub struct AdminState {
     pub generations: watch::Receiver<u64>,
     /// Windows over the counters.
     pub sampler: Arc<sampler::Sampler>,
+    /// Live connections.
+    pub data_path: Observer,
 }
 
 /// Binds the socket. What a killed run left at `path` was removed when the instance was claimed.
@@ -196,6 +198,10 @@ async fn objects(
     State(state): State<AdminState>,
     Path(resource): Path<Resource>,
 ) -> Result<Json<Vec<serde_json::Value>>, StatusCode> {
+    // Not of the World: control need not be asked, which answers nobody any more while the program ends.
+    if resource == Resource::Connections {
+        return Ok(Json(connection::list(&state.data_path.connections())));
+    }
     let asked = ask(&state, |reply| Request::Objects(resource, reply));
     asked.await.map(Json)
 }
@@ -207,6 +213,10 @@ async fn watch(
     State(state): State<AdminState>,
     Path(resource): Path<Resource>,
 ) -> Result<Body, StatusCode> {
+    // They change with every byte.
+    if resource == Resource::Connections {
+        return Err(StatusCode::NOT_IMPLEMENTED);
+    }
     let (sender, lines) = mpsc::channel(WATCH_QUEUE);
     let asked = state.control.send(Request::Watch(resource, sender)).await;
     asked.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;

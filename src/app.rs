@@ -21,7 +21,7 @@ use portico_core::{
     time::Timestamp,
     world::{Shard, SourceReport, SourceView, World, compile_once},
 };
-use portico_dataplane::{DataPlane, DrainReport, Inherited, Published};
+use portico_dataplane::{DataPlane, DrainReport, Inherited, Observer, Published};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,8 @@ pub enum Happening {
 pub struct App {
     /// The snapshot in force.
     pub published: Arc<Published>,
+    /// What the data path does, to the end and after.
+    pub data_path: Observer,
     /// Notices that nobody takes are dropped.
     notices: mpsc::Receiver<Notice>,
     control: mpsc::Sender<admin::Request>,
@@ -194,6 +196,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         ..seen(&published, (&data_plane, &dns), (&control, &stop))
     };
     let admin = AdminTask::start(&instance, &seen, newest)?;
+    let data_path = seen.data_path.clone();
     let observing = Observing::start(&up.metrics, seen).context("cannot start the admin thread")?;
     let (runner, pods) = parts::pod_runner(up.simulate)?;
     let logs = runner.logs();
@@ -226,6 +229,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let finished = run(control_loop, up.drain_timeout, admin);
     Ok(App {
         published,
+        data_path,
         notices,
         control,
         stop,
@@ -335,6 +339,7 @@ impl AdminTask {
             control: seen.control.clone(),
             generations,
             sampler: Arc::clone(&seen.sampler),
+            data_path: seen.data_path.clone(),
         };
         let path = instance.socket_path();
         let socket = admin::bind(&path)

@@ -14,6 +14,12 @@ pub(crate) fn since(time: Option<&str>, now: Timestamp) -> String {
     )
 }
 
+/// How long it is until `time` (RFC 3339); `0s` once it is over.
+pub(crate) fn until(time: &str, now: Timestamp) -> String {
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    parse_rfc3339(time).map_or_else(|| UNKNOWN.to_owned(), |then| human((then - now).max(0)))
+}
+
 /// A duration in milliseconds with two units at most, the larger the coarser.
 fn human(ms: i64) -> String {
     let seconds = ms / 1000;

@@ -100,6 +100,11 @@ impl Cluster {
         let Self::Live(instance) = self else {
             anyhow::bail!("--watch needs a running program, not -f");
         };
+        if resource == Resource::Connections {
+            anyhow::bail!(
+                "connections cannot be watched: ask again, as with `watch portico get connections`"
+            );
+        }
         let lines = client::stream(instance, &format!("/v1/watch/{}", resource.plural()))?.lines();
         let namespace = namespace.map(str::to_owned);
         let events = lines.map(|line| Ok(serde_json::from_str::<WatchEvent>(&line?)?));

@@ -98,7 +98,9 @@ pub fn describe(resource: Resource, object: &Value, related: &Related) -> String
         Resource::StatefulSets => workload::stateful_set(out_mut, object, related),
         Resource::Namespaces => other::namespace(out_mut, object),
         Resource::Nodes => node::describe(out_mut, object, related),
-        Resource::Events => other::generic(out_mut, resource, object, related),
+        Resource::Events | Resource::Connections => {
+            other::generic(out_mut, resource, object, related);
+        }
     }
     out.tabbed()
 }

@@ -35,6 +35,7 @@ Examples:
   portico get svc web -o yaml                one object with everything that is known of it
   portico get pods -l app=web -w             what changes, as it changes
   portico get all -A                         every namespace
+  portico get connections service/web        who is connected, to which endpoint, and what is to end
   portico get svc -f ./k8s                   offline, from manifests";
 
 /// Show objects as kubectl does.

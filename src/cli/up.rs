@@ -1,12 +1,14 @@
 //! `portico up`: runs until interrupted and says what happens. Owns what is printed and the signals; the work is the
 //! app's, the words are the printer's.
 
+mod drain;
 mod printer;
 mod service;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
+use drain::DrainReporter;
 use portico_dataplane::{InheritedKind, Unused};
 use printer::Printer;
 use service::Service;
@@ -83,6 +85,7 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let mut printer = Printer::new(settings, hint);
     let mut service = Service::new(&app);
+    let mut left = DrainReporter::default();
     let patience = tokio::time::sleep(PODS_PATIENCE);
     tokio::pin!(patience);
     loop {
@@ -97,6 +100,7 @@ pub async fn serve(
                     service.stopping();
                     say_end(&app, settings.up.drain_timeout);
                     app.stop();
+                    left.begin();
                 }
             },
             happening = app.next() => match happening? {
@@ -113,6 +117,11 @@ pub async fn serve(
             () = &mut patience, if !printer.is_ready() => {
                 printer.ready(&app).await;
                 first_ready(&app, settings, &mut service);
+            }
+            () = left.due() => {
+                if let Some(report) = left.report(&app.data_path.connections()) {
+                    say::error_line(report);
+                }
             }
             () = service.run() => {}
         }

@@ -121,7 +121,7 @@ fn closest(name: &str) -> Option<&'static str> {
         4..=6 => 1,
         _ => 2,
     };
-    let distances = Resource::all().flat_map(|resource| {
+    let distances = Resource::known().flat_map(|resource| {
         [resource.plural(), resource.singular()]
             .map(|known| (distance(&name, known), resource.plural()))
     });

@@ -141,6 +141,7 @@ const fn has_generation(resource: Resource) -> bool {
             | Resource::Namespaces
             | Resource::Nodes
             | Resource::Events
+            | Resource::Connections
     )
 }
 

@@ -28,6 +28,8 @@ pub enum Resource {
     Nodes,
     /// `v1` Event.
     Events,
+    /// Our own: live TCP connections.
+    Connections,
 }
 
 /// What the API says of a resource.
@@ -42,7 +44,7 @@ struct Row {
 }
 
 /// As `kubectl api-resources` prints them.
-const TABLE: [Row; 11] = [
+const TABLE: [Row; 12] = [
     row(
         Resource::Services,
         ("", "Service"),
@@ -114,6 +116,13 @@ const TABLE: [Row; 11] = [
         &["ev"],
         true,
     ),
+    row(
+        Resource::Connections,
+        ("portico.dev", "Connection"),
+        ("connections", "connection"),
+        &["conn"],
+        true,
+    ),
 ];
 
 const fn row(
@@ -135,8 +144,13 @@ const fn row(
 }
 
 impl Resource {
-    /// All of them, in the order in which `get all` of kubectl's categories would be looked through.
+    /// All of Kubernetes' own, in the order in which `get all` of kubectl's categories would be looked through.
     pub fn all() -> impl Iterator<Item = Self> {
+        Self::known().filter(|resource| *resource != Self::Connections)
+    }
+
+    /// Ours too.
+    pub fn known() -> impl Iterator<Item = Self> {
         TABLE.iter().map(|row| row.resource)
     }
 
@@ -246,7 +260,7 @@ mod tests {
 
     #[test]
     fn table_has_a_row_for_each_resource() {
-        for resource in Resource::all() {
+        for resource in Resource::known() {
             assert_eq!(resource.row().resource, resource);
         }
         assert_eq!(Resource::Nodes.qualified_singular(), "node");

@@ -208,6 +208,17 @@ fn terminate_drains_and_a_second_signal_ends_at_once() {
     client.write_all(b"ping").unwrap();
     let mut read = [0; 4];
     server.read_exact(&mut read).unwrap();
+    // Control is busy with the end; what is left can be asked for all the same.
+    let left = program.command(&["get", "connections", "service/web", "-o", "wide"]);
+    let table = String::from_utf8(left.stdout).unwrap();
+    assert!(
+        table.contains("Draining") && table.contains("Shutdown"),
+        "{table}"
+    );
+    while !program.stderr().contains("left: 1 of default/web") {
+        assert!(std::time::Instant::now() < deadline, "{}", program.stderr());
+        std::thread::yield_now();
+    }
     program.signal("TERM");
     let status = program.ended();
     assert!(status.success(), "{status}");
@@ -236,4 +247,56 @@ fn hangup_reads_everything_again() {
             .iter()
             .any(|service| service.name == "renamed")
     });
+}
+
+#[test]
+fn connections_of_a_removed_endpoint_go_on_or_end_as_their_service_says() {
+    in_namespace!(Root);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let hurried = SERVICE.replace(
+        "name: web",
+        "name: hurried\n  annotations: {portico.dev/drain-timeout: 0s}",
+    );
+    let program = Program::up(
+        &[],
+        &[
+            ("service.yaml", SERVICE),
+            ("hurried.yaml", &hurried),
+            ("slices.yaml", &slice("web", &[target])),
+            ("more.yaml", &slice("hurried", &[target])),
+        ],
+    );
+    let open = |name| {
+        let addr = way(&program.wait_for_endpoints(name, 1), "ClusterIP");
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        client
+            .set_read_timeout(Some(crate::support::PATIENCE))
+            .unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    let (mut client, mut server) = open("web");
+    let (mut cut, mut cut_server) = open("hurried");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let instead = other.local_addr().unwrap();
+    program.write("slices.yaml", &slice("web", &[instead]));
+    program.write("more.yaml", &slice("hurried", &[instead]));
+    let mut read = [0; 4];
+    for end in [&mut cut, &mut cut_server] {
+        let error = end.read(&mut read).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while program.objects("connections")[0]["status"]["reason"] != "EndpointGone" {
+        assert!(std::time::Instant::now() < deadline, "it is not told");
+    }
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"ping");
+    let shown = program.command(&["get", "connections", "service/web"]);
+    let table = String::from_utf8(shown.stdout).unwrap();
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[1], client.local_addr().unwrap().to_string());
+    assert_eq!(row[2..5], ["web", "80", &*target.to_string()]);
+    assert_eq!(row[6..], ["Draining", "4", "0"], "{table}");
 }

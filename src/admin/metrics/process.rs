@@ -101,6 +101,14 @@ fn data_path(to: &mut Families<'_>, seen: &Seen) {
     );
     to.one("portico_connections_unmatched_total", counters.unmatched);
     to.one("portico_connections_timed_out_total", counters.timed_out);
+    to.by(
+        "portico_connections_drained_total",
+        "reason",
+        &[
+            ("endpoint_gone", counters.drained_endpoint),
+            ("service_gone", counters.drained_service),
+        ],
+    );
     to.one("portico_accept_pauses_total", counters.pauses);
     to.one("portico_ports_exhausted_total", counters.ports_exhausted);
     to.one("portico_affinity_clients", counters.affinity_clients);

@@ -221,7 +221,7 @@ impl Situation {
         let some = KINDS.iter().find(|(command, _)| *command == first);
         let kinds: Vec<Resource> = match some {
             Some((_, kinds)) => kinds.to_vec(),
-            None => Resource::all().collect(),
+            None => Resource::known().collect(),
         };
         let is_one = some.is_some() || !end.is_empty();
         let name = |kind: Resource| {

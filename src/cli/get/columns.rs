@@ -1,6 +1,7 @@
 //! What the columns of each resource show: the API server's printers (Kubernetes 1.35,
 //! `pkg/printers/internalversion`). Owns names, order, placeholders and clipping; must not align.
 
+mod connection;
 mod network;
 mod pod;
 mod workload;
@@ -81,6 +82,7 @@ const fn columns(resource: Resource) -> &'static [Column] {
             ("COUNT", Wide),
             ("NAME", Wide),
         ],
+        Resource::Connections => connection::COLUMNS,
     }
 }
 
@@ -123,6 +125,7 @@ pub(crate) fn cells(
         ],
         Resource::Nodes => network::node(object, now),
         Resource::Events => event(object, now),
+        Resource::Connections => connection::cells(object, now),
     };
     let shown = columns(resource).iter().zip(cells);
     shown

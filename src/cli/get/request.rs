@@ -66,10 +66,18 @@ impl Request {
         if arguments.is_empty() && !scope.filename.is_empty() {
             arguments.push("all".to_owned());
         }
+        let of_service = service_of_connections(&mut arguments);
         let (targets, form) = wanted::parse(&arguments)?;
         let output = Output::parse(options.output.as_deref())?;
         let label_text = options.selector.clone().unwrap_or_default();
-        let field_text = options.field_selector.clone().unwrap_or_default();
+        let mut field_text = options.field_selector.clone().unwrap_or_default();
+        if let Some(service) = of_service {
+            if !field_text.is_empty() {
+                field_text.push(',');
+            }
+            field_text.push_str("spec.service=");
+            field_text.push_str(&service);
+        }
         let request = Self {
             targets,
             form,
@@ -94,7 +102,7 @@ impl Request {
         let selects = !self.label_text.is_empty() || !self.field_text.is_empty();
         let message = match self.form {
             Form::Kinds if self.targets.is_empty() => {
-                let known: Vec<&str> = Resource::all().map(Resource::plural).collect();
+                let known: Vec<&str> = Resource::known().map(Resource::plural).collect();
                 return Err(Verbatim(format!(
                     "You must specify the type of resource to get: {}.\n\nerror: Required resource not specified.\n\
                      See 'portico get -h' for help and examples",
@@ -308,6 +316,20 @@ impl Request {
         let _ = terminal.put(&text);
         Ok(())
     }
+}
+
+/// `connections service/NAME` asks for the connections of a Service: the name is taken off.
+fn service_of_connections(arguments: &mut Vec<String>) -> Option<String> {
+    let [kind, owner] = arguments.as_slice() else {
+        return None;
+    };
+    let (owner_kind, name) = owner.split_once('/')?;
+    let is_meant = Resource::named(kind) == Some(Resource::Connections)
+        && Resource::named(owner_kind) == Some(Resource::Services)
+        && !name.is_empty();
+    let name = is_meant.then(|| name.to_owned())?;
+    arguments.truncate(1);
+    Some(name)
 }
 
 fn decoration(options: &GetOptions, output: &Output) -> Decoration {

@@ -811,3 +811,65 @@ fn watch_into_a_closed_pipe_ends_without_an_error() {
         run_with(&get.args, &watched(), &mut terminal).unwrap();
     }
 }
+
+fn connections() -> Fixture {
+    let open = json!({
+        "metadata": {"labels": {"kubernetes.io/service-name": "web"}},
+        "spec": {"address": "127.96.0.7:80", "client": "127.0.0.1:40000", "clientIP": "127.0.0.1",
+            "endpoint": "127.98.0.1:8080", "port": "http", "protocol": "TCP", "service": "web"},
+        "status": {"state": "Open", "bytesIn": 812, "bytesOut": 5_000_000},
+    });
+    let mut draining = open.clone();
+    draining["spec"]["service"] = json!("db");
+    draining["spec"]["port"] = json!("5432");
+    draining["status"] = json!({"state": "Draining", "bytesIn": 0, "bytesOut": 0, "finished": "client",
+        "reason": "EndpointGone", "deadline": "2024-01-02T00:00:30Z"});
+    of(
+        Resource::Connections,
+        &[("tcp-1", open), ("tcp-2", draining)],
+    )
+}
+
+#[test]
+fn get_connections_shows_both_ends_and_what_is_to_end() {
+    check(
+        &connections(),
+        &["connections"],
+        "\
+NAME    CLIENT            SERVICE   PORT   ENDPOINT          AGE   STATE      IN    OUT
+tcp-1   127.0.0.1:40000   web       http   127.98.0.1:8080   24h   Open       812   4.7Mi
+tcp-2   127.0.0.1:40000   db        5432   127.98.0.1:8080   24h   Draining   0     0
+",
+    );
+    check(
+        &connections(),
+        &["conn", "svc/db", "-o", "wide"],
+        "\
+NAME    CLIENT            SERVICE   PORT   ENDPOINT          AGE   STATE      IN    OUT   ADDRESS         FINISHED   REASON         CLOSED IN
+tcp-2   127.0.0.1:40000   db        5432   127.98.0.1:8080   24h   Draining   0     0     127.96.0.7:80   client     EndpointGone   30s
+",
+    );
+    check(
+        &connections(),
+        &[
+            "connections",
+            "--field-selector",
+            "status.state=Draining",
+            "-o",
+            "name",
+        ],
+        "connection.portico.dev/tcp-2\n",
+    );
+    check(
+        &connections(),
+        &[
+            "connections",
+            "service/web",
+            "--field-selector",
+            "status.state=Open",
+            "-o",
+            "name",
+        ],
+        "connection.portico.dev/tcp-1\n",
+    );
+}

@@ -130,7 +130,7 @@ pub const TABLE: &[Metric] = &[
         "portico_service_connections_ended_total",
         Kind::Counter,
         &[SERVICE, &["reason"]],
-        "Relayed TCP connections that are over, by reason: finished, client_reset, endpoint_reset, idle, cut.",
+        "Relayed TCP connections that are over, by reason: finished, client_reset, endpoint_reset, idle, cut, endpoint_gone, service_gone.",
     ),
     metric(
         "portico_service_connection_duration_seconds",
@@ -259,6 +259,12 @@ pub const TABLE: &[Metric] = &[
         Kind::Counter,
         &[NONE, &[]],
         "Connections reset because nothing moved for too long.",
+    ),
+    metric(
+        "portico_connections_drained_total",
+        Kind::Counter,
+        &[NONE, &["reason"]],
+        "Connections reset because what they were for was gone and the drain time-out over, by reason: endpoint_gone, service_gone.",
     ),
     metric(
         "portico_accept_pauses_total",

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "explain",
             "instance",
             "objects::Resource",
+            "objects::connection",
             "settings",
             "clock",
             "telemetry::metrics",
