@@ -183,12 +183,10 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         state,
     } = Base::claim(settings)?;
     let files = build::files(&settings.paths, &up.manifests)?;
-    let published = Arc::new(Published::from_pointee(Snapshot::empty(Arc::clone(
-        &cluster,
-    ))));
+    let empty = Snapshot::empty(Arc::clone(&cluster));
+    let published = Arc::new(Published::from_pointee(empty));
     let (data_plane, dns) = start_serving(settings, &cluster, &published)?;
-    let (control, requests) = mpsc::channel(64);
-    let (notify, notices) = mpsc::channel(256);
+    let ((control, requests), (notify, notices)) = (mpsc::channel(64), mpsc::channel(256));
     let (generations, newest) = watch::channel(0);
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
     let seen = admin::public::Seen {
@@ -225,8 +223,8 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         observing,
     };
     let mapped = build::mapped_report(&settings.mapped, &up.manifests);
-    let control_loop = ControlLoop::new(reconciler, watches, mapped, rest);
-    let finished = run(control_loop, up.drain_timeout, admin);
+    let looping = ControlLoop::new(reconciler, watches, mapped, rest);
+    let finished = run(looping, up.drain_timeout, admin);
     Ok(App {
         published,
         data_path,
