@@ -43,16 +43,17 @@ fn is_installed(program: &str) -> bool {
 /// Starts it and returns once all of these ports answer.
 fn start(program: &str, args: &[&str], ports: &[u16]) -> Peer {
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(args)
         .env("PATH", format!("{path}:/usr/sbin"))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let mut peer = Peer(child);
     let start = Instant::now();
     for port in ports {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err() {
-            assert_eq!(child.try_wait().unwrap(), None, "{program} has ended");
+            assert_eq!(peer.0.try_wait().unwrap(), None, "{program} has ended");
             assert!(
                 start.elapsed() < PATIENCE,
                 "{program} does not listen at {port}"
@@ -60,7 +61,7 @@ fn start(program: &str, args: &[&str], ports: &[u16]) -> Peer {
             std::thread::yield_now();
         }
     }
-    Peer(child)
+    peer
 }
 
 fn haproxy(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
@@ -77,11 +78,7 @@ fn nginx(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
     is_installed("nginx").then(|| {
         let (file, log) = (folder.join("nginx.conf"), folder.join("nginx.log"));
         let head = "daemon off; master_process off; pid nginx.pid; events {}\n";
-        std::fs::write(
-            &file,
-            format!("{text_head}{head}{text}", text_head = modules(text)),
-        )
-        .unwrap();
+        std::fs::write(&file, format!("{}{head}{text}", modules(text))).unwrap();
         let [file, log, prefix] = [&*file, &*log, folder].map(|path| path.to_str().unwrap());
         start("nginx", &["-p", prefix, "-e", log, "-c", file], ports)
     })
@@ -108,7 +105,8 @@ fn behind(folder: &Path) -> [Option<Peer>; 2] {
         ),
         nginx(
             folder,
-            "http { access_log off; server { listen 127.0.0.1:9002 proxy_protocol; location / { return 200 \
+            "http { access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; \
+             scgi_temp_path s; server { listen 127.0.0.1:9002 proxy_protocol; location / { return 200 \
              \"$proxy_protocol_addr $proxy_protocol_server_addr $proxy_protocol_server_port\"; } } }",
             &[9002],
         ),
@@ -137,7 +135,10 @@ fn proxy_protocol_to_haproxy_and_nginx_names_the_client_and_what_it_asked_for() 
     let mut text = String::new();
     for (n, (peer, port)) in [("haproxy", 9001), ("nginx", 9002)].into_iter().enumerate() {
         for version in 1..=2 {
-            let (name, vip) = (format!("{peer}-{version}"), format!("127.96.{n}.{version}"));
+            let (name, vip) = (
+                format!("{peer}-{version}"),
+                format!("127.96.7{n}.{version}"),
+            );
             let annotation = format!("portico.dev/proxy-protocol: v{version}");
             text += &service(&name, &vip, &annotation, port);
         }
@@ -148,7 +149,11 @@ fn proxy_protocol_to_haproxy_and_nginx_names_the_client_and_what_it_asked_for() 
         for version in 1..=2 {
             let name = format!("{}-{version}", ["haproxy", "nginx"][n]);
             let seen = get_from(CLIENT, door(&program, &name)).unwrap();
-            assert_eq!(seen, format!("127.0.0.5 127.96.{n}.{version} 80"), "{name}");
+            assert_eq!(
+                seen,
+                format!("127.0.0.5 127.96.7{n}.{version} 80"),
+                "{name}"
+            );
         }
     }
 }
@@ -183,7 +188,7 @@ fn proxy_protocol_from_haproxy_nginx_and_curl_is_believed_and_sent_on() {
         "stream {{ server {{ listen 127.0.0.1:8083; proxy_bind {FRONT}; proxy_pass 127.96.7.1:80; proxy_protocol on; }} }}"
     );
     let nginx = nginx(front.path(), &text, &[8083]);
-    for (peer, ports) in [(haproxy, &[8081, 8082][..]), (nginx, &[8083])] {
+    for (peer, ports) in [(haproxy, &[8081, 8082][..]), (nginx, &[8083][..])] {
         let Some(_peer) = peer else { continue };
         for port in ports {
             let seen = get_from(CLIENT, (Ipv4Addr::LOCALHOST, *port).into()).unwrap();

@@ -139,6 +139,46 @@ fn row_18_source_address_is_kept_through_the_cluster_ip() {
     assert_eq!(program.stderr().matches("sees our address").count(), 0);
 }
 
+/// One command of nft; false where there is none, or a kernel that cannot match sockets.
+fn nft(command: &str) -> bool {
+    let status = std::process::Command::new("nft").arg(command).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// The other commands of docs/adr/0013-source-address.md: answers are known by their socket, so that those to direct
+/// clients of the same port go on.
+#[test]
+fn source_address_is_kept_with_the_packet_filters_rule() {
+    in_namespace!(Root);
+    let (other, _third) = client_and_endpoint();
+    let commands = [
+        "add table inet portico",
+        "add chain inet portico divert { type filter hook prerouting priority -150; }",
+        "add rule inet portico divert meta l4proto { tcp, udp } socket transparent 1 meta mark set 1 accept",
+    ];
+    if !commands.into_iter().all(nft) {
+        eprintln!("skipped: no nft here, or a kernel without its socket match");
+        return;
+    }
+    ip("rule add fwmark 1 lookup 100");
+    ip("route add local default dev lo table 100");
+    let text = service("there", "10.96.7.1", "keep", THIRD);
+    let program = Program::up(&REAL, &[("web.yaml", &text)]);
+    let there = way(&program.wait_for_endpoints("there", 1), "ClusterIP");
+    let far = Ipv4Addr::from(THERE);
+    other.run(|| assert_eq!(seen(far, there), both(THERE)));
+    assert_eq!(unkept(&program, "there"), 0);
+    if std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").is_err() {
+        eprintln!("skipped: direct clients, as this host may not forward");
+        return;
+    }
+    other.run(|| {
+        ip("route add 10.78.0.0/24 via 10.77.0.1");
+        let direct = SocketAddr::from((THIRD, 9000));
+        assert_eq!(seen(far, direct), both(THERE), "without portico");
+    });
+}
+
 #[test]
 fn source_address_of_ipv6_is_kept_as_well() {
     in_namespace!(Root);

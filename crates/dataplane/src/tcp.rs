@@ -12,7 +12,7 @@ pub(crate) mod relay;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use portico_core::{
-    balance::{End, PortState},
+    balance::{End, HeaderFault, PortState},
     proxy_protocol::Route,
 };
 use tokio::net::TcpStream;
@@ -100,7 +100,7 @@ async fn establish(
     let (mut arrival, mut told) = (*arrival, None);
     let expected = proxy_protocol::expected(&shared.published.load(), &arrival);
     if let Some(port) = expected {
-        told = headed(shared, &port, &mut downstream.stream).await?;
+        told = headed(shared, &port, &mut downstream.stream).await.ok()?;
         arrival.peer = told.map_or(arrival.peer, |route| Some(route.source.ip()));
     }
     let arrival = &arrival;
@@ -139,23 +139,21 @@ async fn establish(
     }
 }
 
-/// What a trusted front end says of its client; `None` is no usable header, which is counted.
+/// What a trusted front end says of its client. A fault is counted.
 async fn headed(
     shared: &Shared,
     port: &Arc<PortState>,
     stream: &mut TcpStream,
-) -> Option<Option<Route>> {
+) -> Result<Option<Route>, HeaderFault> {
     let patience = shared.settings.proxy_header_timeout;
     // Boxed: most connections never wait for one.
     let received = Box::pin(proxy_protocol::receive(stream, patience)).await;
-    let fault = match received {
-        Ok(told) => return Some(told),
-        Err(fault) => fault,
-    };
-    drop(Accepted::by(port));
-    port.header_faults.count(fault);
-    tracing::debug!(peer = ?stream.peer_addr(), reason = fault.as_str(), "connection without a PROXY header rejected");
-    None
+    received.inspect_err(|fault| {
+        drop(Accepted::by(port));
+        port.header_faults.count(*fault);
+        let reason = fault.as_str();
+        tracing::debug!(peer = ?stream.peer_addr(), reason, "connection without a PROXY header rejected");
+    })
 }
 
 fn close(totals: &Totals, both: Relay, relayed: &Relayed) {

@@ -281,9 +281,10 @@ fn port_view(
         external_policy: spec.external_traffic_policy,
         affinity,
         source: SourceAddress::of(&record.object.meta.annotations),
-        proxy: match draft.port.protocol {
-            Protocol::Tcp => ProxyProtocol::of(&record.object.meta.annotations),
-            _ => ProxyProtocol::default(),
+        proxy: if draft.port.protocol == Protocol::Tcp {
+            ProxyProtocol::of(&record.object.meta.annotations)
+        } else {
+            ProxyProtocol::default()
         },
         state,
     }
