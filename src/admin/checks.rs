@@ -95,9 +95,14 @@ pub(super) async fn ask(seen: &Seen) -> Option<Health> {
 }
 
 pub(super) async fn answer(seen: &Seen, probe: Probe, query: &CheckQuery) -> Response {
-    let is_stopping = seen.stop.is_cancelled();
     // While connections are let finish nobody answers for control, and that is meant.
-    let health = if is_stopping { None } else { ask(seen).await };
+    let health = if seen.stop.is_cancelled() {
+        None
+    } else {
+        ask(seen).await
+    };
+    // Read last: the end may have begun while control was asked.
+    let is_stopping = seen.stop.is_cancelled();
     let checks = checks(probe, health.as_ref(), is_stopping);
     let (status, text) = respond(probe, &checks, query);
     let plain = [

@@ -30,6 +30,8 @@ use crate::{
 
 /// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves.
 const RESERVED_DESCRIPTORS: usize = 256;
+/// The two ends of a pipe.
+const DESCRIPTORS_PER_PIPE: usize = 2;
 /// Fewer than these, beside those of the workers, serve nothing.
 const LEAST_DESCRIPTORS: usize = 48;
 /// The descriptors of a worker's runtime.
@@ -291,9 +293,9 @@ impl DataPlane {
 
     fn budget(&self) {
         let shared = &self.workers.shared;
-        let free = self
-            .descriptor_limit
-            .saturating_sub(self.listeners.sockets() + reserved(self.descriptor_limit));
+        let limit = self.descriptor_limit;
+        let pipes = shared.loads().len() * net::pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE;
+        let free = limit.saturating_sub(self.listeners.sockets() + reserved(limit) + pipes);
         shared.spare.store(free, Relaxed);
         let affordable = (free / DESCRIPTORS_PER_CONNECTION).max(1);
         shared.limit.store(

@@ -1,3 +1,5 @@
+//! Headers as they are on the wire, whole, cut, damaged and made by chance. Must not open sockets.
+
 use proptest::prelude::*;
 
 use super::*;

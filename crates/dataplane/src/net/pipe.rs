@@ -15,11 +15,11 @@ use super::descriptor_limit;
 
 /// Wanted size of a pipe in bytes. A pipe counts slots of a page, of which a socket's bytes fill each with up to 32 KiB,
 /// so that more than this would not make it hold more.
-const PIPE_BYTES: usize = 256 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
 /// A pipe below this is not worth its calls. It is what pipe(7) gives to everybody who has not used up his share.
 const LEAST_BYTES: usize = 64 * 1024;
 /// Most bytes that one call moves, and so that a pipe holds while its receiver is slow.
-pub(crate) const MOST_BYTES: usize = 256 * 1024;
+pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 /// Most pipes of a thread, lent and idle together.
 const MOST_PIPES: usize = 64;
 /// Of the descriptors that the process may have, the pipes of a thread take one part in this many at most, twice.
