@@ -77,7 +77,7 @@ fn haproxy(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
 fn nginx(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
     is_installed("nginx").then(|| {
         let (file, log) = (folder.join("nginx.conf"), folder.join("nginx.log"));
-        let head = "daemon off; master_process off; pid nginx.pid; events {}\n";
+        let head = "user root; daemon off; master_process off; pid nginx.pid; events {}\n";
         std::fs::write(&file, format!("{}{head}{text}", modules(text))).unwrap();
         let [file, log, prefix] = [&*file, &*log, folder].map(|path| path.to_str().unwrap());
         start("nginx", &["-p", prefix, "-e", log, "-c", file], ports)
