@@ -157,6 +157,8 @@ fn stat_after_a_change_of_the_endpoints_begins_another_epoch() {
     in_namespace!(Root);
     let program = Program::up(&["--simulate"], &[("web.yaml", WEB)]);
     connect(&program, "web", 20);
+    // Whoever asks makes the sampler look.
+    port(&program, "web");
     text(&program.command(&["scale", "deployment/web", "--replicas", "5"]));
     program.wait_for_endpoints("web", 5);
     let web = port(&program, "web");
