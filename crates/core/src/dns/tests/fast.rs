@@ -346,6 +346,10 @@ proptest! {
             (any::<prop::sample::Index>(), 0_usize..6, any::<prop::sample::Index>(), any::<u64>(), any::<u16>(), any::<u64>()), 60
         ),
     ) {
+        // A namespace has a name once: what merges Sources sees to that.
+        let mut services = services;
+        services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        services.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
         let views = services.iter().enumerate().map(|(at, drawn)| {
             let addr = format!("10.96.3.{}", at + 1);
             let ports: Vec<_> = drawn.ports.iter().map(String::as_str).collect();
