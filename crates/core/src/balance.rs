@@ -172,6 +172,12 @@ impl Ends {
         }
     }
 
+    /// How many by this reason.
+    pub fn of(&self, end: End) -> u64 {
+        let found = self.load().find(|(reason, _)| *reason == end);
+        found.map_or(0, |(_, count)| count)
+    }
+
     /// How many by each reason.
     pub fn load(&self) -> impl Iterator<Item = (End, u64)> + '_ {
         let counts = self.0.iter().map(|count| count.load(Relaxed));

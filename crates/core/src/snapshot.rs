@@ -253,8 +253,8 @@ impl fmt::Display for ServicePortName {
 /// One Service port in one family, with the endpoints that may be chosen.
 #[derive(Debug)]
 pub struct PortView {
-    /// Identity.
-    pub name: ServicePortName,
+    /// Identity; shared, for every connection carries it.
+    pub name: Arc<ServicePortName>,
     /// Family of the frontends and endpoints.
     pub family: IpFamily,
     /// Port number of the virtual addresses.

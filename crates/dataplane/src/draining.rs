@@ -127,7 +127,6 @@ fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look
     }
     if live.cut(why) {
         look.cut += 1;
-        shared.totals.drained(why);
     }
 }
 
@@ -149,10 +148,8 @@ fn report(snapshot: &Snapshot, live: &Arc<Live>, ends_at: Option<Timestamp>) -> 
     let (to_endpoint, to_client) = live.bytes();
     let reached = live.endpoint();
     let service = match reached {
-        Some(reached) => Some(reached.name.clone()),
-        None => snapshot
-            .asked(&asked)
-            .map(|frontend| frontend.port.name.clone()),
+        Some(reached) => Some(&reached.name),
+        None => snapshot.asked(&asked).map(|frontend| &frontend.port.name),
     };
     let draining = match (ends_at, reached) {
         (Some(_), _) => Some((Draining::Shutdown, ends_at)),
@@ -174,7 +171,7 @@ fn report(snapshot: &Snapshot, live: &Arc<Live>, ends_at: Option<Timestamp>) -> 
         since: live.since,
         client: live.client(),
         local: asked.local,
-        service,
+        service: service.map(|name| ServicePortName::clone(name)),
         endpoint: reached.map(crate::tcp::registry::Reached::endpoint),
         phase: live.phase(),
         draining,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use portico_core::{
+    balance::End,
     snapshot::{
         filter::Filter,
         plan::{ListenerKey, Mode},
@@ -93,13 +94,17 @@ impl Counters {
     pub(crate) fn of(shared: &Shared) -> Self {
         let totals = &shared.totals;
         let (affinity_clients, affinity_shed) = shared.affinity.counts();
+        let ended = |end| {
+            let registries = shared.registries.iter();
+            registries.map(|registry| registry.ends().of(end)).sum()
+        };
         Self {
             handed_over: totals.handed_over.load(Relaxed),
             unmatched: totals.unmatched.load(Relaxed),
             pauses: totals.pauses.load(Relaxed),
-            timed_out: totals.timed_out.load(Relaxed),
-            drained_endpoint: totals.drained_endpoint.load(Relaxed),
-            drained_service: totals.drained_service.load(Relaxed),
+            timed_out: ended(End::Idle),
+            drained_endpoint: ended(End::EndpointGone),
+            drained_service: ended(End::ServiceGone),
             ports_exhausted: shared.sources.exhausted(),
             flows_opened: totals.flows_opened.load(Relaxed),
             flows_shed: totals.flows_shed.load(Relaxed),

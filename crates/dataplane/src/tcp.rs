@@ -12,14 +12,14 @@ pub(crate) mod relay;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use portico_core::{
-    balance::{End, HeaderFault, PortState},
-    proxy_protocol::Route,
+    balance::{End, PortState},
+    proxy_protocol::Header,
 };
 use tokio::net::TcpStream;
 
 use crate::worker::{Incoming, Shared};
-use account::{Accepted, Active, Totals};
-use connect::{Arrival, Rejection};
+use account::{Accepted, Active};
+use connect::{Arrival, Reached, Rejection};
 use proxy_protocol::Client;
 use registry::Registered;
 use relay::{Outcome, Patience, Relayed, Side, relay};
@@ -62,101 +62,111 @@ struct Relay {
     upstream: Resetting,
 }
 
-/// Serves one accepted connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, incoming: Incoming, live: Registered) {
+/// Serves one accepted connection to its end. What comes before the relay has an allocation of its own, which is gone
+/// when the relay begins: a connection holds, nearly all of its time, what the relay needs and no more.
+pub(crate) fn serve(
+    shared: Arc<Shared>,
+    incoming: Incoming,
+    live: Registered,
+) -> impl Future<Output = ()> {
     let Incoming {
         stream,
         arrival,
         slot,
     } = incoming;
-    let Ok(downstream) = TcpStream::from_std(stream).map(Resetting::new) else {
-        return;
-    };
-    let Some(mut both) = establish(&shared, &arrival, downstream, live).await else {
-        return;
-    };
-    let settings = &shared.settings;
     let patience = Patience {
-        idle: settings.idle_timeout,
-        half_closed: settings.half_closed_timeout,
+        idle: shared.settings.idle_timeout,
+        half_closed: shared.settings.half_closed_timeout,
     };
-    let relayed = relay(
-        &mut both.downstream.stream,
-        &mut both.upstream.stream,
-        patience,
-        &mut both.active,
-    )
-    .await;
-    close(&shared.totals, both, &relayed);
-    drop(slot);
+    let establishing = Box::pin(establish(shared, stream, arrival, live));
+    async move {
+        let _slot = slot;
+        let Some(mut both) = establishing.await else {
+            return;
+        };
+        let relayed = relay(
+            &mut both.downstream.stream,
+            &mut both.upstream.stream,
+            patience,
+            &mut both.active,
+        )
+        .await;
+        close(both, &relayed);
+    }
 }
 
+/// Both ends of the connection, once an endpoint is reached; whatever else is to be done for it is done here.
 async fn establish(
-    shared: &Shared,
-    arrival: &Arrival,
-    mut downstream: Resetting,
+    shared: Arc<Shared>,
+    stream: std::net::TcpStream,
+    mut arrival: Arrival,
     live: Registered,
 ) -> Option<Relay> {
-    let (mut arrival, mut told) = (*arrival, None);
-    let expected = proxy_protocol::expected(&shared.published.load(), &arrival);
-    if let Some(port) = expected {
-        told = headed(shared, &port, &mut downstream.stream).await.ok()?;
-        arrival.peer = told.map_or(arrival.peer, |route| Some(route.source.ip()));
-    }
-    let arrival = &arrival;
-    let client = Client {
-        stream: &downstream.stream,
-        told,
-    };
-    match connect::connect(shared, arrival, client, &live).await {
-        Ok((upstream, endpoint, active)) => {
-            let active = active.seen_as(live);
-            tracing::debug!(local = %arrival.local, %endpoint, "connected");
-            let upstream = Resetting::new(upstream);
-            // Delays small messages if it fails, which is no reason to refuse them.
-            let _ = downstream.stream.set_nodelay(true);
-            let _ = upstream.stream.set_nodelay(true);
-            Some(Relay {
-                active,
-                downstream,
-                upstream,
-            })
-        }
-        Err(Rejection::HealthCheck) => {
-            // Asked again by its own lookup: nothing else needs to carry the answer.
-            if let Some(check) = health_check::find(&shared.published.load(), arrival) {
+    let mut downstream = TcpStream::from_std(stream).map(Resetting::new).ok()?;
+    let mut header = None;
+    loop {
+        let client = Client {
+            stream: &downstream.stream,
+            header,
+        };
+        match connect::connect(&shared, &arrival, client).await {
+            Ok(reached) => return Some(begin(reached, downstream, live)),
+            Err(Rejection::Unheaded(port)) => {
+                let said = headed(&shared, &port, &mut downstream.stream).await?;
+                arrival.peer = said
+                    .route
+                    .map_or(arrival.peer, |route| Some(route.source.ip()));
+                header = Some(said);
+            }
+            Err(Rejection::HealthCheck(check)) => {
                 health_check::answer(downstream, &check).await;
+                return None;
             }
-            None
-        }
-        Err(rejection) => {
-            if rejection == Rejection::Unmatched {
-                shared.totals.unmatched.fetch_add(1, Relaxed);
+            Err(rejection) => {
+                if matches!(rejection, Rejection::Unmatched) {
+                    shared.totals.unmatched.fetch_add(1, Relaxed);
+                }
+                tracing::debug!(local = %arrival.local, peer = ?arrival.peer, ?rejection, "connection rejected");
+                return None;
             }
-            tracing::debug!(local = %arrival.local, peer = ?arrival.peer, ?rejection, "connection rejected");
-            None
         }
     }
 }
 
-/// What a trusted front end says of its client. A fault is counted.
-async fn headed(
-    shared: &Shared,
-    port: &Arc<PortState>,
-    stream: &mut TcpStream,
-) -> Result<Option<Route>, HeaderFault> {
-    let patience = shared.settings.proxy_header_timeout;
-    // Boxed: most connections never wait for one.
-    let received = Box::pin(proxy_protocol::receive(stream, patience)).await;
-    received.inspect_err(|fault| {
-        drop(Accepted::by(port));
-        port.header_faults.count(*fault);
-        let reason = fault.as_str();
-        tracing::debug!(peer = ?stream.peer_addr(), reason, "connection without a PROXY header rejected");
-    })
+fn begin(reached: Reached, downstream: Resetting, live: Registered) -> Relay {
+    let Reached {
+        stream,
+        endpoint,
+        port,
+        attempt,
+        accepted,
+    } = reached;
+    // Delays small messages if it fails, which is no reason to refuse them. The client's socket has it from its listener.
+    let _ = stream.set_nodelay(true);
+    live.reached(endpoint, &port);
+    tracing::debug!(service = %port.name, %endpoint, "connected");
+    Relay {
+        active: attempt.succeeded(accepted, live),
+        downstream,
+        upstream: Resetting::new(stream),
+    }
 }
 
-fn close(totals: &Totals, both: Relay, relayed: &Relayed) {
+/// What a trusted front end says of its client; `None` of a fault, which is counted.
+async fn headed(shared: &Shared, port: &Arc<PortState>, stream: &mut TcpStream) -> Option<Header> {
+    let patience = shared.settings.proxy_header_timeout;
+    let received = proxy_protocol::receive(stream, patience).await;
+    received
+        .inspect_err(|fault| {
+            drop(Accepted::by(port));
+            port.header_faults.count(*fault);
+            let reason = fault.as_str();
+            tracing::debug!(peer = ?stream.peer_addr(), reason, "connection without a PROXY header rejected");
+        })
+        .ok()
+}
+
+fn close(both: Relay, relayed: &Relayed) {
     let Relay {
         active,
         downstream,
@@ -174,15 +184,10 @@ fn close(totals: &Totals, both: Relay, relayed: &Relayed) {
         to_downstream_bytes = relayed.to_downstream,
         "connection ended"
     );
-    match relayed.outcome {
-        Outcome::Finished => {
-            downstream.let_go();
-            upstream.let_go();
-        }
-        Outcome::TimedOut => {
-            totals.timed_out.fetch_add(1, Relaxed);
-        }
-        Outcome::Broken(..) => {}
+    // Otherwise both are reset.
+    if matches!(relayed.outcome, Outcome::Finished) {
+        downstream.let_go();
+        upstream.let_go();
     }
 }
 
@@ -196,6 +201,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(serve);
-        assert!(size < 2048, "{size} bytes for every connection");
+        assert!(size <= 704, "{size} bytes for every connection");
     }
 }

@@ -123,12 +123,12 @@ impl Subject {
 
     fn view(&self, name: &str) -> Arc<ServiceView> {
         let port = PortView {
-            name: ServicePortName {
+            name: Arc::new(ServicePortName {
                 namespace: Arc::from("default"),
                 service: Arc::from(name),
                 port: Arc::from(""),
                 protocol: self.protocol,
-            },
+            }),
             family: IpFamily::IPv4,
             number: PORT,
             node_port: None,

@@ -21,12 +21,12 @@ fn port(endpoints: u16) -> PortView {
         None,
     ));
     PortView {
-        name: ServicePortName {
+        name: Arc::new(ServicePortName {
             namespace: "default".into(),
             service: "web".into(),
             port: "".into(),
             protocol: Protocol::Tcp,
-        },
+        }),
         family: IpFamily::IPv4,
         number: 80,
         node_port: None,

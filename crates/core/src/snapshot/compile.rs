@@ -270,7 +270,7 @@ fn port_view(
     let drain_timeout = crate::object::draining::timeout_of(&record.object.meta.annotations);
     state.drain_timeout.set(drain_timeout);
     PortView {
-        name,
+        name: Arc::new(name),
         family: draft.family,
         number: draft.port.port,
         node_port: draft.node_port,

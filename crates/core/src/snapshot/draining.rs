@@ -46,7 +46,7 @@ impl Snapshot {
         let frontend = self.asked(asked);
         let Some(port) = frontend
             .map(|frontend| &frontend.port)
-            .filter(|port| port.name == *name)
+            .filter(|port| *port.name == *name)
         else {
             return Standing::ServiceGone;
         };

@@ -149,6 +149,9 @@ impl Binder {
         if key.protocol == Protocol::Tcp {
             // Before the first client.
             self.guard(&listening);
+            // Its connections take it over (tcp(7)), each without a call of its own. Delays small messages if it fails,
+            // which is no reason to have no listener.
+            let _ = SockRef::from(&listening.fd).set_tcp_nodelay(true);
             if device == Device::Any && !addr.ip().is_loopback() {
                 // Fails on no socket of TCP; without it dead clients hold their connections for the idle time.
                 let _ = self.liveness.watch(&SockRef::from(&listening.fd));
@@ -244,6 +247,23 @@ fn fallback_ports(declared: u16) -> impl Iterator<Item = u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_listener_gives_its_connections_no_delay() {
+        let mut binder = Binder::new(&DataSettings::default(), Arc::default(), 1);
+        let key = ListenerKey {
+            scope: Scope::HOST,
+            bind: Bind::Address([127, 0, 0, 1].into()),
+            port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let listening = binder.open(key, Mode::Listening, 0).unwrap();
+        let socket = SockRef::from(&listening.fd);
+        socket.set_nonblocking(false).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let _client = std::net::TcpStream::connect(addr).unwrap();
+        assert!(listening.accept().unwrap().0.nodelay().unwrap());
+    }
 
     #[test]
     fn fallback_ports_beyond_the_last_one_go_on_with_the_first_unprivileged_one() {

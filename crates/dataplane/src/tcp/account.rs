@@ -83,14 +83,15 @@ impl Attempt {
         &self.endpoint
     }
 
-    /// The endpoint was reached: the connection that `accepted` stands for is active from now on.
-    pub(crate) fn succeeded(mut self, mut accepted: Accepted) -> Active {
+    /// The endpoint was reached: the connection that `accepted` stands for is active from now on. Reports see it by
+    /// its entry among the live ones.
+    pub(crate) fn succeeded(mut self, mut accepted: Accepted, live: Registered) -> Active {
         self.settled = true;
         accepted.settled = true;
         self.endpoint.ejection.succeeded();
         self.endpoint.connected.fetch_add(1, Relaxed);
         self.port.connected.fetch_add(1, Relaxed);
-        let active = Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint));
+        let active = Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint), live);
         let latency = active.since.duration_since(self.began);
         self.endpoint.connect_latency.record(micros(latency));
         active
@@ -114,7 +115,7 @@ pub(crate) struct Active {
     since: Instant,
     end: End,
     /// Its entry among the live connections; dropped once everything is counted.
-    live: Option<Registered>,
+    live: Registered,
     /// Bytes written to the endpoint and to the client.
     moved: (u64, u64),
     /// Of these, what the shared counters have.
@@ -122,7 +123,7 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>) -> Self {
+    fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>, live: Registered) -> Self {
         port.active.fetch_add(1, Relaxed);
         endpoint.active.fetch_add(1, Relaxed);
         Self {
@@ -130,16 +131,10 @@ impl Active {
             endpoint,
             since: Instant::now(),
             end: End::Cut,
-            live: None,
+            live,
             moved: (0, 0),
             flushed: (0, 0),
         }
-    }
-
-    /// Reports see it by this entry.
-    pub(crate) fn seen_as(mut self, live: Registered) -> Self {
-        self.live = Some(live);
-        self
     }
 
     /// It is over, for this reason.
@@ -151,9 +146,7 @@ impl Active {
 impl Meter for Active {
     fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
         self.moved = (to_upstream, to_downstream);
-        if let Some(live) = &self.live {
-            live.moved(to_upstream, to_downstream);
-        }
+        self.live.moved(to_upstream, to_downstream);
         let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
         if unflushed >= FLUSH_BYTES {
             self.flush();
@@ -175,9 +168,7 @@ impl Meter for Active {
     }
 
     fn half_closed(&mut self, by: Side) {
-        if let Some(live) = &self.live {
-            live.half_closed(by);
-        }
+        self.live.half_closed(by);
     }
 }
 
@@ -188,8 +179,9 @@ fn micros(time: std::time::Duration) -> u64 {
 impl Drop for Active {
     fn drop(&mut self) {
         self.flush();
-        let cut = self.live.as_ref().and_then(|live| live.cut_because());
-        self.port.ends.count(cut.unwrap_or(self.end));
+        let end = self.live.cut_because().unwrap_or(self.end);
+        self.port.ends.count(end);
+        self.live.ended(end);
         self.port.durations.record(micros(self.since.elapsed()));
         self.port.active.fetch_sub(1, Relaxed);
         self.endpoint.active.fetch_sub(1, Relaxed);
@@ -205,12 +197,6 @@ pub(crate) struct Totals {
     pub(crate) unmatched: AtomicU64,
     /// Times that a worker paused accepting, for want of descriptors or at the limit of connections.
     pub(crate) pauses: AtomicU64,
-    /// Connections cut because nothing moved for too long.
-    pub(crate) timed_out: AtomicU64,
-    /// See [`crate::Counters`].
-    pub(crate) drained_endpoint: AtomicU64,
-    /// See [`crate::Counters`].
-    pub(crate) drained_service: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) flows_opened: AtomicU64,
     /// See [`crate::Counters`].
@@ -227,15 +213,4 @@ pub(crate) struct Totals {
     pub(crate) datagrams_to_downstream: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) datagrams_dropped: AtomicU64,
-}
-
-impl Totals {
-    /// A connection is closed because its drain time-out is over.
-    pub(crate) fn drained(&self, why: End) {
-        let counter = match why {
-            End::ServiceGone => &self.drained_service,
-            _ => &self.drained_endpoint,
-        };
-        counter.fetch_add(1, Relaxed);
-    }
 }

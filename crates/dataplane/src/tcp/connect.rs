@@ -11,17 +11,15 @@ use std::{
 use portico_core::{
     balance::PortState,
     object::Protocol,
-    proxy_protocol::Version,
-    snapshot::{FrontendKind, Scope, ServicePortName, Snapshot, Verdict},
+    snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict},
     time::Timestamp,
 };
 use tokio::net::TcpStream;
 
 use super::{
-    account::{Accepted, Active, Attempt},
+    account::{Accepted, Attempt},
     dial::{DialError, Keeping, dial},
     proxy_protocol::{self, Client},
-    registry::Live,
 };
 use crate::{affinity::Sticky, clock, net, worker::Shared};
 
@@ -40,13 +38,15 @@ pub(crate) struct Arrival {
     pub(crate) peer_port: u16,
 }
 
-/// Why a connection reached no endpoint. The client is reset in every case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a connection reached no endpoint. The client is reset, unless something else is to be done first.
+#[derive(Debug)]
 pub(crate) enum Rejection {
     /// Its local address is no Frontend.
     Unmatched,
     /// It is a health check, to be answered by ourselves.
-    HealthCheck,
+    HealthCheck(Arc<HealthCheck>),
+    /// Its source is a trusted front end of this Service port, which says first whose connection it is.
+    Unheaded(Arc<PortState>),
     /// No endpoint can be used, or none is left that was not tried.
     NoEndpoint,
     /// There are endpoints, but none that a traffic policy allows here.
@@ -57,10 +57,18 @@ pub(crate) enum Rejection {
     AllFailed,
 }
 
+/// A connection to an endpoint, and the account of it.
+pub(super) struct Reached {
+    pub(super) stream: TcpStream,
+    pub(super) endpoint: SocketAddr,
+    pub(super) port: Arc<PortView>,
+    pub(super) attempt: Attempt,
+    pub(super) accepted: Accepted,
+}
+
 /// What the newest snapshot says about the next attempt.
 struct Choice {
-    port: Arc<PortState>,
-    name: ServicePortName,
+    port: Arc<PortView>,
     /// The attempt at this address, or why there is none.
     attempt: Result<(SocketAddr, Attempt), Rejection>,
     is_loop: bool,
@@ -68,8 +76,6 @@ struct Choice {
     sticky: Option<Sticky>,
     /// The client, where its address is to be kept.
     keeping: Option<Keeping>,
-    /// The header that the endpoint gets first.
-    header: Option<Version>,
 }
 
 /// Connects to an endpoint for `client`, which came in at `arrival`. Every attempt asks the newest snapshot and leaves out what
@@ -78,19 +84,18 @@ pub(super) async fn connect(
     shared: &Shared,
     arrival: &Arrival,
     client: Client<'_>,
-    live: &Live,
-) -> Result<(TcpStream, SocketAddr, Active), Rejection> {
+) -> Result<Reached, Rejection> {
     let mut tried = Vec::new();
     let mut accepted: Option<Accepted> = None;
     loop {
         let now = clock::now();
-        let choice = choose(shared, arrival, &tried, now)?;
+        let choice = choose(shared, arrival, client, &tried, now)?;
         let account = match accepted.take() {
-            Some(account) if account.is_by(&choice.port) => account,
-            _ => Accepted::by(&choice.port),
+            Some(account) if account.is_by(&choice.port.state) => account,
+            _ => Accepted::by(&choice.port.state),
         };
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
-            count(*why, &choice.port, &tried);
+            count(why, &choice.port.state, &tried);
         })?;
         let dialled = if choice.is_loop {
             Err(DialError::Loop)
@@ -98,16 +103,22 @@ pub(super) async fn connect(
             dial(addr, choice.keeping, &shared.settings, &shared.sources).await
         };
         let patience = shared.settings.connect_timeout;
-        let dialled = match (dialled, choice.header) {
+        // The header that the endpoint gets first.
+        let dialled = match (dialled, choice.port.proxy.send) {
             (Ok(upstream), Some(version)) => {
                 proxy_protocol::greet(upstream, (version, client), arrival, patience).await
             }
             (dialled, _) => dialled,
         };
         match dialled {
-            Ok(upstream) => {
-                live.reached(addr, choice.name, choice.port);
-                return Ok((upstream, addr, attempt.succeeded(account)));
+            Ok(stream) => {
+                return Ok(Reached {
+                    stream,
+                    endpoint: addr,
+                    port: choice.port,
+                    attempt,
+                    accepted: account,
+                });
             }
             Err(error) => {
                 if failed(&attempt, addr, &error) == Fault::Theirs
@@ -129,6 +140,7 @@ pub(super) async fn connect(
 fn choose(
     shared: &Shared,
     arrival: &Arrival,
+    client: Client<'_>,
     tried: &[SocketAddr],
     now: Timestamp,
 ) -> Result<Choice, Rejection> {
@@ -141,15 +153,17 @@ fn choose(
             Protocol::Tcp,
         )
         .ok_or(Rejection::Unmatched)?;
-    if frontend.kind == FrontendKind::HealthCheck {
-        return Err(Rejection::HealthCheck);
+    if let Some(check) = &frontend.health {
+        return Err(Rejection::HealthCheck(Arc::clone(check)));
     }
-    let port = Arc::clone(&frontend.port.state);
-    let name = frontend.port.name.clone();
-    let sticky = Sticky::of(frontend.port.affinity, arrival.peer);
-    let keeping = Keeping::of(&frontend.port, arrival.peer);
+    let port = &frontend.port;
+    if client.is_unheaded(&port.proxy, arrival) {
+        return Err(Rejection::Unheaded(Arc::clone(&port.state)));
+    }
+    let sticky = Sticky::of(port.affinity, arrival.peer);
+    let keeping = Keeping::of(port, arrival.peer);
     let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
-    let endpoint = match frontend.port.verdict(frontend.kind, place) {
+    let endpoint = match port.verdict(frontend.kind, place) {
         _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
         Verdict::Forward(set) => match sticky {
             Some(sticky) => shared.affinity.pick(sticky, set, tried, now),
@@ -159,21 +173,20 @@ fn choose(
         Verdict::Refuse => Err(Rejection::NoEndpoint),
         Verdict::Drop => Err(Rejection::Policy),
     };
-    let is_loop = endpoint.is_ok_and(|endpoint| leads_back(&snapshot, arrival, endpoint.addr));
-    let attempt = endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port, &endpoint.state)));
+    let attempt =
+        endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port.state, &endpoint.state)));
+    let is_loop = (attempt.as_ref()).is_ok_and(|(addr, _)| leads_back(&snapshot, arrival, *addr));
     Ok(Choice {
-        port,
-        name,
+        port: Arc::clone(port),
         attempt,
         is_loop,
         sticky,
         keeping,
-        header: frontend.port.proxy.send,
     })
 }
 
 /// Counts a rejection by its reason; one after failed attempts is already counted as those.
-fn count(why: Rejection, port: &PortState, tried: &[SocketAddr]) {
+fn count(why: &Rejection, port: &PortState, tried: &[SocketAddr]) {
     let counter = match why {
         Rejection::NoEndpoint if tried.is_empty() => &port.refused_no_endpoints,
         Rejection::Policy => &port.dropped_policy,

@@ -1,27 +1,17 @@
 //! Answers at `healthCheckNodePort`: one HTTP/1.1 request a connection, whatever its path. Owns the few lines of HTTP
 //! that this takes (RFC 9112); what is said comes from the Snapshot.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
-use portico_core::{
-    object::Protocol,
-    snapshot::{HealthCheck, Snapshot},
-};
+use portico_core::snapshot::HealthCheck;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Resetting, connect::Arrival};
+use super::Resetting;
 
 /// Longest request head.
 const MAX_HEAD: usize = 8 * 1024;
 /// How long a request may take to come, and its answer to go.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The health check behind `arrival`.
-pub(super) fn find(snapshot: &Snapshot, arrival: &Arrival) -> Option<Arc<HealthCheck>> {
-    let (local, port) = (arrival.local, arrival.declared_port);
-    let frontend = snapshot.frontend(arrival.scope, local, port, Protocol::Tcp)?;
-    frontend.health.clone()
-}
 
 /// Reads one request and answers it. A client that sends none in time, or something else, is reset.
 pub(super) async fn answer(mut downstream: Resetting, check: &HealthCheck) {

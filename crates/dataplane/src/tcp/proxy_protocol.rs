@@ -2,13 +2,12 @@
 //! first byte. Owns waiting for one, its bound in time, and that not one byte behind it is taken; the form is
 //! [`portico_core::proxy_protocol`]'s. From anybody else nothing is read: whoever is not trusted has no say in who it is.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use portico_core::{
-    balance::{HeaderFault, PortState},
-    object::Protocol,
-    proxy_protocol::{HeaderError, Route, Version, parse, write},
-    snapshot::{FrontendKind, Snapshot},
+    balance::HeaderFault,
+    object::ProxyProtocol,
+    proxy_protocol::{Header, HeaderError, Route, Version, parse, write},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,40 +26,32 @@ pub(super) struct Client<'s> {
     /// Its connection, or its front end's.
     pub(super) stream: &'s TcpStream,
     /// What a trusted front end said of it.
-    pub(super) told: Option<Route>,
+    pub(super) header: Option<Header>,
 }
 
 impl Client<'_> {
+    /// Whether it is a trusted front end that has not said yet whose connection it is.
+    pub(super) fn is_unheaded(&self, proxy: &ProxyProtocol, arrival: &Arrival) -> bool {
+        self.header.is_none() && arrival.peer.is_some_and(|peer| proxy.trusts(peer))
+    }
+
     /// Both ends as the client sees them; `None` when it is gone and nobody can say.
     fn route(&self, arrival: &Arrival) -> Option<Route> {
         let own = || Route::new(self.stream.peer_addr().ok()?, arrival.local);
-        self.told.or_else(own)
+        self.header.and_then(|header| header.route).or_else(own)
     }
 }
 
-/// The Service port whose trusted front end this is, so that a header must come first.
-pub(super) fn expected(snapshot: &Snapshot, arrival: &Arrival) -> Option<Arc<PortState>> {
-    let frontend = snapshot.frontend(
-        arrival.scope,
-        arrival.local,
-        arrival.declared_port,
-        Protocol::Tcp,
-    )?;
-    let is_trusted =
-        frontend.kind != FrontendKind::HealthCheck && frontend.port.proxy.trusts(arrival.peer?);
-    is_trusted.then(|| Arc::clone(&frontend.port.state))
-}
-
-/// Reads a header and nothing else; the route is `None` where the front end speaks for itself or cannot say.
+/// Reads a header and nothing else.
 pub(super) async fn receive(
     stream: &mut TcpStream,
     patience: Duration,
-) -> Result<Option<Route>, HeaderFault> {
+) -> Result<Header, HeaderFault> {
     let in_time = timeout(patience, read(stream)).await;
     in_time.unwrap_or(Err(HeaderFault::Late))
 }
 
-async fn read(stream: &mut TcpStream) -> Result<Option<Route>, HeaderFault> {
+async fn read(stream: &mut TcpStream) -> Result<Header, HeaderFault> {
     let mut bytes = Vec::new();
     let mut chunk = [0; CHUNK_BYTES];
     loop {
@@ -79,7 +70,7 @@ async fn read(stream: &mut TcpStream) -> Result<Option<Route>, HeaderFault> {
         let read = stream.read_exact(taken).await;
         read.map_err(|_| HeaderFault::Closed)?;
         if let Some(header) = header {
-            return Ok(header.route);
+            return Ok(header);
         }
     }
 }

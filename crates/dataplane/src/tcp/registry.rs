@@ -1,5 +1,6 @@
-//! The live connections of a worker. Owns their entries and what reports read of them; which are to be closed is
-//! decided by [`crate::draining`].
+//! The live connections of a worker. Owns their entries, what reports read of them, and how many ended for which reason
+//! (also of Services that are gone, whose own counters went with them); which are to be closed is decided by
+//! [`crate::draining`].
 //!
 //! A connection takes its worker's lock when it begins and when it ends, and stores its bytes without one. Whoever reads
 //! holds the lock for a few hundred entries at a time, so that a report of many thousand connections keeps no worker
@@ -15,8 +16,8 @@ use std::{
 };
 
 use portico_core::{
-    balance::{End, PortState},
-    snapshot::{Scope, ServicePortName, draining::Asked},
+    balance::{End, Ends, PortState},
+    snapshot::{PortView, Scope, ServicePortName, draining::Asked},
     time::Timestamp,
 };
 use tokio::task::AbortHandle;
@@ -60,7 +61,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub(crate) struct Reached {
     endpoint: Address,
-    pub(crate) name: ServicePortName,
+    pub(crate) name: Arc<ServicePortName>,
     pub(crate) port: Arc<PortState>,
 }
 
@@ -92,17 +93,12 @@ pub(crate) struct Live {
 
 impl Live {
     /// It reached an endpoint of this Service port.
-    pub(crate) fn reached(
-        &self,
-        endpoint: SocketAddr,
-        name: ServicePortName,
-        port: Arc<PortState>,
-    ) {
-        // Said once: a connection has one endpoint.
+    pub(crate) fn reached(&self, endpoint: SocketAddr, port: &PortView) {
+        // Said once: a connection has one endpoint. Not the view itself, which would keep all endpoints of its Snapshot.
         let _ = self.reached.set(Reached {
             endpoint: Address::of(endpoint),
-            name,
-            port,
+            name: Arc::clone(&port.name),
+            port: Arc::clone(&port.state),
         });
     }
 
@@ -199,6 +195,7 @@ impl Live {
 #[derive(Debug)]
 pub(crate) struct Registry {
     slab: Mutex<Slab>,
+    ends: Ends,
 }
 
 #[derive(Debug, Default)]
@@ -220,6 +217,11 @@ pub(crate) struct Registered {
 impl Registered {
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// It is over, for this reason.
+    pub(crate) fn ended(&self, end: End) {
+        self.registry.ends.count(end);
     }
 }
 
@@ -252,6 +254,7 @@ impl Registry {
                     step,
                     ..Slab::default()
                 }),
+                ends: Ends::default(),
             })
         };
         (1..=step).map(of_worker).collect()
@@ -310,6 +313,11 @@ impl Registry {
         }
     }
 
+    /// Connections to endpoints that are over, by reason.
+    pub(crate) const fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slab> {
         self.slab.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -361,6 +369,6 @@ mod tests {
 
     #[test]
     fn live_is_small() {
-        assert!(size_of::<Live>() <= 224, "{}", size_of::<Live>());
+        assert!(size_of::<Live>() <= 152, "{}", size_of::<Live>());
     }
 }

@@ -106,12 +106,12 @@ pub struct Relayed {
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side was slow to take are lost with the future.
-pub async fn relay<D, U, M>(
+pub fn relay<D, U, M>(
     downstream: &mut D,
     upstream: &mut U,
     patience: Patience,
     meter: &mut M,
-) -> Relayed
+) -> impl Future<Output = Relayed>
 where
     D: MaybeSocket,
     U: MaybeSocket,
@@ -125,42 +125,45 @@ where
         half_closed: false,
         flush_at: None,
     };
-    let mut timer = pin!(tokio::time::sleep(patience.idle));
-    let outcome = std::future::poll_fn(|cx| {
-        let moved = there.bytes + back.bytes;
-        let ends = (
-            there.poll(cx, Pin::new(downstream), Pin::new(upstream))?,
-            back.poll(cx, Pin::new(upstream), Pin::new(downstream))?,
-        );
-        if ends == (Progress::Done, Progress::Done) {
-            return Poll::Ready(Ok(Outcome::Finished));
+    // Uses what it captures in place: arguments of an `async fn` would be held twice.
+    async move {
+        let mut timer = pin!(tokio::time::sleep(watch.patience.idle));
+        let outcome = std::future::poll_fn(|cx| {
+            let moved = there.bytes + back.bytes;
+            let ends = (
+                there.poll(cx, Pin::new(downstream), Pin::new(upstream))?,
+                back.poll(cx, Pin::new(upstream), Pin::new(downstream))?,
+            );
+            if ends == (Progress::Done, Progress::Done) {
+                return Poll::Ready(Ok(Outcome::Finished));
+            }
+            let half_closed = ends.0 == Progress::Done || ends.1 == Progress::Done;
+            if half_closed {
+                meter.half_closed(if ends.0 == Progress::Done {
+                    Side::Downstream
+                } else {
+                    Side::Upstream
+                });
+            }
+            let has_moved = moved != there.bytes + back.bytes;
+            watch.note(timer.as_mut(), has_moved, half_closed);
+            if has_moved && meter.moved(there.bytes, back.bytes) {
+                watch.flush_soon(timer.as_mut());
+            }
+            watch
+                .poll(cx, timer.as_mut(), meter)
+                .map(|()| Ok(Outcome::TimedOut))
+        })
+        .await
+        .unwrap_or_else(|Broken(side, error)| Outcome::Broken(side, error));
+        // What moved with the very last poll.
+        meter.moved(there.bytes, back.bytes);
+        meter.flush();
+        Relayed {
+            outcome,
+            to_upstream: there.bytes,
+            to_downstream: back.bytes,
         }
-        let half_closed = ends.0 == Progress::Done || ends.1 == Progress::Done;
-        if half_closed {
-            meter.half_closed(if ends.0 == Progress::Done {
-                Side::Downstream
-            } else {
-                Side::Upstream
-            });
-        }
-        let has_moved = moved != there.bytes + back.bytes;
-        watch.note(timer.as_mut(), has_moved, half_closed);
-        if has_moved && meter.moved(there.bytes, back.bytes) {
-            watch.flush_soon(timer.as_mut());
-        }
-        watch
-            .poll(cx, timer.as_mut(), meter)
-            .map(|()| Ok(Outcome::TimedOut))
-    })
-    .await
-    .unwrap_or_else(|Broken(side, error)| Outcome::Broken(side, error));
-    // What moved with the very last poll.
-    meter.moved(there.bytes, back.bytes);
-    meter.flush();
-    Relayed {
-        outcome,
-        to_upstream: there.bytes,
-        to_downstream: back.bytes,
     }
 }
 

@@ -22,11 +22,6 @@ fn draining(bench: &Bench) -> Option<(Draining, Option<Timestamp>)> {
     all[0].draining
 }
 
-fn ended(subject: &Subject, wanted: End) -> u64 {
-    let mut ends = subject.port.ends.load();
-    ends.find(|(end, _)| *end == wanted).unwrap().1
-}
-
 /// A Service with one endpoint, and a client that is connected.
 fn connected() -> (Bench, Subject, TcpStream) {
     let vip = vip();
@@ -154,7 +149,7 @@ fn endpoint_gone_with_a_timeout_is_reset_when_it_is_over() {
     assert_echoes(&mut other);
     assert_eq!(bench.plane.drain_gone(deadline), None);
     assert_eq!(kind_of(read_all(client)), io::ErrorKind::ConnectionReset);
-    assert_eq!(ended(&subject, End::EndpointGone), 1);
+    assert_eq!(subject.port.ends.of(End::EndpointGone), 1);
     let counters = bench.plane.counters();
     assert_eq!(
         (counters.drained_endpoint, counters.drained_service),
@@ -208,7 +203,7 @@ fn service_gone_with_a_timeout_is_reset_when_it_is_over_and_without_goes_on() {
     assert_echoes(&mut client);
     assert_eq!(bench.plane.drain_gone(start().after(TIMEOUT)), None);
     assert_eq!(kind_of(read_all(client)), io::ErrorKind::ConnectionReset);
-    assert_eq!(ended(&limited, End::ServiceGone), 1);
+    assert_eq!(limited.port.ends.of(End::ServiceGone), 1);
     assert_eq!(bench.plane.counters().drained_service, 1);
     assert_echoes(&mut unhurried);
     assert_eq!(draining(&bench), Some((Draining::ServiceGone, None)));

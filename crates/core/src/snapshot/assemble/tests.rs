@@ -53,12 +53,12 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         endpoints: endpoints.iter().map(endpoint).collect(),
     };
     let port = PortView {
-        name: ServicePortName {
+        name: Arc::new(ServicePortName {
             namespace: Arc::from(namespace),
             service: Arc::from(name),
             port: Arc::from("http"),
             protocol: Protocol::Tcp,
-        },
+        }),
         family: IpFamily::IPv4,
         number: 80,
         node_port: None,

@@ -71,12 +71,12 @@ fn set(some: bool) -> Arc<EndpointSet> {
 fn view(name: &str, facts: &Facts) -> Arc<ServiceView> {
     let port = |family| {
         Arc::new(PortView {
-            name: ServicePortName {
+            name: Arc::new(ServicePortName {
                 namespace: "default".into(),
                 service: name.into(),
                 port: "".into(),
                 protocol: Protocol::Tcp,
-            },
+            }),
             family,
             number: 80,
             node_port: None,

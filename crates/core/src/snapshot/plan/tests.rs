@@ -28,12 +28,12 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         .collect::<Vec<_>>();
     let any = !endpoints.is_empty();
     let port = PortView {
-        name: ServicePortName {
+        name: Arc::new(ServicePortName {
             namespace: "default".into(),
             service: Arc::clone(&name),
             port: "".into(),
             protocol: Protocol::Tcp,
-        },
+        }),
         family: IpFamily::IPv4,
         number: 80,
         node_port: None,

@@ -84,12 +84,12 @@ fn port(local: bool) -> PortView {
         state: Arc::default(),
     };
     PortView {
-        name: ServicePortName {
+        name: Arc::new(ServicePortName {
             namespace: "default".into(),
             service: "a".into(),
             port: "".into(),
             protocol: Protocol::Tcp,
-        },
+        }),
         family: IpFamily::IPv4,
         number: 80,
         node_port: None,

@@ -340,5 +340,5 @@ fn relay_future_of_two_sockets_stays_small() {
         size_of::<F>()
     }
     let size = size_of_future(relay::<TcpStream, TcpStream, Active>);
-    assert!(size <= 512, "{size} bytes for every relay");
+    assert!(size <= 464, "{size} bytes for every relay");
 }
