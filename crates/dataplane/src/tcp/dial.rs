@@ -13,7 +13,8 @@ use std::{
 use portico_core::{balance::Unkept, object::SourceAddress, snapshot::PortView};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    io::Interest,
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -162,8 +163,24 @@ async fn connect(
     addr: SocketAddr,
     deadline: Instant,
 ) -> Result<TcpStream, DialError> {
-    let socket = TcpSocket::from_std_stream(socket.into());
-    match timeout_at(deadline, socket.connect(addr)).await {
+    let connecting = async {
+        match socket.connect(&addr.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        // A failure comes with EPOLLERR (connect(2), epoll_ctl(2)): without it there is none to ask for.
+        let has_failed = stream.ready(Interest::WRITABLE).await?.is_write_closed();
+        match has_failed
+            .then(|| stream.take_error())
+            .transpose()?
+            .flatten()
+        {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    };
+    match timeout_at(deadline, connecting).await {
         Ok(connected) => connected.map_err(DialError::Failed),
         Err(_) => Err(DialError::TimedOut),
     }

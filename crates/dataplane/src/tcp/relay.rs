@@ -56,7 +56,7 @@ pub enum Side {
 /// How a relay ended. Anything but [`Outcome::Finished`] must not look like a clean end to either side.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Both sides finished, and each was told so.
+    /// Both sides finished, and each was told so; the last one, if it is a socket, will be by its close.
     Finished,
     /// Reading from or writing to this side failed (a reset, as a rule).
     Broken(Side, io::Error),
@@ -131,8 +131,8 @@ where
         let outcome = std::future::poll_fn(|cx| {
             let moved = there.bytes + back.bytes;
             let ends = (
-                there.poll(cx, Pin::new(downstream), Pin::new(upstream))?,
-                back.poll(cx, Pin::new(upstream), Pin::new(downstream))?,
+                there.poll(cx, Pin::new(downstream), Pin::new(upstream), back.phase)?,
+                back.poll(cx, Pin::new(upstream), Pin::new(downstream), there.phase)?,
             );
             if ends == (Progress::Done, Progress::Done) {
                 return Poll::Ready(Ok(Outcome::Finished));
@@ -283,6 +283,7 @@ impl Direction {
         cx: &mut Context<'_>,
         mut from: Pin<&mut R>,
         mut to: Pin<&mut W>,
+        other: Phase,
     ) -> Result<Progress, Broken>
     where
         R: MaybeSocket,
@@ -293,6 +294,11 @@ impl Direction {
                 _ if self.splicing.held() > 0 => self.poll_held(cx, &*to),
                 _ if !self.pending.is_empty() => self.poll_pending(cx, to.as_mut()),
                 Phase::Open => self.poll_open(cx, from.as_mut(), to.as_mut()),
+                // The close of the last one says the same (tcp(7)) with one call less.
+                Phase::Ending if other == Phase::Ended && to.socket().is_some() => {
+                    self.phase = Phase::Ended;
+                    return Ok(Progress::Done);
+                }
                 Phase::Ending => self.poll_end(cx, to.as_mut()),
                 Phase::Ended => return Ok(Progress::Done),
             };

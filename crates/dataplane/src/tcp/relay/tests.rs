@@ -125,12 +125,22 @@ async fn relay_both_directions_busy_starves_neither() {
     for _ in 0..3 {
         assert!(
             there
-                .poll(&mut cx, Pin::new(&mut downstream), Pin::new(&mut upstream))
+                .poll(
+                    &mut cx,
+                    Pin::new(&mut downstream),
+                    Pin::new(&mut upstream),
+                    Phase::Open
+                )
                 .is_ok()
         );
         assert!(
-            back.poll(&mut cx, Pin::new(&mut upstream), Pin::new(&mut downstream))
-                .is_ok()
+            back.poll(
+                &mut cx,
+                Pin::new(&mut upstream),
+                Pin::new(&mut downstream),
+                Phase::Open
+            )
+            .is_ok()
         );
     }
     let most = u64::try_from(3 * ROUNDS * SCRATCH_BYTES).unwrap();
@@ -146,7 +156,12 @@ async fn direction_waiting_keeps_no_buffer() {
     let mut cx = Context::from_waker(Waker::noop());
     let mut poll = |direction: &mut Direction| {
         direction
-            .poll(&mut cx, Pin::new(&mut downstream), Pin::new(&mut upstream))
+            .poll(
+                &mut cx,
+                Pin::new(&mut downstream),
+                Pin::new(&mut upstream),
+                Phase::Open,
+            )
             .is_ok()
     };
     client.write_all(&[1; 64]).await.unwrap();
