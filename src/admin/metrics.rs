@@ -29,8 +29,10 @@ use crate::telemetry::metrics::{
 };
 use series::{ENDPOINT, PORT};
 
-/// Series written before the client's turn.
-const PIECE: usize = 1000;
+/// Service ports or endpoints written before others' turn.
+const PIECE: usize = 100;
+/// Bytes that a piece begins with: as many as most families need.
+const PIECE_BYTES: usize = PIECE * 160;
 
 /// A Service port with its labels.
 struct Port {
@@ -102,7 +104,7 @@ impl Scrape {
 
     /// The next piece; `None` at the end.
     fn piece(&mut self) -> Option<String> {
-        let mut text = String::new();
+        let mut text = String::with_capacity(PIECE_BYTES);
         match self.steps.pop_front()? {
             Step::Process => {
                 text.push_str(&metrics::render());
@@ -188,6 +190,9 @@ impl Body for Scrape {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let scrape = self.get_mut();
+        // A scrape of a large World takes milliseconds of a core, and the kernel lets a thread run for as long as that
+        // though others woke meanwhile: so a connection waits for one piece at most, and not for one scrape.
+        std::thread::yield_now();
         // A family without series has nothing but its head; an empty frame would be none.
         let piece = std::iter::from_fn(|| scrape.piece()).find(|piece| !piece.is_empty());
         Poll::Ready(piece.map(|text| Ok(Frame::data(Bytes::from(text)))))

@@ -3,10 +3,14 @@
 //!
 //! A page in a browser can be made to ask any local port by a name that resolves to 127.0.0.1 (DNS rebinding). So a
 //! listener on a loopback address answers only to `localhost` and to addresses.
+//!
+//! A connection has one request and a time, and a listener so many connections: who sends half a request, or takes
+//! its answer slowly, holds no more memory than that.
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -18,8 +22,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use portico_dataplane::{Observer, Published};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,6 +47,16 @@ use crate::{
     dns::DnsService,
     telemetry::metrics::{self, text::CONTENT_TYPE},
 };
+
+/// Connections of one listener at a time; the next ones wait in its backlog.
+const MOST_CONNECTIONS: usize = 64;
+/// From a connection's first moment to the end of its answer: three times what Prometheus gives a scrape
+/// (`scrape_timeout`).
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// Bytes of a request, and of an answer that the socket has no room for.
+const BUFFER: usize = 64 * 1024;
+/// Until the next attempt when no connection can be accepted, as for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the routes see. Cloning shares everything.
 #[derive(Clone)]
@@ -79,7 +101,7 @@ pub async fn serve(
         match (address, TcpListener::from_std(listener)) {
             (Ok(address), Ok(listener)) => {
                 let router = router(address, purpose, seen.clone());
-                served.spawn(async move { axum::serve(listener, router).await });
+                served.spawn(accept(listener, router));
             }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(%error, "the admin interface cannot be served over TCP");
@@ -96,6 +118,39 @@ pub async fn serve(
                 seen.sampler.sample(&seen.published.load_full(), clock::now());
             }
         }
+    }
+}
+
+/// Accepts as long as there is room. Its connections end with it.
+async fn accept(listener: TcpListener, router: Router) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Both are cancel safe.
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(answer(stream, router.clone()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the admin interface is not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Answers one request in its time.
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match timeout(ANSWER_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection to the admin interface broke"),
+        Err(_) => tracing::debug!("a connection to the admin interface took too long"),
     }
 }
 
@@ -198,7 +253,85 @@ async fn stat_of_service(
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        net::TcpStream,
+        time::Instant,
+    };
+
     use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    fn of_text(text: String) -> Router {
+        Router::new().route("/", get(|| async { text }))
+    }
+
+    /// How long a connection lasts whose client has sent `begun` and takes nothing, and the client.
+    async fn lasts(begun: &[u8], text: String) -> (Duration, DuplexStream) {
+        let (mut client, server) = duplex(1024);
+        client.write_all(begun).await.unwrap();
+        let began = Instant::now();
+        answer(server, of_text(text)).await;
+        (began.elapsed(), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_to_half_a_request_ends_after_its_time() {
+        for begun in [
+            &b""[..],
+            b"GET / HT",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        ] {
+            let (lasted, _client) = lasts(begun, "hello".into()).await;
+            assert!(lasted >= ANSWER_TIME, "{lasted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_nobody_takes_ends_after_its_time() {
+        let (lasted, mut client) = lasts(ASK, "x".repeat(1 << 20)).await;
+        assert!(lasted >= ANSWER_TIME, "{lasted:?}");
+        let mut taken = Vec::new();
+        client.read_to_end(&mut taken).await.unwrap();
+        assert!(taken.starts_with(b"HTTP/1.1 200") && taken.len() <= 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_is_taken_ends_its_connection_at_once() {
+        let (lasted, mut client) = lasts(ASK, "hello".into()).await;
+        assert_eq!(lasted, Duration::ZERO);
+        let mut taken = String::new();
+        client.read_to_string(&mut taken).await.unwrap();
+        assert!(
+            taken.contains("connection: close") && taken.ends_with("hello"),
+            "{taken}"
+        );
+    }
+
+    #[tokio::test]
+    async fn accept_beyond_the_most_connections_waits_until_one_has_ended() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut served = JoinSet::new();
+        served.spawn(accept(listener, of_text("hello".into())));
+        let mut silent = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut next = TcpStream::connect(address).await.unwrap();
+        next.write_all(ASK).await.unwrap();
+        // Turns enough for an answer, if it were accepted.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let mut answered = [0; 12];
+        let error = next.try_read(&mut answered).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        silent.pop();
+        next.read_exact(&mut answered).await.unwrap();
+        assert_eq!(answered, *b"HTTP/1.1 200");
+    }
 
     #[test]
     fn is_local_takes_localhost_and_addresses_only() {

@@ -30,11 +30,33 @@ const BOUNDS: [u64; 12] = [
 pub fn labels(pairs: &[(&str, &dyn Display)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
-        let comma = if text.is_empty() { "" } else { "," };
-        let value = value.to_string();
-        let _ = write!(text, "{comma}{name}=\"{}\"", escape(&value));
+        if !text.is_empty() {
+            text.push(',');
+        }
+        label(&mut text, name, value);
     }
     text
+}
+
+fn label(text: &mut String, name: &str, value: &dyn Display) {
+    text.push_str(name);
+    text.push_str("=\"");
+    let _ = write!(Escaped(text), "{value}");
+    text.push('"');
+}
+
+/// Text as it stands between quotes.
+struct Escaped<'a>(&'a mut String);
+
+impl std::fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, value: &str) -> std::fmt::Result {
+        if value.contains(['\\', '"', '\n']) {
+            self.0.push_str(&escape(value));
+        } else {
+            self.0.push_str(value);
+        }
+        Ok(())
+    }
 }
 
 fn escape(value: &str) -> String {
@@ -66,12 +88,12 @@ pub struct Samples<'a> {
 impl Samples<'_> {
     /// One sample.
     pub fn value(&mut self, value: impl Display) {
-        self.sample("", "", &value);
+        self.sample("", None, value);
     }
 
     /// One sample with one more label.
     pub fn by(&mut self, label: &str, is: &str, value: impl Display) {
-        self.sample("", &labels(&[(label, &is)]), &value);
+        self.sample("", Some((label, &is)), value);
     }
 
     /// Microseconds as a histogram of seconds. One without values is left out: most endpoints of a large World have
@@ -81,26 +103,31 @@ impl Samples<'_> {
             return;
         }
         for bound in BOUNDS {
-            let le = labels(&[("le", &(real(bound) / 1e6))]);
-            self.sample("_bucket", &le, &histogram.below(bound));
+            let le = real(bound) / 1e6;
+            self.sample("_bucket", Some(("le", &le)), histogram.below(bound));
         }
-        self.sample("_bucket", "le=\"+Inf\"", &histogram.count());
-        self.sample("_sum", "", &(real(histogram.sum()) / 1e6));
-        self.sample("_count", "", &histogram.count());
+        self.sample("_bucket", Some(("le", &"+Inf")), histogram.count());
+        self.sample("_sum", None, real(histogram.sum()) / 1e6);
+        self.sample("_count", None, histogram.count());
     }
 
-    fn sample(&mut self, suffix: &str, own: &str, value: &dyn Display) {
-        let (name, common) = (self.name, self.common);
-        let comma = if common.is_empty() || own.is_empty() {
-            ""
-        } else {
-            ","
-        };
-        let _ = if common.is_empty() && own.is_empty() {
-            writeln!(self.text, "{name}{suffix} {value}")
-        } else {
-            writeln!(self.text, "{name}{suffix}{{{common}{comma}{own}}} {value}")
-        };
+    /// A large World has tens of thousands of them, so only what needs formatting is formatted.
+    fn sample(&mut self, suffix: &str, own: Option<(&str, &dyn Display)>, value: impl Display) {
+        let text = &mut *self.text;
+        text.push_str(self.name);
+        text.push_str(suffix);
+        if !self.common.is_empty() || own.is_some() {
+            text.push('{');
+            text.push_str(self.common);
+            if let Some((name, is)) = own {
+                if !self.common.is_empty() {
+                    text.push(',');
+                }
+                label(text, name, is);
+            }
+            text.push('}');
+        }
+        let _ = writeln!(text, " {value}");
     }
 }
 
@@ -116,6 +143,22 @@ mod tests {
             labels(&[("a", &"x\"y\\z\n"), ("b", &7)]),
             r#"a="x\"y\\z\n",b="7""#
         );
+    }
+
+    #[test]
+    fn sample_with_labels_in_common_of_its_own_both_and_none_is_one_line() {
+        let mut text = String::new();
+        for common in ["", "a=\"b\""] {
+            let mut samples = Samples {
+                text: &mut text,
+                name: "x",
+                common,
+            };
+            samples.value(1);
+            samples.by("c", "d\"", 20);
+        }
+        let lines = "x 1\nx{c=\"d\\\"\"} 20\nx{a=\"b\"} 1\nx{a=\"b\",c=\"d\\\"\"} 20\n";
+        assert_eq!(text, lines);
     }
 
     #[test]
