@@ -100,7 +100,7 @@ pub(crate) fn text(result: &RunResult) -> String {
         let _ = writeln!(
             text,
             "{}: {}, {measured}",
-            word(verdict).trim_matches('*'),
+            word(result, verdict).replace("**", ""),
             verdict.bar
         );
     }
@@ -123,8 +123,8 @@ fn overview(text: &mut String, results: &[RunResult]) {
     let rows: Vec<String> = results
         .iter()
         .flat_map(|result| {
-            let is_refused = result.summary.refused.is_some();
-            let note = if is_refused { " (refused)" } else { "" };
+            let refused = result.summary.refused.as_ref();
+            let note = refused.map_or("", |_| " (refused)");
             let bars = result.summary.bars.iter();
             bars.map(move |verdict| {
                 format!(
@@ -132,11 +132,7 @@ fn overview(text: &mut String, results: &[RunResult]) {
                     result.scenario.name,
                     verdict.bar,
                     verdict.measured.map_or("not measured".into(), ratio),
-                    if is_refused {
-                        "does not count"
-                    } else {
-                        word(verdict)
-                    }
+                    word(result, verdict)
                 )
             })
         })
@@ -150,7 +146,11 @@ fn overview(text: &mut String, results: &[RunResult]) {
     }
 }
 
-const fn word(verdict: &Verdict) -> &'static str {
+/// What a promise came to in a run.
+const fn word(result: &RunResult, verdict: &Verdict) -> &'static str {
+    if result.summary.refused.is_some() {
+        return "does not count";
+    }
     if verdict.bar.includes.is_some() {
         return match verdict.is_met {
             None => "?",
@@ -342,6 +342,17 @@ mod tests {
         assert!(
             page.contains("**Refused**: requests-per-second of the direct"),
             "{page}"
+        );
+    }
+
+    #[test]
+    fn text_of_a_refused_run_says_of_no_promise_that_it_is_kept() {
+        let kept = text(&example([100.0, 104.0, 109.0]));
+        assert!(kept.contains("\nkept: "), "{kept}");
+        let refused = text(&example([100.0, 104.0, 111.0]));
+        assert!(
+            refused.contains("\ndoes not count: ") && !refused.contains("kept"),
+            "{refused}"
         );
     }
 
