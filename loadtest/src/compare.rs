@@ -212,15 +212,19 @@ fn progress(scenario: &Scenario, sample: &Sample) -> String {
 }
 
 fn provenance(scenario: &Scenario, programs: &Programs, stage: &Stage) -> Provenance {
-    let has_wrk = matches!(scenario.load, Load::Requests { .. }) && programs.wrk.is_some();
-    let generator = if has_wrk {
-        "wrk, one thread"
-    } else {
-        "its own"
+    let generator = match scenario.load {
+        Load::Requests { .. } if programs.wrk.is_some() => "wrk, one thread",
+        Load::Dns { .. } => "dnsperf, one thread",
+        _ => "its own",
     };
     let backends = vec![PLACE; usize::from(scenario.backends)];
+    let place = stage::Place {
+        target: PLACE,
+        backends: &backends,
+        range: [127, 0],
+    };
     let configurations = scenario.contestants.iter().map(|contestant| {
-        let text = stage::configuration(*contestant, PLACE, &backends, scenario.threads);
+        let text = stage::configuration(*contestant, scenario, place);
         (*contestant, provenance::hash(&text))
     });
     Provenance {
@@ -358,8 +362,7 @@ impl Run<'_> {
     }
 
     async fn load(&self, proxy: &Proxy, time: Duration) -> anyhow::Result<Done> {
-        let wrk = self.programs.wrk.as_deref();
-        let load = load::run(&self.scenario.load, proxy.target, time, wrk);
+        let load = load::run(&self.scenario.load, proxy.target, time, self.programs);
         match proxy.scraped {
             Some(admin) => scrape::beside(admin, load).await,
             None => load.await,
@@ -388,7 +391,8 @@ impl Run<'_> {
                 .iter()
                 .filter_map(|number| backends.get(*number).copied())
                 .collect();
-            proxy.declare(&stage::manifests(proxy.target, &served, None))
+            let protocol = self.scenario.load.protocol();
+            proxy.declare(&stage::manifests(proxy.target, &served, protocol, None))
         };
         let edits = churn::run(plan, per_second, until, write);
         let (edits, done) = tokio::join!(edits, self.load(proxy, time(self.scenario)));

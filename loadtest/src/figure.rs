@@ -33,6 +33,10 @@ pub(crate) enum Figure {
     LatencyP90,
     /// 99 of 100 answers took at most this.
     LatencyP99,
+    /// What an answer took on average.
+    LatencyMean,
+    /// No answer took longer.
+    LatencyMost,
     /// The most answers in a second that still come in time.
     KneeRate,
     /// Median at half of the knee's rate, from the intended time of sending.
@@ -76,6 +80,8 @@ impl Figure {
             Self::LatencyP50 => "p50, µs",
             Self::LatencyP90 => "p90, µs",
             Self::LatencyP99 => "p99, µs",
+            Self::LatencyMean => "mean, µs",
+            Self::LatencyMost => "longest, µs",
             Self::KneeRate => "knee, requests/s",
             Self::LatencyP50AtHalfKnee => "p50 at half the knee, µs",
             Self::LatencyP99AtHalfKnee => "p99 at half the knee, µs",

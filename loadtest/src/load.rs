@@ -1,6 +1,7 @@
 //! The clients of a measurement. Owns which generator makes which load and what each of them hands back.
 
 pub(crate) mod bulk;
+mod dnsperf;
 mod http;
 mod idle;
 mod sessions;
@@ -10,7 +11,6 @@ mod wrk;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,8 @@ pub(crate) use sessions::Sessions;
 use crate::{
     figure::{Figure, Figures, number},
     scenario::Load,
-    stats,
+    stage::{self, Programs},
+    stats, udp,
 };
 
 /// Longest latency that is told apart, in microseconds.
@@ -116,12 +117,12 @@ pub(crate) async fn run(
     load: &Load,
     target: SocketAddr,
     time: Duration,
-    wrk: Option<&Path>,
+    programs: &Programs,
 ) -> anyhow::Result<Done> {
     let done = async {
         let until = Instant::now() + time;
         match load {
-            Load::Requests { connections } => match wrk {
+            Load::Requests { connections } => match &programs.wrk {
                 Some(wrk) => wrk::run(wrk, target, *connections, time).await,
                 None => sessions(Sessions::endless(target, *connections), until).await,
             },
@@ -145,6 +146,28 @@ pub(crate) async fn run(
                 let sweep = sweep::Sweep::new(target, *connections, &[], 0);
                 sweep::steady(sweep, *rate, time).await
             }
+            Load::Udp { clients, window } => {
+                let clients = udp::Clients {
+                    sockets: *clients,
+                    window: *window,
+                    bytes: udp::BYTES,
+                };
+                udp(clients, target, time).await
+            }
+            Load::Dns {
+                clients,
+                outstanding,
+                ..
+            } => {
+                let fixture = load.fixture(stage::range()).context("there are no names")?;
+                let asked = dnsperf::Asked {
+                    queries: fixture.queries(),
+                    clients: *clients,
+                    outstanding: *outstanding,
+                    programs,
+                };
+                dnsperf::run(asked, target, time).await
+            }
             Load::Idle { .. } => anyhow::bail!("idle connections are held, not run"),
         }
     };
@@ -153,6 +176,22 @@ pub(crate) async fn run(
         .await
         .context("the load did not come to its end")??;
     Ok(done.finish())
+}
+
+async fn udp(clients: udp::Clients, target: SocketAddr, time: Duration) -> anyhow::Result<Done> {
+    let began = Instant::now();
+    let seen = tokio::task::spawn_blocking(move || udp::load(clients, target, time))
+        .await
+        .context("the clients ended")??;
+    Ok(Done {
+        requests: seen.answers,
+        elapsed: began.elapsed(),
+        failures: (seen.lost > 0)
+            .then(|| ("lost".to_owned(), seen.lost))
+            .into_iter()
+            .collect(),
+        ..Done::default()
+    })
 }
 
 async fn sessions(shape: Sessions, until: Instant) -> anyhow::Result<Done> {

@@ -7,6 +7,7 @@ mod client;
 mod compare;
 mod control;
 mod distribution;
+mod dns;
 mod figure;
 mod load;
 mod provenance;

@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use portico_core::object::Protocol;
 use serde::{Deserialize, Serialize};
 
-use crate::{churn::Edit, figure::Figure, stats::Estimate};
+use crate::{churn::Edit, dns::Fixture, figure::Figure, stats::Estimate};
 
 /// One file of `scenarios/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,9 +120,74 @@ pub(crate) enum Load {
         /// Again and again in this order.
         edits: Vec<Edit>,
     },
+    /// Datagrams to an echo and back.
+    Udp {
+        /// Sockets, each with a thread.
+        clients: u16,
+        /// Datagrams of each that are on their way at a time.
+        window: u16,
+    },
+    /// Queries for names of Services, by `dnsperf`; server and generator have a core each.
+    Dns {
+        /// Sockets.
+        clients: u16,
+        /// Queries that are on their way at a time, on all of them.
+        outstanding: u16,
+        /// Services that every server knows.
+        services: u16,
+    },
 }
 
+const DATAGRAMS: &[Figure] = &[
+    Figure::CpuPerRequest,
+    Figure::SwitchesPerRequest,
+    Figure::SyscallsPerRequest,
+    Figure::RequestsPerSecond,
+    Figure::Failed,
+];
+
+const QUERIES: &[Figure] = &[
+    Figure::CpuPerRequest,
+    Figure::SwitchesPerRequest,
+    Figure::SyscallsPerRequest,
+    Figure::RequestsPerSecond,
+    Figure::LatencyMean,
+    Figure::LatencyMost,
+    Figure::Failed,
+];
+
 impl Load {
+    /// Of the Service that is loaded.
+    pub(crate) const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Udp { .. } => Protocol::Udp,
+            _ => Protocol::Tcp,
+        }
+    }
+
+    /// The names that are asked for, with addresses that begin so; of DNS only.
+    pub(crate) const fn fixture(&self, range: [u8; 2]) -> Option<Fixture> {
+        match self {
+            Self::Dns { services, .. } => Some(Fixture {
+                range,
+                services: *services,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether a contestant does what it asks for.
+    const fn is_for(&self, contestant: Contestant) -> bool {
+        use Contestant as C;
+        match self {
+            Self::Udp { .. } => matches!(contestant, C::Portico | C::Nginx),
+            Self::Dns { .. } => {
+                matches!(contestant, C::Portico | C::Knot | C::Unbound | C::Dnsmasq)
+            }
+            _ => !matches!(contestant, C::Knot | C::Unbound | C::Dnsmasq),
+        }
+    }
+
     /// The figures that it gives.
     fn gives(&self) -> &'static [Figure] {
         use Figure as F;
@@ -180,6 +246,8 @@ impl Load {
                 F::Edits,
                 F::Failed,
             ],
+            Self::Udp { .. } => DATAGRAMS,
+            Self::Dns { .. } => QUERIES,
         }
     }
 }
@@ -210,6 +278,12 @@ pub(crate) enum Contestant {
     Haproxy,
     /// nginx's stream module.
     Nginx,
+    /// Knot DNS with zones of its own.
+    Knot,
+    /// unbound with local data.
+    Unbound,
+    /// dnsmasq with records of its own.
+    Dnsmasq,
 }
 
 impl fmt::Display for Contestant {
@@ -221,6 +295,9 @@ impl fmt::Display for Contestant {
             Self::PorticoScraped => "portico, scraped",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx stream",
+            Self::Knot => "Knot DNS",
+            Self::Unbound => "unbound",
+            Self::Dnsmasq => "dnsmasq",
         })
     }
 }
@@ -331,6 +408,15 @@ impl Scenario {
                 || !self.contestants.contains(&Contestant::PorticoScraped),
             "nothing is scraped while connections are idle"
         );
+        if let Some(other) = self.contestants.iter().find(|who| !self.load.is_for(**who)) {
+            bail!("{other} cannot take part in such a load");
+        }
+        if let Load::Dns { services, .. } = self.load {
+            ensure!(
+                (1..=MOST_EXTRA).contains(&services) && self.threads == 1,
+                "1 to {MOST_EXTRA} Services and one thread, since each server has one core"
+            );
+        }
         let given = self.load.gives();
         let used = self.figures.iter().chain(&self.control);
         if let Some(figure) = used.into_iter().find(|figure| !given.contains(figure)) {
@@ -412,6 +498,7 @@ mod tests {
             "bulk",
             "churn",
             "connect-rate",
+            "dns",
             "even-keepalive",
             "even-tcp",
             "idle-connections",
@@ -420,6 +507,7 @@ mod tests {
             "scrape",
             "tcp-versus-haproxy",
             "tcp-versus-nginx",
+            "udp",
         ] {
             assert!(names.iter().any(|have| have == name), "{name}");
         }
@@ -446,6 +534,14 @@ mod tests {
         check(
             |scenario| scenario.bars[0].against = Some(Contestant::PorticoRandom),
             "does not take part",
+        );
+    }
+
+    #[test]
+    fn scenario_with_a_contestant_that_does_something_else_is_refused() {
+        check(
+            |scenario| scenario.contestants.push(Contestant::Knot),
+            "Knot DNS cannot take part",
         );
     }
 

@@ -2,6 +2,7 @@
 //! their order and their end: whatever way the value goes, nothing it started is left.
 
 mod configuration;
+mod pinned;
 mod process;
 mod programs;
 mod simulated;
@@ -17,7 +18,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
-pub(crate) use configuration::{manifests, of as configuration};
+pub(crate) use configuration::{Place, manifests, of as configuration};
+pub(crate) use pinned::{Core, Pinned};
+pub(crate) use process::bound;
 pub(crate) use programs::{Programs, missing};
 pub(crate) use simulated::Simulated;
 pub(crate) use usage::Usage;
@@ -25,8 +28,10 @@ pub(crate) use usage::Usage;
 use crate::{
     backend::{Backends, Sinks},
     client,
+    dns::Fixture,
     load::bulk,
     scenario::{Contestant, Load, Scenario},
+    udp::{self, Echo},
 };
 use process::Running;
 
@@ -38,6 +43,8 @@ pub(crate) struct Stage {
     // The order matters: what writes into the folder ends before it goes.
     backends: Servers,
     addrs: Vec<SocketAddr>,
+    /// What servers of names are to answer.
+    fixture: Option<Fixture>,
     folder: TempDir,
 }
 
@@ -46,6 +53,7 @@ enum Servers {
     Nginx(Vec<Running>),
     Own(Backends),
     Sinks(Sinks),
+    Echoes(Vec<Echo>),
 }
 
 impl Stage {
@@ -60,6 +68,14 @@ impl Stage {
             let sinks = Sinks::start(count).await?;
             let addrs = sinks.addrs().to_vec();
             (Servers::Sinks(sinks), addrs)
+        } else if matches!(scenario.load, Load::Udp { .. } | Load::Dns { .. }) {
+            let _pinned = pinned(scenario)?;
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let echoes: Vec<Echo> = (0..count)
+                .map(|_| Echo::start(any))
+                .collect::<anyhow::Result<_>>()?;
+            let addrs = echoes.iter().map(Echo::addr).collect();
+            (Servers::Echoes(echoes), addrs)
         } else if let Some(nginx) = &programs.nginx {
             let (running, addrs) = nginx_backends(nginx, folder.path(), count)?;
             (Servers::Nginx(running), addrs)
@@ -71,6 +87,7 @@ impl Stage {
         let stage = Self {
             backends,
             addrs,
+            fixture: scenario.load.fixture(range()),
             folder,
         };
         for addr in &stage.addrs {
@@ -85,6 +102,7 @@ impl Stage {
             Servers::Nginx(running) => format!("nginx, {} of one process", running.len()),
             Servers::Own(own) => format!("its own HTTP, {}", own.addrs().len()),
             Servers::Sinks(sinks) => format!("its own, {} that count bytes", sinks.addrs().len()),
+            Servers::Echoes(echoes) => format!("its own, {} that echo", echoes.len()),
         }
     }
 
@@ -115,7 +133,13 @@ impl Stage {
     ) -> anyhow::Result<Proxy> {
         let target = target(contestant)?;
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let text = configuration(contestant, target, &self.addrs, scenario.threads);
+        let place = Place {
+            target,
+            backends: &self.addrs,
+            range: range(),
+        };
+        let text = configuration(contestant, scenario, place);
+        let pinned = pinned(scenario)?;
         let (process, manifest) = match contestant {
             Contestant::Direct => (None, None),
             Contestant::Haproxy => {
@@ -126,19 +150,20 @@ impl Stage {
                 let file = self.write("stream.conf", &text)?;
                 (Some(programs.stream(&file, self.path())?), None)
             }
+            Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq => {
+                for (zone, text) in self.fixture.iter().flat_map(|fixture| fixture.zones()) {
+                    self.write(&format!("{zone}.zone"), &text)?;
+                }
+                let file = self.write("names.conf", &text)?;
+                (Some(programs.names(contestant, &file, self.path())?), None)
+            }
             Contestant::Portico | Contestant::PorticoRandom | Contestant::PorticoScraped => {
-                let manifests = programs::portico_folders(self.path())?;
-                let manifest = manifests.join("service.yaml");
-                std::fs::write(&manifest, &text).context("cannot write the manifests")?;
-                let backend = *self.addrs.first().context("there is no backend")?;
-                let extra = configuration::extra(target, backend, scenario.extra_services)?;
-                std::fs::write(manifests.join("extra.yaml"), extra)
-                    .context("cannot write the manifests")?;
-                let process =
-                    programs.portico(self.path(), (target, admin), scenario.threads, &[])?;
+                let (process, manifest) =
+                    self.portico(&text, (target, admin), scenario, programs)?;
                 (Some(process), Some(manifest))
             }
         };
+        drop(pinned);
         let target = match contestant {
             Contestant::Direct => *self.addrs.first().context("there is no backend")?,
             _ => target,
@@ -153,6 +178,30 @@ impl Stage {
         Ok(proxy)
     }
 
+    /// portico with `text` for manifests, and the file that has it.
+    fn portico(
+        &self,
+        text: &str,
+        (target, admin): (SocketAddr, SocketAddr),
+        scenario: &Scenario,
+        programs: &Programs,
+    ) -> anyhow::Result<(Running, PathBuf)> {
+        let manifests = programs::portico_folders(self.path())?;
+        let manifest = manifests.join("service.yaml");
+        std::fs::write(&manifest, text).context("cannot write the manifests")?;
+        let backend = *self.addrs.first().context("there is no backend")?;
+        let extra = configuration::extra(target, backend, scenario.extra_services)?;
+        std::fs::write(manifests.join("extra.yaml"), extra)
+            .context("cannot write the manifests")?;
+        let asked = target.to_string();
+        let more: &[&str] = match self.fixture {
+            Some(_) => &["--dns-listen", &asked],
+            None => &[],
+        };
+        let process = programs.portico(self.path(), (target, admin), scenario.threads, more)?;
+        Ok((process, manifest))
+    }
+
     /// Waits for the first answer.
     async fn answer(
         &self,
@@ -161,9 +210,14 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = match self.backends {
-                Servers::Sinks(_) => bulk::probe(addr).await,
-                _ => client::ask(addr, PATIENCE).await.map(|_| ()),
+            let answer = match (&self.backends, self.fixture) {
+                (Servers::Echoes(_), Some(names)) if process.is_some() => names.check(addr).await,
+                (Servers::Echoes(_), _) => udp::probe(addr).await,
+                (Servers::Sinks(_), _) => bulk::probe(addr).await.map_err(anyhow::Error::msg),
+                _ => {
+                    let asked = client::ask(addr, PATIENCE).await;
+                    asked.map(drop).map_err(anyhow::Error::msg)
+                }
             };
             let Err(failure) = answer else { return Ok(()) };
             if let Some(process) = &mut process {
@@ -173,7 +227,7 @@ impl Stage {
                 let log = process
                     .map(|process| process.log_tail())
                     .unwrap_or_default();
-                bail!("nobody answers at {addr}: {failure}\n{log}");
+                bail!("no good answer at {addr}: {failure:#}\n{log}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -242,13 +296,28 @@ impl Proxy {
     }
 }
 
-/// Where a proxy listens. portico's range is one that no default touches, by process, so that two runs do not meet.
+/// Holds what is started to the server's core, where the load wants that.
+fn pinned(scenario: &Scenario) -> anyhow::Result<Option<Pinned>> {
+    let is_wanted = matches!(scenario.load, Load::Dns { .. });
+    is_wanted.then(|| Pinned::to(Core::First)).transpose()
+}
+
+/// The first half of portico's addresses: a range that no default touches, by process, so that two runs do not meet.
+pub(crate) fn range() -> [u8; 2] {
+    // Less than 230.
+    [
+        127,
+        u8::try_from(130 + std::process::id() % 100).unwrap_or(u8::MAX),
+    ]
+}
+
+/// Where a proxy listens.
 fn target(contestant: Contestant) -> anyhow::Result<SocketAddr> {
     let port = free_port()?;
     Ok(match contestant {
         _ if contestant.is_portico() => {
-            let second = 130 + u8::try_from(std::process::id() % 100)?;
-            SocketAddr::from(([127, second, 0, 7], port))
+            let [first, second] = range();
+            SocketAddr::from(([first, second, 0, 7], port))
         }
         _ => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
     })

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::figure::number;
+use crate::{figure::number, stage::bound};
 
 /// Patience with strace.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub(crate) async fn count<T>(
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(f64, T)> {
     let report = tempfile::NamedTempFile::new().context("cannot make a file")?;
-    let mut command = Command::new(strace);
+    let mut command = Command::from(bound(strace));
     command.args(["-f", "-c", "-o"]).arg(report.path());
     for pid in pids {
         command.args(["-p", &pid.to_string()]);

@@ -5,12 +5,12 @@
 use std::{
     fmt,
     io::ErrorKind,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,8 @@ const ECHO_PATIENCE: Duration = Duration::from_millis(50);
 const TICKS_PER_SECOND: f64 = 100.0;
 /// More than any datagram.
 const LARGEST: usize = 64 * 1024;
+/// Of a datagram, unless somebody says otherwise.
+pub(crate) const BYTES: u16 = 64;
 /// A datagram begins with its number.
 const NUMBER: usize = size_of::<u64>();
 
@@ -50,7 +52,7 @@ pub(crate) struct UdpArgs {
     #[arg(short, long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Bytes of a datagram
-    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u16).range(8..=65_507))]
+    #[arg(long, default_value_t = BYTES, value_parser = clap::value_parser!(u16).range(8..=65_507))]
     bytes: u16,
     /// Process between the clients and the echo: its processor time is counted
     #[arg(long)]
@@ -86,11 +88,24 @@ impl fmt::Display for UdpReport {
     }
 }
 
+/// Who sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clients {
+    /// Sockets, each with a thread.
+    pub(crate) sockets: u16,
+    /// Datagrams of each that are on their way at a time.
+    pub(crate) window: u16,
+    /// Of a datagram.
+    pub(crate) bytes: u16,
+}
+
 /// What one client or all of them saw.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    answers: u64,
-    lost: u64,
+pub(crate) struct Seen {
+    /// Round trips.
+    pub(crate) answers: u64,
+    /// Datagrams that were not answered in time.
+    pub(crate) lost: u64,
 }
 
 /// Runs the scenario.
@@ -98,28 +113,26 @@ struct Seen {
 /// # Errors
 /// A socket or the process cannot be had.
 pub(crate) fn run(args: &UdpArgs) -> anyhow::Result<UdpReport> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let alone = args
-        .target
-        .is_none()
-        .then(|| Instant::now() + Duration::from_secs(args.seconds));
-    let echo = args
-        .backend
-        .map(|addr| start_echo(addr, alone, Arc::clone(&stop)))
-        .transpose()?;
+    let time = Duration::from_secs(args.seconds);
+    let echo = args.backend.map(|addr| Echo::start(addr.addr()));
+    let _echo = echo.transpose()?;
     let before = args.pid.map(cpu_ticks).transpose()?;
     let began = Instant::now();
-    let seen = match args.target {
-        Some(target) => load(args, target),
-        None => Ok(Seen::default()),
+    let seen = if let Some(target) = args.target {
+        let clients = Clients {
+            sockets: args.clients,
+            window: args.window,
+            bytes: args.bytes,
+        };
+        load(clients, target.addr(), time)?
+    } else {
+        while began.elapsed() < time {
+            thread::park_timeout(time.saturating_sub(began.elapsed()));
+        }
+        Seen::default()
     };
     let seconds = began.elapsed().as_secs_f64();
     let after = args.pid.map(cpu_ticks).transpose()?;
-    stop.store(alone.is_none(), Relaxed);
-    if echo.is_some_and(|echo| echo.join().is_err()) {
-        bail!("the echo panicked");
-    }
-    let seen = seen?;
     let answers = number(seen.answers);
     Ok(UdpReport {
         is_clean: seen.lost == 0 && (seen.answers > 0 || args.target.is_none()),
@@ -137,14 +150,18 @@ fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-fn load(args: &UdpArgs, target: Target) -> anyhow::Result<Seen> {
-    let end = Instant::now() + Duration::from_secs(args.seconds);
-    let clients: Vec<_> = (0..args.clients)
+/// Sends for a time, and waits for the last answers.
+///
+/// # Errors
+/// A socket cannot be had.
+pub(crate) fn load(clients: Clients, target: SocketAddr, time: Duration) -> anyhow::Result<Seen> {
+    let end = Instant::now() + time;
+    let clients: Vec<_> = (0..clients.sockets)
         .map(|_| {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
-            socket.connect(target.addr())?;
+            socket.connect(target)?;
             socket.set_read_timeout(Some(PATIENCE))?;
-            let (window, bytes) = (u64::from(args.window), usize::from(args.bytes));
+            let (window, bytes) = (u64::from(clients.window), usize::from(clients.bytes));
             Ok(thread::spawn(move || client(&socket, window, bytes, end)))
         })
         .collect::<std::io::Result<_>>()
@@ -208,25 +225,67 @@ const fn is_timeout(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// An echo that ends when told to, or at `end`.
-fn start_echo(
-    addr: Target,
-    end: Option<Instant>,
+/// Waits for one round trip, as long as for any.
+///
+/// # Errors
+/// There is none.
+pub(crate) async fn probe(target: SocketAddr) -> anyhow::Result<()> {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+    socket.connect(target).await?;
+    socket.send(&[0; NUMBER]).await?;
+    let answered = tokio::time::timeout(PATIENCE, socket.recv(&mut [0; NUMBER])).await;
+    answered.context("nothing comes back")??;
+    Ok(())
+}
+
+/// An echo on a thread of its own, which ends with the value.
+pub(crate) struct Echo {
+    addr: SocketAddr,
     stop: Arc<AtomicBool>,
-) -> anyhow::Result<thread::JoinHandle<()>> {
-    let addr = addr.addr();
-    let socket = UdpSocket::bind(addr).with_context(|| format!("binding the echo to {addr}"))?;
-    socket.set_read_timeout(Some(ECHO_PATIENCE))?;
-    Ok(thread::spawn(move || {
-        let mut bytes = vec![0; LARGEST];
-        while !stop.load(Relaxed) && end.is_none_or(|end| Instant::now() < end) {
-            // A time-out, or a refusal of an earlier answer.
-            let Ok((length, from)) = socket.recv_from(&mut bytes) else {
-                continue;
-            };
-            let _ = socket.send_to(bytes.get(..length).unwrap_or_default(), from);
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Begins at an address.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub(crate) fn start(addr: SocketAddr) -> anyhow::Result<Self> {
+        let socket =
+            UdpSocket::bind(addr).with_context(|| format!("binding the echo to {addr}"))?;
+        socket.set_read_timeout(Some(ECHO_PATIENCE))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        Ok(Self {
+            addr: socket.local_addr()?,
+            stop: Arc::clone(&stop),
+            thread: Some(thread::spawn(move || echo(&socket, &stop))),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
-    }))
+    }
+}
+
+fn echo(socket: &UdpSocket, stop: &AtomicBool) {
+    let mut bytes = vec![0; LARGEST];
+    while !stop.load(Relaxed) {
+        // A time-out, or a refusal of an earlier answer.
+        let Ok((length, from)) = socket.recv_from(&mut bytes) else {
+            continue;
+        };
+        let _ = socket.send_to(bytes.get(..length).unwrap_or_default(), from);
+    }
 }
 
 /// Processor time of a process in ticks: `utime` and `stime` of proc(5), of all its threads.
@@ -257,7 +316,6 @@ mod tests {
 
     #[test]
     fn load_to_an_echo_loses_nothing_and_to_nobody_loses_all() {
-        let stop = Arc::new(AtomicBool::new(false));
         let spare = UdpSocket::bind("127.0.0.1:0").unwrap();
         let addr = spare.local_addr().unwrap();
         let end = || Instant::now() + Duration::from_millis(20);
@@ -267,10 +325,10 @@ mod tests {
         let seen = client(&socket, 4, 64, end());
         assert!(seen.answers == 0 && seen.lost >= 4, "{seen:?}");
         drop(spare);
-        let echo = start_echo(addr.to_string().parse().unwrap(), None, Arc::clone(&stop)).unwrap();
+        let echo = Echo::start(addr).unwrap();
         let seen = client(&socket, 4, 64, end());
         assert!(seen.answers >= 4 && seen.lost == 0, "{seen:?}");
-        stop.store(true, Relaxed);
-        echo.join().unwrap();
+        drop(echo);
+        assert!(UdpSocket::bind(addr).is_ok(), "it has ended");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
 use super::Done;
-use crate::figure::Figure;
+use crate::{figure::Figure, stage::bound};
 
 /// Runs it for a time.
 pub(super) async fn run(
@@ -17,7 +17,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Done> {
     // It takes whole seconds.
     let seconds = time.as_secs_f64().round().max(1.0);
-    let output = Command::new(program)
+    let output = Command::from(bound(program))
         .args(["-t1", "--latency", "--timeout", "10s"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{seconds}s"))

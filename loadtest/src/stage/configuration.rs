@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-use crate::scenario::Contestant;
+use portico_core::object::Protocol;
+
+use crate::scenario::{Contestant, Scenario};
 
 /// Connections that a peer may hold: what half of the descriptors give, less its own.
 pub(crate) fn most_connections() -> u64 {
@@ -11,19 +13,39 @@ pub(crate) fn most_connections() -> u64 {
     (descriptors.saturating_sub(500) / 2).clamp(100, 100_000)
 }
 
+/// What differs from run to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Where clients connect.
+    pub(crate) target: SocketAddr,
+    /// What is behind it.
+    pub(crate) backends: &'a [SocketAddr],
+    /// First half of the addresses of Services.
+    pub(crate) range: [u8; 2],
+}
+
 /// The configuration of a contestant; empty for none.
-pub(crate) fn of(
-    contestant: Contestant,
-    target: SocketAddr,
-    backends: &[SocketAddr],
-    threads: u8,
-) -> String {
+pub(crate) fn of(contestant: Contestant, scenario: &Scenario, place: Place<'_>) -> String {
+    let Place {
+        target,
+        backends,
+        range,
+    } = place;
+    if let Some(fixture) = scenario.load.fixture(range) {
+        return fixture.configuration(contestant, target);
+    }
+    let protocol = scenario.load.protocol();
     match contestant {
-        Contestant::Direct => String::new(),
-        Contestant::Portico | Contestant::PorticoScraped => manifests(target, backends, None),
-        Contestant::PorticoRandom => manifests(target, backends, Some("random")),
-        Contestant::Haproxy => haproxy(target, backends, threads),
-        Contestant::Nginx => stream(target, backends, threads),
+        Contestant::Portico | Contestant::PorticoScraped => {
+            manifests(target, backends, protocol, None)
+        }
+        Contestant::PorticoRandom => manifests(target, backends, protocol, Some("random")),
+        Contestant::Haproxy => haproxy(target, backends, scenario.threads),
+        Contestant::Nginx => stream(target, backends, protocol, scenario.threads),
+        // The servers of names have nothing else.
+        Contestant::Direct | Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq => {
+            String::new()
+        }
     }
 }
 
@@ -31,6 +53,7 @@ pub(crate) fn of(
 pub(crate) fn manifests(
     target: SocketAddr,
     backends: &[SocketAddr],
+    protocol: Protocol,
     balance: Option<&str>,
 ) -> String {
     let mut text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: loadtest\n".to_owned();
@@ -39,7 +62,7 @@ pub(crate) fn manifests(
     }
     let _ = writeln!(
         text,
-        "spec:\n  clusterIP: {}\n  ports:\n    - port: {}",
+        "spec:\n  clusterIP: {}\n  ports:\n    - port: {}\n      protocol: {protocol}",
         target.ip(),
         target.port()
     );
@@ -47,8 +70,8 @@ pub(crate) fn manifests(
         let _ = writeln!(
             text,
             "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: loadtest-{number}\n  \
-             labels:\n    kubernetes.io/service-name: loadtest\naddressType: IPv4\nports:\n  - port: {}\n\
-             endpoints:\n  - addresses: [\"{}\"]",
+             labels:\n    kubernetes.io/service-name: loadtest\naddressType: IPv4\nports:\n  - port: {}\n    \
+             protocol: {protocol}\nendpoints:\n  - addresses: [\"{}\"]",
             backend.port(),
             backend.ip()
         );
@@ -95,7 +118,11 @@ fn haproxy(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
 
 /// With a zone, so that all its processes share one round robin, as the others' threads do, and with half-closed
 /// connections kept, as the others keep them.
-fn stream(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+fn stream(target: SocketAddr, backends: &[SocketAddr], protocol: Protocol, threads: u8) -> String {
+    let listen = match protocol {
+        Protocol::Udp => "udp",
+        _ => "backlog=4096",
+    };
     let mut text = format!(
         "worker_processes {threads};\nerror_log stderr error;\nworker_rlimit_nofile {};\nevents {{ worker_connections {}; }}\n\
          stream {{\n  upstream back {{\n    zone back 64k;\n",
@@ -107,7 +134,7 @@ fn stream(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
     }
     let _ = writeln!(
         text,
-        "  }}\n  server {{\n    listen {target} backlog=4096;\n    proxy_connect_timeout 1s;\n    proxy_timeout 1h;\n    \
+        "  }}\n  server {{\n    listen {target} {listen};\n    proxy_connect_timeout 1s;\n    proxy_timeout 1h;\n    \
          proxy_half_close on;\n    proxy_pass back;\n  }}\n}}"
     );
     text
@@ -128,6 +155,26 @@ pub(super) fn backend(number: usize, port: u16) -> String {
 mod tests {
     use super::*;
 
+    fn scenario(name: &str) -> Scenario {
+        Scenario::read(&crate::scenario::file(name)).unwrap()
+    }
+
+    fn place(target: SocketAddr, backends: &[SocketAddr]) -> Place<'_> {
+        Place {
+            target,
+            backends,
+            range: [127, 0],
+        }
+    }
+
+    #[test]
+    fn configuration_for_datagrams_says_so() {
+        let target: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let of = |contestant| of(contestant, &scenario("udp"), place(target, &[target]));
+        assert_eq!(of(Contestant::Portico).matches("protocol: UDP").count(), 2);
+        assert!(of(Contestant::Nginx).contains("listen 127.0.0.1:1 udp;"));
+    }
+
     #[test]
     fn configuration_of_everybody_names_every_backend_and_the_target() {
         let target: SocketAddr = "127.0.0.1:20001".parse().unwrap();
@@ -142,7 +189,11 @@ mod tests {
             Contestant::Haproxy,
             Contestant::Nginx,
         ] {
-            let text = of(contestant, target, &backends, 2);
+            let text = of(
+                contestant,
+                &scenario("tcp-versus-nginx"),
+                place(target, &backends),
+            );
             for port in ["20001", "20002", "20003"] {
                 assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
             }
@@ -166,8 +217,9 @@ mod tests {
     #[test]
     fn configuration_of_random_differs_by_the_annotation_alone() {
         let target: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let even = of(Contestant::Portico, target, &[target], 2);
-        let random = of(Contestant::PorticoRandom, target, &[target], 2);
+        let of = |contestant| of(contestant, &scenario("even-tcp"), place(target, &[target]));
+        let even = of(Contestant::Portico);
+        let random = of(Contestant::PorticoRandom);
         let annotation = "  annotations:\n    portico.dev/balance: random\n";
         assert_eq!(random.replace(annotation, ""), even);
     }

@@ -1,6 +1,7 @@
 //! A process of ours in a group of its own. Owns its end: the whole group goes with the value.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -16,6 +17,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 const GRACE: Duration = Duration::from_secs(2);
 /// Last lines of its log that a message shows.
 const TAIL: usize = 10;
+
+/// A command for `program` that ends with us whatever ends us, SIGKILL too: setpriv(1) asks the kernel for SIGTERM at the
+/// end of its parent (`PR_SET_PDEATHSIG`) and becomes the program. The parent is the thread that starts it, so that has
+/// to be one that lasts.
+pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
 
 /// It runs.
 pub(super) struct Running {

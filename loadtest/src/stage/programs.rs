@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{free_port, process::Running};
+use super::{bound, free_port, process::Running};
 use crate::scenario::Contestant;
 
 /// Where nginx packages put the stream module when it is not built in.
@@ -33,6 +33,11 @@ pub(crate) struct Programs {
     pub(crate) wrk: Option<PathBuf>,
     /// Counts system calls.
     pub(crate) strace: Option<PathBuf>,
+    /// The load generator for DNS.
+    pub(crate) dnsperf: Option<PathBuf>,
+    knotd: Option<PathBuf>,
+    unbound: Option<PathBuf>,
+    dnsmasq: Option<PathBuf>,
     stream: Stream,
 }
 
@@ -62,6 +67,10 @@ impl Programs {
             nginx,
             wrk: which("wrk"),
             strace: which("strace"),
+            dnsperf: which("dnsperf"),
+            knotd: which("knotd"),
+            unbound: which("unbound"),
+            dnsmasq: which("dnsmasq"),
             stream,
         })
     }
@@ -73,6 +82,9 @@ impl Programs {
             ("haproxy", self.haproxy.as_ref(), "-v"),
             ("nginx", self.nginx.as_ref(), "-v"),
             ("wrk", self.wrk.as_ref(), "-v"),
+            ("knot", self.knotd.as_ref(), "-V"),
+            ("unbound", self.unbound.as_ref(), "-V"),
+            ("dnsmasq", self.dnsmasq.as_ref(), "-v"),
         ];
         let versions = programs
             .into_iter()
@@ -82,7 +94,7 @@ impl Programs {
 
     pub(super) fn haproxy(&self, file: &Path, folder: &Path) -> anyhow::Result<Running> {
         let program = self.haproxy.as_ref().context("haproxy is not installed")?;
-        let mut command = Command::new(program);
+        let mut command = bound(program);
         command.arg("-db").arg("-f").arg(file);
         Running::start(&mut command, &folder.join("haproxy.log"))
     }
@@ -94,6 +106,27 @@ impl Programs {
             fs::write(file, format!("load_module {module};\n{text}"))?;
         }
         nginx(program, file, folder, "stream")
+    }
+
+    /// A server of names in the foreground, in the folder with its files.
+    pub(super) fn names(
+        &self,
+        contestant: Contestant,
+        file: &Path,
+        folder: &Path,
+    ) -> anyhow::Result<Running> {
+        let (program, arguments) = match contestant {
+            Contestant::Knot => (&self.knotd, &["-c"][..]),
+            Contestant::Unbound => (&self.unbound, &["-d", "-c"][..]),
+            Contestant::Dnsmasq => (&self.dnsmasq, &["-k", "-C"][..]),
+            _ => anyhow::bail!("{contestant} is no server of names"),
+        };
+        let program = program
+            .as_ref()
+            .with_context(|| format!("{contestant} is not installed"))?;
+        let mut command = bound(program);
+        command.args(arguments).arg(file).current_dir(folder);
+        Running::start(&mut command, &folder.join("names.log"))
     }
 
     /// `portico up` with folders, ranges and an instance of its own, none of the user's settings, and `more` arguments.
@@ -109,7 +142,7 @@ impl Programs {
         };
         let [first, second, ..] = ip.octets();
         let own = |third: u8, bits: u8| format!("{first}.{second}.{third}.0/{bits}");
-        let mut command = Command::new(&self.portico);
+        let mut command = bound(&self.portico);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PORTICO_") {
                 command.env_remove(name);
@@ -161,7 +194,7 @@ pub(super) fn nginx(
     name: &str,
 ) -> anyhow::Result<Running> {
     let pid = folder.join(format!("{name}.pid"));
-    let mut command = Command::new(program);
+    let mut command = bound(program);
     command
         .arg("-p")
         .arg(folder)
@@ -181,6 +214,15 @@ pub(crate) fn missing(contestant: Contestant, programs: &Programs) -> Option<&'s
         Contestant::Nginx if programs.stream == Stream::Missing => Some(
             "nginx with its stream module is not installed (Debian: apt-get install nginx libnginx-mod-stream)",
         ),
+        Contestant::Knot if programs.knotd.is_none() => {
+            Some("knotd is not installed (Debian: apt-get install knot)")
+        }
+        Contestant::Unbound if programs.unbound.is_none() => {
+            Some("unbound is not installed (Debian: apt-get install unbound)")
+        }
+        Contestant::Dnsmasq if programs.dnsmasq.is_none() => {
+            Some("dnsmasq is not installed (Debian: apt-get install dnsmasq-base)")
+        }
         _ => None,
     }
 }

@@ -1,6 +1,11 @@
 //! What a stage starts ends with it.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, Read as _},
+    path::Path,
+};
 
 use super::*;
 use crate::{compare, figure::Figure};
@@ -59,10 +64,38 @@ async fn stage_of_a_short_run_measures_and_leaves_no_process() {
     assert_eq!(started(), BTreeSet::new());
 }
 
+#[test]
+fn bound_program_ends_when_its_parent_is_killed() {
+    let mut program = bound("sleep");
+    program.arg("300");
+    let words = std::iter::once(program.get_program()).chain(program.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut parent = std::process::Command::new("sh")
+        .args(["-c", &format!("{} & echo $!; wait", words.join(" "))])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(parent.stdout.take().unwrap());
+    let mut pid = String::new();
+    said.read_line(&mut pid).unwrap();
+    let name = || fs::read_to_string(format!("/proc/{}/comm", pid.trim()));
+    let deadline = Instant::now() + PATIENCE;
+    while name().unwrap().trim() != "sleep" {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    // The other end of the pipe is the program's alone now.
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert!(Instant::now() < deadline);
+}
+
 #[tokio::test]
 async fn running_group_ends_with_the_value_children_too() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new("sh");
+    let mut command = bound("sh");
     command.args(["-c", "sleep 300 & sleep 300"]);
     let running = Running::start(&mut command, &folder.path().join("log")).unwrap();
     let group = running.group();
