@@ -77,7 +77,8 @@ impl Sinks {
     }
 }
 
-async fn serve<F>(listener: TcpListener, answer: impl Fn(TcpStream) -> F)
+/// Accepts for ever, with a task for each connection.
+pub(crate) async fn serve<F>(listener: TcpListener, answer: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

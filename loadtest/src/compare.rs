@@ -89,14 +89,6 @@ impl RunArgs {
         );
         Ok(scenario)
     }
-
-    fn portico(&self) -> anyhow::Result<PathBuf> {
-        if let Some(portico) = &self.portico {
-            return Ok(portico.clone());
-        }
-        let here = std::env::current_exe().context("cannot find this program")?;
-        Ok(here.with_file_name("portico"))
-    }
 }
 
 /// Runs a scenario and writes its result.
@@ -104,7 +96,7 @@ impl RunArgs {
 /// # Errors
 /// Something cannot be started, or does not answer.
 pub(crate) async fn run(args: &RunArgs, scenario: Scenario) -> anyhow::Result<RunResult> {
-    let programs = Programs::find(&args.portico()?)?;
+    let programs = Programs::beside(args.portico.as_deref())?;
     let result = measure(scenario, &programs).await?;
     let out = args
         .out
@@ -153,7 +145,10 @@ pub(crate) async fn measure(scenario: Scenario, programs: &Programs) -> anyhow::
 }
 
 /// Descriptors up to the hard limit, which processes that are started here inherit.
-fn raise_limit() -> anyhow::Result<()> {
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn raise_limit() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 pub(crate) use idle::hold;
 use serde::{Deserialize, Serialize};
 pub(crate) use sessions::Sessions;
+pub(crate) use sweep::at_rate;
 
 use crate::{
     figure::{Figure, Figures, number},

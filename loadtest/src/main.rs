@@ -12,6 +12,7 @@ mod figure;
 mod load;
 mod provenance;
 mod reconcile;
+mod reliability;
 mod reload;
 mod render;
 mod report;
@@ -24,10 +25,11 @@ mod syscalls;
 mod target;
 mod udp;
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "\
@@ -36,6 +38,7 @@ Examples:
   loadtest distribution 127.96.12.34:80 -n 10000 -c 64 --pods 3
   loadtest reload 127.96.0.77:8080 --folder ./k8s --edits 10000 --seconds 60 --pid $(pgrep -ox portico)
   loadtest reconcile --connections 1000000                    do all counters agree, whatever came and went meanwhile
+  loadtest reliability --page docs/reliability.md             edits, storms, resets, closed windows: figures and their bounds
   loadtest list                                               scenarios that compare portico with others
   loadtest run tcp-versus-haproxy                             exit 1: a promise is broken, 3: the machine was not quiet
   loadtest run --all --page docs/performance.md               every scenario, and the page of their results
@@ -68,6 +71,8 @@ enum Scenario {
     Reload(reload::ReloadArgs),
     /// Connect many times while pods come and go: exit 0 if what clients, portico and the pods counted agrees
     Reconcile(reconcile::ReconcileArgs),
+    /// Provoke what a proxy must not get wrong: exit 0 if every bound is kept
+    Reliability(reliability::ReliabilityArgs),
     /// Send datagrams to an echo and back: exit 0 if none is lost
     Udp(udp::UdpArgs),
     /// Measure portico and its peers by scenario files, one beside the other, and write the results
@@ -96,35 +101,23 @@ fn run() -> anyhow::Result<ExitCode> {
     let (text, json, is_good) = match &cli.scenario {
         Scenario::Distribution(args) => {
             let report = runtime.block_on(distribution::run(args))?;
-            (
-                report.to_string(),
-                serde_json::to_string_pretty(&report)?,
-                report.is_even,
-            )
+            told(&report, report.is_even)?
         }
         Scenario::Reload(args) => {
             let report = runtime.block_on(reload::run(args))?;
-            (
-                report.to_string(),
-                serde_json::to_string_pretty(&report)?,
-                report.is_clean,
-            )
+            told(&report, report.is_clean)?
         }
         Scenario::Reconcile(args) => {
             let report = runtime.block_on(until_ended(reconcile::run(args)))?;
-            (
-                report.to_string(),
-                serde_json::to_string_pretty(&report)?,
-                report.reconciles,
-            )
+            told(&report, report.reconciles)?
+        }
+        Scenario::Reliability(args) => {
+            let report = runtime.block_on(until_ended(reliability::run(args)))?;
+            told(&report, report.is_kept())?
         }
         Scenario::Udp(args) => {
             let report = udp::run(args)?;
-            (
-                report.to_string(),
-                serde_json::to_string_pretty(&report)?,
-                report.is_clean,
-            )
+            told(&report, report.is_clean)?
         }
         Scenario::Run(args) => {
             return runtime.block_on(Box::pin(until_ended(compared(args, cli.output))));
@@ -144,6 +137,15 @@ fn run() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A report as text and as JSON, with its verdict.
+fn told(
+    report: &(impl fmt::Display + Serialize),
+    is_good: bool,
+) -> anyhow::Result<(String, String, bool)> {
+    let json = serde_json::to_string_pretty(report)?;
+    Ok((report.to_string(), json, is_good))
 }
 
 /// Runs until it is done or somebody ends it: either way all that was started goes with the future.

@@ -312,13 +312,7 @@ impl fmt::Display for ReconcileReport {
 /// # Errors
 /// portico does not start or answer, or the manifests cannot be written.
 pub(crate) async fn run(args: &ReconcileArgs) -> anyhow::Result<ReconcileReport> {
-    let portico = match &args.portico {
-        Some(portico) => portico.clone(),
-        None => std::env::current_exe()
-            .context("cannot find this program")?
-            .with_file_name("portico"),
-    };
-    measure(args, &Programs::find(&portico)?).await
+    measure(args, &Programs::beside(args.portico.as_deref())?).await
 }
 
 async fn measure(args: &ReconcileArgs, programs: &Programs) -> anyhow::Result<ReconcileReport> {

@@ -278,7 +278,8 @@ fn machines(text: &mut String, results: &[RunResult]) {
     );
 }
 
-fn machine(machine: &Machine) -> String {
+/// A machine in a line.
+pub(crate) fn machine(machine: &Machine) -> String {
     let descriptors = machine
         .descriptors
         .map_or("no limit of".into(), |limit| limit.to_string());
@@ -298,7 +299,7 @@ fn ratio(estimate: Estimate) -> String {
 }
 
 /// Three digits that count.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         size if size >= 100.0 => format!("{value:.0}"),

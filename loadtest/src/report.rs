@@ -91,13 +91,13 @@ impl Counts {
 pub(crate) struct Times {
     /// Half took at most this.
     #[serde(rename = "median_us")]
-    median: u128,
+    pub(crate) median: u128,
     /// 99 of 100 took at most this.
     #[serde(rename = "p99_us")]
-    p99: u128,
+    pub(crate) p99: u128,
     /// The slowest.
     #[serde(rename = "max_us")]
-    max: u128,
+    pub(crate) max: u128,
 }
 
 impl fmt::Display for Times {

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) flows: AtomicUsize,
     /// Live connections of each worker.
     pub(crate) registries: Box<[Arc<Registry>]>,
+    /// When a pause of accepting was last complained about, in milliseconds.
+    pub(crate) complained_at: AtomicU64,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
@@ -275,6 +277,7 @@ impl Workers {
             spare: AtomicUsize::new(usize::MAX),
             flows: AtomicUsize::new(0),
             registries: Registry::of_workers(count),
+            complained_at: AtomicU64::new(0),
             ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),

@@ -67,6 +67,27 @@ pub(super) async fn steady(sweep: Sweep, rate: u32, time: Duration) -> anyhow::R
     .context("the generator ended")?
 }
 
+/// At one rate for `time`: latency from the intended time of sending, and what failed.
+///
+/// # Errors
+/// The generator fails.
+pub(crate) async fn at_rate(
+    target: SocketAddr,
+    connections: u16,
+    rate: u32,
+    time: Duration,
+) -> anyhow::Result<Done> {
+    let sweep = Sweep::new(target, connections, &[], 0);
+    tokio::task::spawn_blocking(move || {
+        let mut done = Done::default();
+        let (_, latency) = part(&sweep, Some(f64::from(rate)), time, &mut done)?;
+        done.latency(&latency);
+        Ok(done)
+    })
+    .await
+    .context("the generator ended")?
+}
+
 fn sweep_now(sweep: &Sweep, time: Duration) -> anyhow::Result<Done> {
     let began = Instant::now();
     let mut done = Done::default();

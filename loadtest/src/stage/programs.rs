@@ -75,6 +75,18 @@ impl Programs {
         })
     }
 
+    /// The same with the portico beside this program, unless another one is to be tested.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn beside(portico: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(portico) = portico {
+            return Self::find(portico);
+        }
+        let here = std::env::current_exe().context("cannot find this program")?;
+        Self::find(&here.with_file_name("portico"))
+    }
+
     /// First lines of what they say of their version, by name.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
         let programs = [

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PATIENCE, Programs, free_port, process::Running, programs, target};
+use super::{PATIENCE, Programs, Usage, free_port, process::Running, programs, target};
 use crate::scenario::Contestant;
 
 /// It runs; ends with the value.
@@ -99,13 +99,45 @@ impl Simulated {
     pub(crate) async fn port(&self) -> anyhow::Result<Value> {
         port(&self.folder.path().join("run/api.sock")).await
     }
+
+    /// What the status says of the whole program.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) async fn status(&self) -> anyhow::Result<Value> {
+        ask(&self.folder.path().join("run/api.sock"), "/v1/status").await
+    }
+
+    /// What it and its pods have used.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        let process = self.process.as_ref().context("portico does not run")?;
+        Usage::of_group(process.group())
+    }
+
+    /// All that it has logged.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        let file = self.folder.path().join("portico.log");
+        std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    }
 }
 
 async fn port(socket: &std::path::Path) -> anyhow::Result<Value> {
+    let mut stat = ask(socket, "/v1/stat").await?;
+    let port = stat.pointer_mut("/ports/0").context("no Service port")?;
+    Ok(port.take())
+}
+
+async fn ask(socket: &std::path::Path, path: &str) -> anyhow::Result<Value> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
-        let request = b"GET /v1/stat HTTP/1.0\r\nHost: portico\r\n\r\n";
-        stream.write_all(request).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: portico\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         anyhow::Ok(answer)
@@ -116,7 +148,5 @@ async fn port(socket: &std::path::Path) -> anyhow::Result<Value> {
     let (_, body) = answer
         .split_once("\r\n\r\n")
         .context("portico's answer is cut")?;
-    let mut stat: Value = serde_json::from_str(body).context("portico's answer is not JSON")?;
-    let port = stat.pointer_mut("/ports/0").context("no Service port")?;
-    Ok(port.take())
+    serde_json::from_str(body).context("portico's answer is not JSON")
 }

@@ -14,22 +14,21 @@ use portico_core::{
     backoff::Backoff,
     snapshot::plan::{Bind, ListenerKey},
 };
-use tokio::time::Instant;
 
 use crate::{
     clock,
     listen::guard::Guarding,
     net::{self, AcceptFailure, SharedFd},
     tcp::connect::Arrival,
-    worker::Worker,
+    worker::{Shared, Worker},
 };
 
 /// First pause for want of descriptors or at the limit of connections.
 const PAUSE_BASE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 const PAUSE_CAP: Duration = Duration::from_millis(100);
-/// A worker complains about pauses at most this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Pauses are complained about at most this often, in milliseconds.
+const COMPLAINT_INTERVAL_MS: u64 = 1000;
 
 /// A socket that takes connections or datagrams, as workers need it.
 #[derive(Debug)]
@@ -120,7 +119,6 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
         }
     };
     let mut pause = Backoff::new(PAUSE_BASE, PAUSE_CAP);
-    let mut complained = None;
     while let Ok(mut ready) = socket.readable().await {
         // It refused for a moment at least. A hang-up stays in a registration for good, so that this one would spin
         // once the socket listens again; whoever makes it listen starts another task.
@@ -133,7 +131,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
             Turn::Used => tokio::task::yield_now().await,
             Turn::Full | Turn::Exhausted => {
                 worker.shared.totals.pauses.fetch_add(1, Relaxed);
-                complain(&worker, &mut complained, &listening, turn);
+                complain(&worker.shared, &listening, turn);
                 tokio::time::sleep(pause.next(clock::jitter())).await;
                 continue;
             }
@@ -166,13 +164,17 @@ fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
     Turn::Used
 }
 
-/// Says what the limit is and how to raise it, at most once in [`COMPLAINT_INTERVAL`].
-fn complain(worker: &Worker, last: &mut Option<Instant>, listening: &Listening, turn: Turn) {
-    if last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+/// Says what the limit is and how to raise it, at most once in [`COMPLAINT_INTERVAL_MS`] however many listeners and workers
+/// meet it.
+fn complain(shared: &Shared, listening: &Listening, turn: Turn) {
+    let (now, last) = (clock::now(), &shared.complained_at);
+    let before = last.load(Relaxed);
+    // A clock that was set back is no reason to be silent.
+    let is_due = now.as_millis().abs_diff(before) >= COMPLAINT_INTERVAL_MS;
+    let is_first = || last.compare_exchange(before, now.as_millis(), Relaxed, Relaxed);
+    if !is_due || is_first().is_err() {
         return;
     }
-    *last = Some(Instant::now());
-    let shared = &worker.shared;
     let (limit, descriptors) = (shared.limit.load(Relaxed), net::descriptor_limit());
     let listener = listening.bound;
     if turn == Turn::Exhausted {

@@ -12,6 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinHandle, yield_now},
 };
+use xxhash_rust::xxh3::Xxh3;
 
 use super::*;
 use crate::{
@@ -225,6 +226,64 @@ proptest! {
         seed: u64,
     ) {
         block_on(exchange(there, back, most, buffer, seed));
+    }
+}
+
+/// Sends so many bytes: small messages, bursts that are spliced, and pauses between them. Returns their hash.
+async fn send_hashed(to: &mut (impl AsyncWrite + Unpin), count: usize, mut chance: Chance) -> u64 {
+    let (mut hash, mut left) = (Xxh3::new(), count);
+    while left > 0 {
+        let most = [100, 20_000, 500_000, 500_000][chance.below(4)];
+        let size = (1 + chance.below(most)).min(left);
+        let at = chance.below(NOISE.len() - size);
+        let bytes = &NOISE[at..at + size];
+        to.write_all(bytes).await.unwrap();
+        hash.update(bytes);
+        left -= size;
+        chance.stall().await;
+    }
+    to.shutdown().await.unwrap();
+    hash.digest()
+}
+
+/// Takes all there is, now and then so late that the window closes. Returns its hash.
+async fn receive_hashed(from: &mut (impl AsyncRead + Unpin), mut chance: Chance) -> u64 {
+    let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 400_000]);
+    loop {
+        let most = 1 + chance.below(buffer.len());
+        match from.read(&mut buffer[..most]).await.unwrap() {
+            0 => return hash.digest(),
+            count => hash.update(&buffer[..count]),
+        }
+        if chance.below(16) == 0 {
+            for _ in 0..500 {
+                yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn relay_tens_of_megabytes_both_ways_through_every_mode_have_the_same_hash() {
+    let seed = crate::clock::seed();
+    println!("seed {seed}");
+    // The longer way goes on long after the other's end, whichever it is.
+    for (there, back) in [(48 << 20, 16 << 20), (16 << 20, 48 << 20)] {
+        let (mut client, mut endpoint, relayed) = relaying(Some(256 * 1024)).await;
+        let (mut client_in, mut client_out) = client.split();
+        let (mut endpoint_in, mut endpoint_out) = endpoint.split();
+        let chance = |which| Chance(seed ^ which);
+        let (to, at_endpoint, from, at_client) = tokio::join!(
+            send_hashed(&mut client_out, there, chance(1 << 60)),
+            receive_hashed(&mut endpoint_in, chance(2 << 60)),
+            send_hashed(&mut endpoint_out, back, chance(3 << 60)),
+            receive_hashed(&mut client_in, chance(4 << 60)),
+        );
+        assert_eq!((to, from), (at_endpoint, at_client), "seed {seed}");
+        assert!(testing::count().1 > 0, "nothing was spliced");
+        let moved = finished(relayed).await;
+        let sent = (u64::try_from(there).unwrap(), u64::try_from(back).unwrap());
+        assert_eq!(moved, sent, "seed {seed}");
     }
 }
 
