@@ -213,7 +213,7 @@ fn folder() -> PathBuf {
     compare::results().join("reliability")
 }
 
-/// The last part of a path, for a result's file.
+/// Where the result of an item is.
 fn file(folder: &Path, item: Item) -> PathBuf {
     folder.join(format!("{}.json", item.name()))
 }

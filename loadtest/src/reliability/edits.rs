@@ -52,7 +52,7 @@ pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
     let picks = first_picks(&ground, pair.addrs()).await?;
     let mut kept = Kept::open(ground.at(2), KEPT).await?;
     let flows = Flows::open(ground.at(3)).await?;
-    let at_rest = paced(&ground, run.time).await?;
+    let at_rest = paced(&ground, run.time / 4).await?;
     let until = run.until();
     let (requests, edits, fresh, kept_counts, datagrams) = tokio::join!(
         paced(&ground, run.time),

@@ -50,8 +50,8 @@ pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
                 "… until the other side saw one, median, ms",
                 ms(times.median),
             ),
-            Line::bounded("… p99, ms", ms(times.p99), 50.0),
-            Line::told("… slowest, ms", ms(times.max)),
+            Line::told("… p99, ms", ms(times.p99)),
+            Line::bounded("… slowest, ms", ms(times.max), 50.0),
         ]);
     }
     lines.push(ground.left().await?);

@@ -1,17 +1,22 @@
 //! Round robin: over any number of connections, most minus least is at most one.
 
-use super::{Run, ground::Ground, result::Line};
+use super::{
+    Run,
+    ground::{Ground, PATIENCE},
+    result::Line,
+};
 use crate::{
     backend::Backends,
     client::{self, Load, Stop},
     figure::number,
+    report::Counts,
 };
 
 const CONNECTIONS: u64 = 10_000;
 const CLIENTS: u16 = 64;
 
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::new();
+    let (mut all, mut spreads, mut idle) = (Counts::default(), Vec::new(), 0);
     for endpoints in [1, 2, 3, 5, 7, 100] {
         let servers = Backends::start(endpoints).await?;
         let ground = Ground::up(&run.programs, &[("web", servers.addrs())]).await?;
@@ -19,19 +24,16 @@ pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
             target: ground.at(0),
             clients: CLIENTS,
             connections: CONNECTIONS,
-            patience: super::ground::PATIENCE,
+            patience: PATIENCE,
         };
         let counts = client::run(load, &Stop::default()).await;
-        let of = |what: &str| format!("{what}, {endpoints} endpoints");
-        lines.extend([
-            Line::told(of("connections"), number(counts.answered_total())),
-            Line::none(of("failed"), counts.failed_total()),
-            Line::none(
-                of("endpoints without one"),
-                u64::try_from(endpoints.saturating_sub(counts.answers.len()))?,
-            ),
-            Line::bounded(of("most minus least"), number(counts.spread()), 1.0),
-        ]);
+        idle += endpoints.saturating_sub(counts.answers.len());
+        let what = format!("most minus least of {endpoints}");
+        spreads.push(Line::bounded(what, number(counts.spread()), 1.0));
+        all.add(counts);
     }
+    let mut lines = Line::of("connections", &all).to_vec();
+    lines.push(Line::none("endpoints without one", u64::try_from(idle)?));
+    lines.extend(spreads);
     Ok(lines)
 }

@@ -3,13 +3,14 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    sync::Barrier,
+    sync::{Barrier, mpsc},
+    time::Instant,
 };
 
 use rustix::net::{SendFlags, send, sockopt};
 
-use super::Between;
-use crate::support::namespace::in_namespace;
+use super::{Between, manifest};
+use crate::support::{PATIENCE, namespace::in_namespace, program::Program};
 
 /// Beyond what any buffer on the way holds, and far beyond where the relay changes how it moves bytes.
 const MUCH: usize = 10 << 20;
@@ -165,6 +166,70 @@ fn reset_from_either_side_reaches_the_other_as_one_whatever_went_before() {
         });
     }
     between.program.wait_for_connections_to_end();
+}
+
+/// Has `cut` end a stream in the midst: neither side may take that for its end.
+fn expect_resets(between: &Between, cut: impl FnOnce(&Program)) {
+    let (client, endpoint) = between.connect();
+    let (has_much, much) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let writes = scope.spawn(|| {
+            let chunk = bytes(0, MUCH / 8);
+            loop {
+                if let Err(error) = (&client).write_all(&chunk) {
+                    break error.kind();
+                }
+            }
+        });
+        let reads = scope.spawn(|| {
+            let (mut endpoint, mut chunk, mut count) = (&endpoint, vec![0; 1 << 16], 0);
+            loop {
+                count += match endpoint.read(&mut chunk) {
+                    Ok(0) => panic!("a clean end after {count} bytes"),
+                    Ok(more) => more,
+                    Err(error) => break error.kind(),
+                };
+                if count > MUCH {
+                    let _ = has_much.send(());
+                }
+            }
+        });
+        much.recv_timeout(PATIENCE).unwrap();
+        cut(&between.program);
+        let written = writes.join().unwrap();
+        assert!(
+            matches!(written, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+            "{written}"
+        );
+        assert_eq!(reads.join().unwrap(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn stream_at_its_drain_deadline_is_reset_in_the_midst() {
+    in_namespace!(Root);
+    let between = Between::new();
+    let annotated = "{name: web, annotations: {portico.dev/drain-timeout: 10ms}}";
+    expect_resets(&between, |program| {
+        let gone = manifest("web", 80, &[]).replace("{name: web}", annotated);
+        program.write("web.yaml", &gone);
+    });
+    between.program.wait_for_connections_to_end();
+}
+
+#[test]
+fn stream_at_the_second_signal_is_reset_in_the_midst() {
+    in_namespace!(Root);
+    let between = Between::new();
+    expect_resets(&between, |program| {
+        program.signal("TERM");
+        let began = Instant::now();
+        // The same signal twice is one until it is taken (signal(7)).
+        while !program.stderr().contains("a second signal ends at once") {
+            assert!(began.elapsed() < PATIENCE, "{}", program.stderr());
+        }
+        program.signal("TERM");
+    });
 }
 
 #[test]
