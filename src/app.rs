@@ -281,7 +281,8 @@ fn start_serving(
         .context("cannot start the data path")?;
     let dns_settings = build::dns_settings(up, cluster);
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
-    let dns = parts::DnsThread::start(dns_settings, view, sockets)?;
+    let forward = build::forward_settings(&up.forward);
+    let dns = parts::DnsThread::start((dns_settings, forward), view, sockets)?;
     Ok((data_plane, dns))
 }
 

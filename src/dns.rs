@@ -1,10 +1,11 @@
 //! The DNS server: sockets around [`portico_core::dns`]. Owns which addresses it is asked at, the limits of
 //! connections and the counters; what a name means, and every byte of a response, is the core's.
 //!
-//! Answers come from the Snapshot that is published when the query is read, so DNS and the data path agree. Nothing
-//! is cached.
+//! Answers come from the Snapshot that is published when the query is read, so DNS and the data path agree. None of
+//! them is cached. `forward` asks others for names that are not ours.
 
 mod counters;
+mod forward;
 mod listen;
 mod responder;
 mod serve;
@@ -29,6 +30,8 @@ use portico_core::{
 };
 
 pub use counters::DnsCounters;
+use forward::Forwarder;
+pub use forward::{ForwardSettings, ResolvConf, UpstreamSource};
 pub use listen::{DnsBound, DnsFailure, DnsListen, DnsListeners, DnsSettings, DnsTransport, bind};
 pub use serve::serve;
 
@@ -41,6 +44,7 @@ pub struct DnsService {
     /// Start of the row of seeds for the order of addresses.
     seeds: AtomicU64,
     counters: DnsCounters,
+    forwarder: Forwarder,
 }
 
 impl DnsService {
@@ -52,6 +56,15 @@ impl DnsService {
             first_serial: started,
             seeds: AtomicU64::new(seed),
             counters: DnsCounters::default(),
+            forwarder: Forwarder::new(ForwardSettings::default()),
+        }
+    }
+
+    /// The same, asking these for names of others; nobody is asked otherwise.
+    pub fn forwarding(self, settings: ForwardSettings) -> Self {
+        Self {
+            forwarder: Forwarder::new(settings),
+            ..self
         }
     }
 
@@ -70,10 +83,15 @@ impl DnsService {
         )
     }
 
-    /// The response to a message over TCP, if it gets one.
-    fn respond(&self, packet: &[u8]) -> Option<Response> {
+    /// The response to a message over TCP, if it gets one; waits for others where they are to be asked.
+    async fn ask(&self, packet: &[u8]) -> Option<Response> {
         let began = Instant::now();
-        let response = self.ordinary(packet, Transport::Tcp);
+        let response = match self.ordinary(packet, Transport::Tcp) {
+            Some(response) if response.elsewhere => {
+                slow::resolve(self, packet, Transport::Tcp).await
+            }
+            response => response,
+        };
         self.counters
             .count_message(response.as_ref(), began.elapsed().as_micros());
         response

@@ -3,10 +3,16 @@
 
 mod layers;
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::Args;
 use ipnet::IpNet;
+use portico_core::dns::Name;
 
 pub use layers::{Origin, Parsed, Setting, parse};
 
@@ -172,6 +178,9 @@ pub struct UpOptions {
         value_delimiter = ','
     )]
     pub dns_listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub forward: ForwardOptions,
     /// Worker threads of the data path [default: one a core]
     #[arg(long, env = "PORTICO_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
@@ -201,6 +210,62 @@ pub struct UpOptions {
     /// Settings file, one `flag: value` a line [default: `$XDG_CONFIG_HOME/portico/settings.yaml`, /etc/portico/settings.yaml]
     #[arg(long, env = "PORTICO_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Options of names of others.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardOptions {
+    /// DNS server to ask for names of others; may be repeated, the next one stands in [default: those of /etc/resolv.conf]
+    #[arg(long, env = "PORTICO_DNS_UPSTREAM", value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_dns_server)]
+    pub dns_upstream: Vec<SocketAddr>,
+    /// DNS server to ask for names in a domain, as in `corp.example=10.0.0.53`; may be repeated, the longest domain counts
+    #[arg(
+        long,
+        env = "PORTICO_DNS_STUB",
+        value_name = "DOMAIN=ADDR[:PORT]",
+        value_delimiter = ','
+    )]
+    pub dns_stub: Vec<DnsStub>,
+}
+
+/// `--dns-stub`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsStub {
+    /// The domain.
+    pub domain: Name,
+    /// Who is asked.
+    pub server: SocketAddr,
+}
+
+impl FromStr for DnsStub {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("'{text}' is not a domain and a server, such as corp.example=10.0.0.53");
+        let (domain, server) = text.split_once('=').ok_or_else(wrong)?;
+        let domain = Name::parse(domain).map_err(|error| format!("'{domain}': {error}"))?;
+        if domain.is_empty() {
+            return Err(format!("'{text}': --dns-upstream is for all domains"));
+        }
+        let server = parse_dns_server(server)?;
+        Ok(Self { domain, server })
+    }
+}
+
+/// An address with or without a port, which is 53 then.
+fn parse_dns_server(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || {
+        format!(
+            "'{text}' is neither an address such as 10.0.0.53 nor one with a port such as 10.0.0.53:5353"
+        )
+    };
+    let alone = text.parse().map(|addr: IpAddr| (addr, 53).into());
+    let server: SocketAddr = alone.or_else(|_| text.parse()).map_err(|_| wrong())?;
+    if server.port() == 0 || server.ip().is_unspecified() {
+        return Err(wrong());
+    }
+    Ok(server)
 }
 
 /// Options of TCP connections.
@@ -338,6 +403,32 @@ mod tests {
         assert_eq!("127.0.0.1:9".parse(), Ok(loopback));
         assert_eq!("off".parse(), Ok(AdminListen::Off));
         assert!("localhost".parse::<AdminListen>().is_err());
+    }
+
+    #[test]
+    fn dns_stub_is_a_domain_and_a_server() {
+        let stub: DnsStub = "Corp.example.=10.0.0.53".parse().unwrap();
+        assert_eq!(
+            (stub.domain.to_string(), stub.server),
+            ("Corp.example.".into(), ([10, 0, 0, 53], 53).into())
+        );
+        let with_port: DnsStub = "corp=[::1]:5353".parse().unwrap();
+        assert_eq!(with_port.server.to_string(), "[::1]:5353");
+        for wrong in [
+            "corp",
+            "corp=",
+            "corp=localhost",
+            "a..b=10.0.0.1",
+            ".=10.0.0.1",
+            "corp=0.0.0.0",
+            "corp=10.0.0.1:0",
+        ] {
+            assert!(wrong.parse::<DnsStub>().is_err(), "{wrong}");
+        }
+        assert_eq!(
+            parse_dns_server("::1").map(|addr| addr.to_string()),
+            Ok("[::1]:53".into())
+        );
     }
 
     #[test]

@@ -15,10 +15,12 @@ use portico_dataplane::DataSettings;
 
 use crate::{
     clock,
-    dns::{DnsListen, DnsSettings},
+    dns::{DnsListen, DnsSettings, ForwardSettings, ResolvConf, UpstreamSource},
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
-    settings::{AdminListen, ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+    settings::{
+        AdminListen, ClusterOptions, ForwardOptions, InstanceOptions, ManifestOptions, UpOptions,
+    },
     source::{
         file::{self, FileSource, FileWatch},
         manifest::{self, ManifestSettings, Strictness},
@@ -254,6 +256,21 @@ pub(super) fn dns_settings(up: &UpOptions, cluster: &Cluster) -> DnsSettings {
             .copied()
             .map(DnsListen::exactly)
             .collect(),
+    }
+}
+
+/// Whom to ask for names of others: what was given, else whom this machine asks.
+pub(super) fn forward_settings(options: &ForwardOptions) -> ForwardSettings {
+    let given = options.dns_upstream.clone();
+    let upstreams = if given.is_empty() {
+        UpstreamSource::Machine(ResolvConf::default())
+    } else {
+        UpstreamSource::Given(given)
+    };
+    let stubs = options.dns_stub.iter().cloned();
+    ForwardSettings {
+        upstreams,
+        stubs: stubs.map(|stub| (stub.domain, stub.server)).collect(),
     }
 }
 

@@ -53,7 +53,11 @@ pub(super) struct Responders {
 
 impl Responders {
     /// Begins to answer at `sockets`.
-    pub(super) fn start(sockets: Vec<UdpSocket>, service: &Arc<DnsService>) -> io::Result<Self> {
+    pub(super) fn start(
+        sockets: Vec<UdpSocket>,
+        service: &Arc<DnsService>,
+        slow: &Slow,
+    ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mut started = Self {
             stop,
@@ -69,7 +73,7 @@ impl Responders {
                 sockets: Arc::clone(&sockets),
                 stop: Arc::clone(&started.stop),
                 service: Arc::clone(service),
-                slow: Slow::new(Arc::clone(service)),
+                slow: slow.clone(),
             };
             let epoll = responder.watch()?;
             let thread = thread::Builder::new().name(format!("dns-{number}"));
@@ -226,7 +230,7 @@ impl Answers for Batch<'_> {
         else {
             return self.tally.silence();
         };
-        let response = if packet::is_foreign(packet, &response) {
+        let response = if response.elsewhere {
             self.offer(packet, client)
         } else {
             Some(response)

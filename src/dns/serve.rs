@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DnsListeners, DnsService, responder::Responders};
+use super::{DnsListeners, DnsService, responder::Responders, slow};
 
 /// The most connections at one time, over all addresses; the next one waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
@@ -29,8 +29,12 @@ const REST: Duration = Duration::from_millis(50);
 pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: CancellationToken) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut loops = JoinSet::new();
+    let own = listeners.bound().iter().filter_map(|bound| bound.addr);
+    service.forwarder.add_own(own);
     let (datagrams, streams): (Vec<_>, Vec<_>) = listeners.sockets.into_iter().unzip();
-    let responders = Responders::start(datagrams, &service);
+    let (slow, waiting) = slow::queue();
+    loops.spawn(slow::answer(waiting, Arc::clone(&service)));
+    let responders = Responders::start(datagrams, &service, &slow);
     if let Err(error) = &responders {
         tracing::error!(target: "dns", %error, "cannot answer over UDP");
     }
@@ -102,7 +106,7 @@ where
             Err(_) => return Ok(()),
         };
         timeout(READ, read_frame(&mut stream, first, &mut frame)).await??;
-        let Some(response) = service.respond(&frame) else {
+        let Some(response) = service.ask(&frame).await else {
             return Ok(());
         };
         let length = u16::try_from(response.bytes.len()).map_err(io::Error::other)?;

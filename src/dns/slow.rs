@@ -1,15 +1,32 @@
-//! What is not answered at once: names that are not ours. Owns what becomes of them; never makes the responder wait.
+//! What is not answered at once: names that are not ours. Owns the queue towards whoever asks others, and how their
+//! response becomes ours; never makes the responder wait.
 
 use std::{net::SocketAddr, net::UdpSocket, sync::Arc};
 
-use portico_core::dns::packet::Transport;
+use portico_core::{
+    dns::{
+        self,
+        packet::{self, Transport},
+        wire::{self, Response},
+    },
+    dns_cache::message::{self, Relayed},
+};
+use tokio::{sync::mpsc, task::JoinSet};
 
-use super::DnsService;
+use super::{DnsService, forward::Failure};
+
+/// Queries that have come and are not looked at yet.
+const QUEUE: usize = 1024;
 
 /// Takes over queries for names of others.
 #[derive(Debug, Clone)]
-pub(super) struct Slow {
-    service: Arc<DnsService>,
+pub(super) struct Slow(mpsc::Sender<Waiting>);
+
+/// A query that is to be answered.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    packet: Box<[u8]>,
+    client: Client,
 }
 
 /// Who asked, and how to answer.
@@ -25,19 +42,88 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) struct Full;
 
-impl Slow {
-    pub(super) const fn new(service: Arc<DnsService>) -> Self {
-        Self { service }
-    }
+/// The two ends of the queue.
+pub(super) fn queue() -> (Slow, mpsc::Receiver<Waiting>) {
+    let (offers, waiting) = mpsc::channel(QUEUE);
+    (Slow(offers), waiting)
+}
 
-    /// Takes `packet` over: it is refused, since nobody else is asked.
+impl Slow {
+    /// Takes `packet` over.
     pub(super) fn offer(&self, packet: &[u8], client: Client) -> Result<(), Full> {
-        let Some(response) = self.service.ordinary(packet, Transport::Udp) else {
-            return Ok(());
-        };
-        let Client { addr, socket } = client;
-        let sent = socket.send_to(&response.bytes, addr);
-        self.service.counters.count_response(&response);
-        sent.map(drop).map_err(|_| Full)
+        let packet = Box::from(packet);
+        let offered = self.0.try_send(Waiting { packet, client });
+        offered.map_err(|_| Full)
     }
+}
+
+/// Answers what is `waiting`, until nothing more can come. As many at a time as the forwarder lets wait.
+pub(super) async fn answer(mut waiting: mpsc::Receiver<Waiting>, service: Arc<DnsService>) {
+    let mut answers = JoinSet::new();
+    loop {
+        // Both are cancel safe.
+        tokio::select! {
+            Some(_) = answers.join_next() => {}
+            next = waiting.recv() => match next {
+                Some(next) => {
+                    answers.spawn(answer_one(next, Arc::clone(&service)));
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+async fn answer_one(Waiting { packet, client }: Waiting, service: Arc<DnsService>) {
+    let Some(response) = resolve(&service, &packet, Transport::Udp).await else {
+        return;
+    };
+    service.counters.count_response(&response);
+    // A full buffer of the socket is as a loss on the way: the client asks again.
+    let _ = client.socket.send_to(&response.bytes, client.addr);
+}
+
+/// The response to `packet` with what others say. `None` if it is no query.
+pub(super) async fn resolve(
+    service: &DnsService,
+    packet: &[u8],
+    transport: Transport,
+) -> Option<Response> {
+    let query = wire::read(packet).ok()?;
+    let limit = packet::limit(&query, transport);
+    let (mut answer, seed) = {
+        let snapshot = service.published.load();
+        let moment = service.moment(&snapshot, 1);
+        (dns::answer(&snapshot, &query.question, moment), moment.seed)
+    };
+    let Some(name) = answer.elsewhere.take() else {
+        return Some(wire::write(&query, &answer, limit));
+    };
+    let is_alias = !answer.answers.is_empty();
+    let relayed = if is_alias {
+        Relayed::instead(&query, &name)
+    } else {
+        Relayed::of(packet)?
+    };
+    let response = match service.forwarder.resolve(&name, relayed).await {
+        Ok(found) if is_alias => {
+            found.message.extend(&mut answer, found.age, seed);
+            let mut response = wire::write(&query, &answer, limit);
+            if found.message.is_truncated() {
+                message::cut(&mut response);
+            }
+            response
+        }
+        Ok(found) => found.message.respond(&query, limit, found.age, seed),
+        // Whoever asked may have somebody to ask for what the alias leads to.
+        Err(Failure::NoUpstream(_)) if is_alias => wire::write(&query, &answer, limit),
+        Err(failure) => {
+            answer.rcode = failure.rcode();
+            let mut response = wire::write(&query, &answer, limit);
+            let (code, text) = failure.explanation();
+            message::explain(&query, &mut response, (code, &text));
+            response
+        }
+    };
+    Some(response)
 }

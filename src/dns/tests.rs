@@ -26,6 +26,8 @@ use portico_dataplane::Inherited;
 
 use super::*;
 
+mod forward;
+
 /// For what should happen at once.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -139,12 +141,16 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::of(service())
+    }
+
+    fn of(service: Arc<DnsService>) -> Self {
         let settings = DnsSettings {
             listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
         };
         let listeners = bind(&settings, &Inherited::default());
         let addr = listeners.bound()[0].addr.unwrap();
-        let (service, cancel) = (service(), CancellationToken::new());
+        let cancel = CancellationToken::new();
         let task = tokio::spawn(serve(listeners, Arc::clone(&service), cancel.clone()));
         Self {
             addr,

@@ -17,7 +17,7 @@ mod endpoints;
 pub mod fast;
 mod lookup;
 mod name;
-mod order;
+pub(crate) mod order;
 pub mod packet;
 mod record;
 mod reverse;

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod balance;
 pub mod calendar;
 pub mod dns;
+pub mod dns_cache;
 pub mod flow;
 pub mod health;
 pub mod object;

@@ -19,7 +19,7 @@ const MAX_ALIASES: usize = 10;
 ///
 /// A name in none of our zones is looked for as if its search list had been walked, if the cluster names a namespace
 /// for that: the records that it finds are given under the name that was asked, not behind a CNAME, which every stub
-/// resolver accepts and which leaves no alias in a cache. What is not found so is refused.
+/// resolver accepts and which leaves no alias in a cache. What is not found so is refused, and may be asked of others.
 pub fn answer(snapshot: &Snapshot, question: &Question, moment: Moment) -> Answer {
     // A transfer would need a list of who may have it.
     let is_transfer = matches!(question.rtype, RecordType::Axfr | RecordType::Ixfr);
@@ -39,7 +39,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, moment: Moment) -> Answe
         }
         Place::Foreign => match lookup.search(&question.name) {
             Some(zone) => lookup.follow(&mut answer, question.name.clone(), zone),
-            None => return Answer::empty(Rcode::Refused, false),
+            None => return Answer::elsewhere(&question.name),
         },
     }
     answer
@@ -77,8 +77,12 @@ impl Lookup<'_> {
             }
             match zone::place(&self.snapshot.cluster, &target) {
                 Place::Forward(next) => (owner, zone) = (target, next),
-                // Whoever asked asks again for what is not ours.
-                Place::Reverse(_) | Place::Foreign => return,
+                Place::Foreign => {
+                    answer.elsewhere = Some(target);
+                    return;
+                }
+                // Nobody means that.
+                Place::Reverse(_) => return,
             }
         }
     }
@@ -149,7 +153,7 @@ impl Lookup<'_> {
 
     fn reverse(&self, owner: &Name, found: Reverse) -> Answer {
         let Reverse::Within(length, node) = found else {
-            return Answer::empty(Rcode::Refused, false);
+            return Answer::elsewhere(owner);
         };
         let mut answer = Answer::empty(Rcode::NoError, true);
         let origin = owner.tail(length);

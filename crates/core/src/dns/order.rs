@@ -4,7 +4,7 @@
 ///
 /// Seeds that follow each other in steps of the generator's own constant would give each other's draws one late, so the
 /// first one is mixed before it is used.
-pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
+pub(crate) fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = mixed(seed);
     for end in (1..items.len()).rev() {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -2,8 +2,8 @@
 //! response.
 
 use super::{
-    Answer, Class, Moment, Rcode, RecordType, answer,
-    wire::{self, Malformed, Response},
+    Answer, Moment, Rcode, answer,
+    wire::{self, Malformed, Query, Response},
 };
 use crate::snapshot::Snapshot;
 
@@ -30,10 +30,7 @@ pub fn respond(
             return Some(wire::write_error(id, flags, rcode));
         }
     };
-    let limit = match transport {
-        Transport::Udp => query.udp_limit(),
-        Transport::Tcp => usize::from(u16::MAX),
-    };
+    let limit = limit(&query, transport);
     let answer = if query.edns.is_some_and(|edns| edns.version > 0) {
         Answer::empty(Rcode::BadVers, false)
     } else {
@@ -42,12 +39,12 @@ pub fn respond(
     Some(wire::write(&query, &answer, limit))
 }
 
-/// Whether `response` refuses `packet` for nothing but its name, which is not ours: whoever knows it may be asked.
-pub fn is_foreign(packet: &[u8], response: &Response) -> bool {
-    let is_transfer = matches!(response.rtype, Some(RecordType::Axfr | RecordType::Ixfr));
-    response.rcode == Rcode::Refused
-        && !is_transfer
-        && wire::read(packet).is_ok_and(|query| query.question.class == Class::In)
+/// The most bytes of the response to `query`.
+pub fn limit(query: &Query, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => query.udp_limit(),
+        Transport::Tcp => usize::from(u16::MAX),
+    }
 }
 
 /// The response to `packet` that says `rcode` and nothing else, if it gets one.

@@ -243,6 +243,12 @@ impl Rcode {
         }
     }
 
+    /// The code of this number, if we ever send it ourselves.
+    pub fn from_number(number: u16) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|rcode| u16::from(rcode.number()) == number)
+    }
+
     /// As `dig` prints it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -348,6 +354,8 @@ pub enum RecordData {
     Hinfo(&'static str, &'static str),
     /// Start of a zone.
     Soa(Box<Soa>),
+    /// What others said, without compression.
+    Other(RecordType, Box<[u8]>),
 }
 
 /// Content of an SOA record (RFC 1035 section 3.3.13); the times are the same for every zone.
@@ -379,6 +387,7 @@ impl RecordData {
             Self::Txt(_) => RecordType::Txt,
             Self::Hinfo(..) => RecordType::Hinfo,
             Self::Soa(_) => RecordType::Soa,
+            Self::Other(rtype, _) => *rtype,
         }
     }
 }
@@ -404,6 +413,13 @@ impl fmt::Display for RecordData {
                     soa.mname, soa.rname, soa.serial
                 )
             }
+            // RFC 3597 section 5.
+            Self::Other(_, data) => {
+                write!(f, "\\# {}", data.len())?;
+                data.iter().enumerate().try_for_each(|(at, byte)| {
+                    write!(f, "{}{byte:02x}", if at == 0 { " " } else { "" })
+                })
+            }
         }
     }
 }
@@ -421,6 +437,9 @@ pub struct Answer {
     pub authority: Vec<Record>,
     /// Addresses of the names in `answers`.
     pub additional: Vec<Record>,
+    /// The name that is still to be asked for, of others: that of the question, or what the last alias leads to.
+    #[serde(skip)]
+    pub elsewhere: Option<Name>,
 }
 
 impl Answer {
@@ -432,6 +451,15 @@ impl Answer {
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),
+            elsewhere: None,
+        }
+    }
+
+    /// The answer to a question for `name` that others may have.
+    pub(crate) fn elsewhere(name: &Name) -> Self {
+        Self {
+            elsewhere: Some(name.clone()),
+            ..Self::empty(Rcode::Refused, false)
         }
     }
 }

@@ -5,8 +5,9 @@ mod query;
 mod response;
 
 pub use query::{Edns, Malformed, Query, read};
+pub(crate) use query::{RawRecord, Reader};
 pub(super) use query::{read_edns, udp_limit};
-pub(super) use response::{AUTHORITATIVE, REPEATED, RESPONSE, TRUNCATED, write_opt};
+pub(crate) use response::{AUTHORITATIVE, REPEATED, RESPONSE, TRUNCATED, put, write_opt};
 pub use response::{Response, write, write_error};
 
 /// The UDP payload size that we tell: what passes an Ethernet path unfragmented (DNS flag day 2020).
@@ -14,8 +15,8 @@ pub const PAYLOAD: u16 = 1232;
 /// What every client takes without EDNS (RFC 1035 section 4.2.1), and the least that EDNS may say.
 const MIN_PAYLOAD: u16 = 512;
 /// Bytes of a header.
-pub(super) const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// Bytes of an OPT record without options.
-pub(super) const OPT_BYTES: usize = 11;
+pub(crate) const OPT_BYTES: usize = 11;
 /// Type number of OPT.
-const OPT: u16 = 41;
+pub(crate) const OPT: u16 = 41;

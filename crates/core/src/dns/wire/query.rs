@@ -92,16 +92,25 @@ pub(in crate::dns) fn read_edns(bytes: &[u8], count: u16) -> Result<Option<Edns>
     Reader { rest: bytes }.edns(count)
 }
 
-/// The part of a record that OPT uses.
-struct RawRecord<'a> {
+/// A record without its owner.
+pub(crate) struct RawRecord<'a> {
     is_root: bool,
-    rtype: u16,
-    class: u16,
-    ttl: [u16; 2],
-    data: &'a [u8],
+    pub(crate) rtype: u16,
+    pub(crate) class: u16,
+    pub(crate) ttl: [u16; 2],
+    pub(crate) data: &'a [u8],
 }
 
-impl RawRecord<'_> {
+impl<'a> RawRecord<'a> {
+    /// The options of an OPT record, as far as they are whole: code and content.
+    pub(crate) fn options(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        let mut options = Reader { rest: self.data };
+        std::iter::from_fn(move || {
+            let (code, length) = (options.word()?, options.word()?);
+            Some((code, options.take(usize::from(length))?))
+        })
+    }
+
     /// What it says as an OPT record (RFC 6891 section 6.1). Options are not used, but must be whole.
     fn edns(&self) -> Option<Edns> {
         let mut options = Reader { rest: self.data };
@@ -120,8 +129,9 @@ impl RawRecord<'_> {
     }
 }
 
-struct Reader<'a> {
-    rest: &'a [u8],
+/// What is left to be read of a message.
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -141,7 +151,7 @@ impl<'a> Reader<'a> {
         Some(u16::from_be_bytes([self.byte()?, self.byte()?]))
     }
 
-    fn header(&mut self) -> Option<[u16; HEADER / 2]> {
+    pub(crate) fn header(&mut self) -> Option<[u16; HEADER / 2]> {
         let mut words = [0; HEADER / 2];
         for word in &mut words {
             *word = self.word()?;
@@ -149,7 +159,7 @@ impl<'a> Reader<'a> {
         Some(words)
     }
 
-    fn question(&mut self) -> Option<Question> {
+    pub(crate) fn question(&mut self) -> Option<Question> {
         let mut labels = Vec::new();
         // Nothing stands before the question that a pointer could point to, so a length is all a byte can be; that
         // it is too long, and that the name is, `Name` tells.
@@ -183,7 +193,7 @@ impl<'a> Reader<'a> {
         Ok(edns)
     }
 
-    fn record(&mut self) -> Option<RawRecord<'a>> {
+    pub(crate) fn record(&mut self) -> Option<RawRecord<'a>> {
         let before = self.rest.len();
         loop {
             match self.byte()? {

@@ -7,11 +7,11 @@ use crate::dns::{Answer, Name, Rcode, Record, RecordData, RecordType, Soa};
 
 /// Flags of a response: it is one, and it was meant to be recursive. Without the latter, stub resolvers take an
 /// empty answer for that of a misconfigured server and ask the next one.
-pub(in crate::dns) const RESPONSE: u16 = 0x8080;
-pub(in crate::dns) const AUTHORITATIVE: u16 = 0x0400;
-pub(in crate::dns) const TRUNCATED: u16 = 0x0200;
+pub(crate) const RESPONSE: u16 = 0x8080;
+pub(crate) const AUTHORITATIVE: u16 = 0x0400;
+pub(crate) const TRUNCATED: u16 = 0x0200;
 /// Recursion desired and checking disabled, repeated from the query.
-pub(in crate::dns) const REPEATED: u16 = 0x0110;
+pub(crate) const REPEATED: u16 = 0x0110;
 const OPCODE: u16 = 0x7800;
 /// The offsets that a compression pointer can hold.
 const POINTERS: usize = 0x4000;
@@ -27,6 +27,8 @@ pub struct Response {
     pub rtype: Option<RecordType>,
     /// Whether records of the answer had to be left out.
     pub truncated: bool,
+    /// Whether others are still to be asked.
+    pub elsewhere: bool,
 }
 
 /// A response of a header alone.
@@ -40,6 +42,7 @@ pub fn write_error(id: u16, flags: u16, rcode: Rcode) -> Response {
         rcode,
         rtype: None,
         truncated: false,
+        elsewhere: false,
     }
 }
 
@@ -98,18 +101,19 @@ pub fn write(query: &Query, answer: &Answer, limit: usize) -> Response {
         bytes,
         rcode: answer.rcode,
         truncated: !complete,
+        elsewhere: answer.elsewhere.is_some(),
     }
 }
 
 /// Our OPT record: the size is our own, not the client's again (RFC 6891 section 6.2.4).
-pub(in crate::dns) fn write_opt(bytes: &mut Vec<u8>, edns: Edns, rcode: Rcode) {
+pub(crate) fn write_opt(bytes: &mut Vec<u8>, edns: Edns, rcode: Rcode) {
     let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
     let [[a, b], [c, d]] = [OPT.to_be_bytes(), PAYLOAD.to_be_bytes()];
     let upper = rcode.number() >> 4;
     bytes.extend_from_slice(&[0, a, b, c, d, upper, 0, dnssec_ok, 0, 0, 0]);
 }
 
-fn put(bytes: &mut [u8], at: usize, word: u16) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, word: u16) {
     if let Some(place) = bytes.get_mut(at..at + 2) {
         place.copy_from_slice(&word.to_be_bytes());
     }
@@ -191,6 +195,7 @@ impl<'a> Writer<'a> {
                 // RFC 2782: never compressed.
                 self.bytes.extend(target.as_wire());
             }
+            RecordData::Other(_, data) => self.bytes.extend(data),
             RecordData::Txt(text) => self.text(text),
             RecordData::Hinfo(cpu, os) => {
                 self.text(cpu);
