@@ -5,6 +5,7 @@ mod endpoints;
 pub mod fields;
 mod health;
 mod joins;
+mod limits;
 mod listeners;
 mod model;
 mod names;
@@ -80,6 +81,7 @@ fn in_force(subject: Subject<'_>) -> Explanation {
         problems.extend(joins::problems(subject, &sources));
         problems.extend(health::problems(subject, &ports, &endpoints));
         problems.extend(listeners::problems(subject));
+        problems.extend(limits::problems(subject));
     }
     problems.extend(notes::notes(subject));
     problems.sort();

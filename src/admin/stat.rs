@@ -110,7 +110,7 @@ pub struct PortCounts {
     pub retries: u64,
     /// Connections that were turned away, by reason.
     pub rejections: Rejections,
-    /// Connections + retries - rejections - picks: 0, but for what is being counted at this moment.
+    /// Connections + retries - rejections - picks: 0, but for what waits or is being counted at this moment.
     pub residual: i64,
     /// Bytes written to endpoints.
     pub bytes_to_endpoints: u64,
@@ -135,6 +135,9 @@ pub struct Rejections {
     /// A trusted front end sent no usable PROXY header.
     #[serde(default)]
     pub proxy_header: u64,
+    /// A limit left no place in time.
+    #[serde(default)]
+    pub full: u64,
     /// Every attempt failed.
     pub all_failed: u64,
 }

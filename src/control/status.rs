@@ -130,7 +130,7 @@ pub struct PortStatus {
     /// Attempts at endpoints, also those that have left since: accepted + retries - rejected.
     #[serde(default)]
     pub picks: u64,
-    /// What is left of that equation: 0, but for what is being counted at this moment.
+    /// What is left of that equation: 0, but for what waits or is being counted at this moment.
     #[serde(default)]
     pub residual: i64,
     /// Bytes written to endpoints.
@@ -151,6 +151,21 @@ pub struct PortStatus {
     /// Of the rejected: a trusted front end that sent no usable PROXY header.
     #[serde(default)]
     pub proxy_header_faults: u64,
+    /// Of the rejected: they waited in vain for a place that a limit kept back.
+    #[serde(default)]
+    pub rejected_full: u64,
+    /// Connections that have a place, those that wait for an endpoint included.
+    #[serde(default)]
+    pub active: u64,
+    /// The most of them; null without a limit.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
+    /// Most connections of an endpoint; null without a limit.
+    #[serde(default)]
+    pub max_connections_per_endpoint: Option<u32>,
+    /// Connections that wait for a place.
+    #[serde(default)]
+    pub waiting: u64,
     /// Connections and flows that went on from our own address though the client's was to be kept.
     #[serde(default)]
     pub source_not_kept: u64,

@@ -31,7 +31,7 @@ const fn row(
 }
 
 /// Every row, in the README's order.
-pub const TABLE: [Row; 63] = [
+pub const TABLE: [Row; 65] = [
     row(
         "all",
         "`metadata.name`, `namespace`, `labels`",
@@ -141,6 +141,18 @@ pub const TABLE: [Row; 63] = [
         "",
         "annotation `portico.dev/drain-timeout`",
         "ours: connections whose endpoint, address or port was taken away are reset after this long, as in `30s`; without it they go on, as in a cluster",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/max-connections`",
+        "ours: TCP connections that each port of the Service has at a time; the next ones wait in the kernel's queue",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/max-connections-per-endpoint`",
+        "ours: TCP connections that each endpoint gets at a time; the next ones go to another, or wait for `--connect-timeout`",
         &[],
     ),
     row(

@@ -144,6 +144,8 @@ pub enum Cause {
     Protocol,
     /// Endpoints sit out after failed connections.
     Ejected,
+    /// As many connections as an annotation allows.
+    Full,
     /// An address was mapped into our range.
     Mapped,
     /// A simulated pod listens on another port.

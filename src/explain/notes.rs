@@ -242,6 +242,10 @@ fn turned_away(subject: Subject<'_>) -> Vec<Problem> {
                 &state.dropped_source_range,
                 "their source is outside loadBalancerSourceRanges",
             ),
+            (
+                &state.rejected_full,
+                "a limit left them no place within --connect-timeout",
+            ),
         ];
         let reasons = reasons.map(|(count, why)| (count.load(Relaxed), why));
         let faults = state.header_faults.load();

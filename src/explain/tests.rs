@@ -374,6 +374,37 @@ fn clients_of_this_machine_are_said_to_be_one_client() {
 }
 
 #[test]
+fn limits_that_are_reached_are_said_with_their_annotations() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let text = service(CLUSTER, "aR*").replacen(
+        "{name: web}",
+        "{name: web, annotations: {portico.dev/max-connections: \"3\", portico.dev/max-connections-per-endpoint: \"2\"}}",
+        1,
+    );
+    let (world, snapshot) = compiled(&text);
+    let said = || -> Vec<String> {
+        let explanation = explained_in(&world, &snapshot, "default", "web");
+        let full = explanation.problems.into_iter();
+        full.filter(|problem| problem.cause == Cause::Full)
+            .map(|problem| problem.text)
+            .collect()
+    };
+    assert_eq!(said(), Vec::<String>::new());
+    let port = &snapshot.service("default/web").unwrap().ports[0];
+    port.state.active.store(3, Relaxed);
+    let endpoints = port.cluster.as_ref().unwrap().endpoints();
+    endpoints[0].state.active.store(2, Relaxed);
+    assert_eq!(
+        said(),
+        [
+            "port http has 3 connections, and portico.dev/max-connections allows 3: the next ones wait until one ends",
+            "port http: each endpoint has the 2 connections that portico.dev/max-connections-per-endpoint allows: the \
+             next ones wait for a place, no longer than --connect-timeout"
+        ]
+    );
+}
+
+#[test]
 fn addresses_of_clients_are_said_to_be_kept_or_why_not() {
     let text = service(CLUSTER, "aR*");
     let quiet = explained(&text);

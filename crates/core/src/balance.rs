@@ -3,15 +3,21 @@
 
 mod cycle;
 mod header_faults;
+mod limit;
+mod line;
 mod maglev;
 mod selector;
 mod unkept;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -23,6 +29,9 @@ use crate::{
     time::Timestamp,
 };
 pub use header_faults::{HeaderFault, HeaderFaults};
+pub use limit::{Limit, Unpicked};
+use limit::{claim, leaves_room};
+pub use line::{Line, Place};
 use selector::Selector;
 pub use unkept::{Unkept, UnkeptCounts};
 
@@ -36,8 +45,15 @@ pub struct PortState {
     pub retries: AtomicU64,
     /// Accepted connections reset because nothing could serve them, or policy forbade it.
     pub rejected: AtomicU64,
-    /// Connections that are being relayed.
+    /// Connections that have a place: they are being relayed, or on their way to an endpoint, or wait for one. Each took it
+    /// by [`PortState::enter`] and gives it back by [`PortState::leave`].
     pub active: AtomicU64,
+    /// The most of them.
+    pub limit: Limit,
+    /// Who waits for one of these places.
+    pub entrance: Line,
+    /// Who waits for a place at an endpoint.
+    pub line: Line,
     /// Connections that reached an endpoint.
     pub connected: AtomicU64,
     /// Of the rejected: there was no usable endpoint anywhere. Where a listener refuses, the kernel answers and
@@ -49,6 +65,8 @@ pub struct PortState {
     pub dropped_source_range: AtomicU64,
     /// Of the rejected: a trusted front end that sent no usable PROXY header.
     pub header_faults: HeaderFaults,
+    /// Of the rejected: they waited in vain for a place that a limit kept back.
+    pub rejected_full: AtomicU64,
     /// Connections and flows that went to an endpoint from our own address though the client's was to be kept.
     pub source_not_kept: UnkeptCounts,
     /// Attempts, also at endpoints that have left since: `accepted + retries - rejected`, counted on its own.
@@ -93,8 +111,8 @@ impl DrainTimeout {
 }
 
 impl PortState {
-    /// What its counters do not explain: attempts that are neither a connection nor a retry. Zero, but for what is
-    /// being counted at this moment.
+    /// What its counters do not explain: attempts that are neither a connection nor a retry. Zero, but for what
+    /// waits or is being counted at this moment.
     pub fn residual(&self) -> i64 {
         let count = |counter: &AtomicU64| i64::try_from(counter.load(Relaxed)).unwrap_or(i64::MAX);
         count(&self.accepted) + count(&self.retries) - count(&self.rejected) - count(&self.picked)
@@ -209,7 +227,7 @@ pub struct EndpointState {
     pub bytes_from: AtomicU64,
     /// How long connecting to it took, in microseconds.
     pub connect_latency: AtomicHistogram,
-    /// Connections in progress.
+    /// Connections in progress, and those that are being made: a pick takes a place, [`EndpointState::leave`] gives it back.
     pub active: AtomicU64,
     /// Passive ejection.
     pub ejection: health::Ejection,
@@ -229,11 +247,9 @@ impl EndpointState {
         }
     }
 
-    /// Connections in progress and those that are being made.
-    fn load(&self) -> u64 {
-        let settled = self.connected.load(Relaxed) + self.failures.load(Relaxed);
-        let dialling = self.picks.load(Relaxed).saturating_sub(settled);
-        self.active.load(Relaxed).saturating_add(dialling)
+    /// Whoever was sent here by a pick is gone. Those who wait for an endpoint are to be called.
+    pub fn leave(&self) {
+        self.active.fetch_sub(1, SeqCst);
     }
 }
 
@@ -268,6 +284,8 @@ pub struct Balance {
     pub policy: BalancePolicy,
     /// Weights of the endpoints in their order; empty when all have the default.
     pub weights: Vec<Weight>,
+    /// Most connections of an endpoint at a time.
+    pub limit: Option<NonZeroU32>,
 }
 
 /// An ordered set of usable endpoints and its tickets: one epoch of round robin.
@@ -346,47 +364,104 @@ impl EndpointSet {
 
     /// [`Self::pick_for`] a client that is not known.
     pub fn pick(&self, tried: &[SocketAddr], now: Timestamp) -> Option<&Endpoint> {
-        self.pick_for(None, tried, now)
+        self.pick_for(None, tried, now).ok()
     }
 
     /// The endpoint of the next draw. What a draw is, the policy says: round robin takes the next ticket's place in
     /// the order (or in the weighted cycle), random and least request hash the ticket, and maglev hashes `client`.
-    /// An endpoint that is ejected or in `tried` costs its draw, and another is made: its neighbour never gets its
-    /// share. `None` when every endpoint is in `tried`; when all that remain are ejected, ejection is ignored, for a
-    /// guess is better than a refusal. An endpoint of weight 0 is never chosen while the set has one with more.
+    /// An endpoint that is ejected, full or in `tried` costs its draw, and another is made: its neighbour never gets its
+    /// share. When all that are not in `tried` are ejected, ejection is ignored, for a guess is better than a refusal; not
+    /// so when others are but full, for their places become free. An endpoint of weight 0 is never chosen while the set has
+    /// one with more.
+    ///
+    /// The endpoint has a connection more from now on, until [`EndpointState::leave`].
+    ///
+    /// # Errors
+    /// Every endpoint is in `tried`, or all that may be used are full.
     pub fn pick_for(
         &self,
         client: Option<IpAddr>,
         tried: &[SocketAddr],
         now: Timestamp,
-    ) -> Option<&Endpoint> {
-        self.draw(client, |endpoint| {
-            !tried.contains(&endpoint.addr) && !endpoint.state.ejection.is_ejected(now)
-        })
-        .or_else(|| self.draw(client, |endpoint| !tried.contains(&endpoint.addr)))
-        .inspect(|endpoint| {
-            endpoint.state.picks.fetch_add(1, Relaxed);
-        })
+    ) -> Result<&Endpoint, Unpicked> {
+        let is_left = |endpoint: &Endpoint| !tried.contains(&endpoint.addr);
+        let is_sound =
+            |endpoint: &Endpoint| is_left(endpoint) && !endpoint.state.ejection.is_ejected(now);
+        match self.pick_of(client, is_sound) {
+            Err(Unpicked::Unusable) => self.pick_of(client, is_left),
+            found => found,
+        }
     }
 
-    /// The endpoint at `addr` for a client that session affinity sends there, if it may still be used: it is in the
-    /// set, not drained, not in `tried`, not ejected. Counts as a pick, but draws no ticket.
+    fn pick_of(
+        &self,
+        client: Option<IpAddr>,
+        usable: impl Fn(&Endpoint) -> bool,
+    ) -> Result<&Endpoint, Unpicked> {
+        while let Some(endpoint) = self.draw(client, |endpoint| {
+            usable(endpoint) && self.has_place(endpoint)
+        }) {
+            if self.take_place(endpoint) {
+                return Ok(endpoint);
+            }
+            // Its last place was taken since.
+        }
+        if self.open().any(usable) {
+            Err(Unpicked::Full)
+        } else {
+            Err(Unpicked::Unusable)
+        }
+    }
+
+    /// The endpoint at `addr` for a client that session affinity sends there. Counts as a pick, but draws no ticket.
+    ///
+    /// # Errors
+    /// It may not be used any more (it left the set, is drained, in `tried` or ejected), or is full.
     pub fn pick_affine(
         &self,
         addr: SocketAddr,
         tried: &[SocketAddr],
         now: Timestamp,
-    ) -> Option<&Endpoint> {
-        let is_it = |endpoint: &Endpoint| {
-            endpoint.addr == addr
-                && !tried.contains(&addr)
-                && !endpoint.state.ejection.is_ejected(now)
-        };
-        let slot = self.endpoints.iter().position(is_it)?;
-        let endpoint = self.endpoints.get(slot).filter(|_| self.is_open(slot))?;
-        endpoint.state.picks.fetch_add(1, Relaxed);
+    ) -> Result<&Endpoint, Unpicked> {
+        let endpoint = self
+            .open()
+            .find(|endpoint| endpoint.addr == addr)
+            .filter(|it| !tried.contains(&addr) && !it.state.ejection.is_ejected(now))
+            .ok_or(Unpicked::Unusable)?;
+        if !self.take_place(endpoint) {
+            return Err(Unpicked::Full);
+        }
         endpoint.state.affine.fetch_add(1, Relaxed);
-        Some(endpoint)
+        Ok(endpoint)
+    }
+
+    /// Whether a pick may find a place.
+    pub fn has_room(&self, now: Timestamp) -> bool {
+        let is_sound = |endpoint: &Endpoint| !endpoint.state.ejection.is_ejected(now);
+        let is_any_sound = self.open().any(is_sound);
+        self.open()
+            .any(|endpoint| self.has_place(endpoint) && (is_sound(endpoint) || !is_any_sound))
+    }
+
+    fn has_place(&self, endpoint: &Endpoint) -> bool {
+        let limit = self.balance.limit;
+        limit.is_none() || leaves_room(limit, endpoint.state.active.load(SeqCst))
+    }
+
+    fn take_place(&self, endpoint: &Endpoint) -> bool {
+        let is_taken = claim(&endpoint.state.active, self.balance.limit);
+        if is_taken {
+            endpoint.state.picks.fetch_add(1, Relaxed);
+        }
+        is_taken
+    }
+
+    /// Those that may be chosen at all.
+    fn open(&self) -> impl Iterator<Item = &Endpoint> {
+        let slots = self.endpoints.iter().enumerate();
+        slots
+            .filter(|(slot, _)| self.is_open(*slot))
+            .map(|(_, endpoint)| endpoint)
     }
 
     fn is_open(&self, slot: usize) -> bool {

@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod draining;
 pub mod endpoint_probe;
 pub mod endpoints;
+pub mod limits;
 pub mod meta;
 pub mod pod;
 pub mod proxy_protocol;

@@ -16,6 +16,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -29,6 +30,7 @@ use crate::{
         BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
     },
+    time::Timestamp,
 };
 pub use access::SourceRangeReach;
 pub use health_check::HealthCheck;
@@ -298,6 +300,18 @@ impl PortView {
         let mut sets = [&self.cluster, &self.local].into_iter().flatten();
         sets.next()
             .map_or_else(BalancePolicy::default, |set| set.balance().policy)
+    }
+
+    /// Most connections of an endpoint at a time.
+    pub fn endpoint_limit(&self) -> Option<NonZeroU32> {
+        let mut sets = [&self.cluster, &self.local].into_iter().flatten();
+        sets.next()?.balance().limit
+    }
+
+    /// Whether one of its endpoints may have a place for another connection.
+    pub fn has_room(&self, now: Timestamp) -> bool {
+        let mut sets = [&self.cluster, &self.local].into_iter().flatten();
+        sets.any(|set| set.has_room(now))
     }
 
     /// The set that a client of `kind` may reach. `client_on_node` is the short-circuit for external frontends with

@@ -11,7 +11,7 @@ use std::{
 
 use portico_core::{
     affinity::{AffinityTable, Client, ClientAffinity},
-    balance::{Endpoint, EndpointSet},
+    balance::{Endpoint, EndpointSet, Unpicked},
     flow::routes::{Asker, Stickiness},
     time::Timestamp,
 };
@@ -65,22 +65,25 @@ impl Affinity {
     }
 
     /// The endpoint that the client went to before, if it is in `set` and may still be used, else the set's choice:
-    /// from now on that is the client's. Either way its time starts anew.
+    /// from now on that is the client's. Either way its time starts anew. A client whose endpoint is full waits for that
+    /// one, as behind a cookie of `HAProxy`.
     pub(crate) fn pick<'s>(
         &self,
         sticky: Sticky,
         set: &'s EndpointSet,
         tried: &[SocketAddr],
         now: Timestamp,
-    ) -> Option<&'s Endpoint> {
+    ) -> Result<&'s Endpoint, Unpicked> {
         let Sticky { rule, client } = sticky;
-        let mut table = self.table(client)?;
+        let mut table = self.table(client).ok_or(Unpicked::Unusable)?;
         let before = table.lookup(client, rule.timeout, now);
-        let endpoint = before
-            .and_then(|addr| set.pick_affine(addr, tried, now))
-            .or_else(|| set.pick_for(Some(client.addr), tried, now))?;
+        let before = before.map(|addr| set.pick_affine(addr, tried, now));
+        let endpoint = match before {
+            None | Some(Err(Unpicked::Unusable)) => set.pick_for(Some(client.addr), tried, now),
+            Some(found) => found,
+        }?;
         table.stick(client, endpoint.addr, rule.timeout, now);
-        Some(endpoint)
+        Ok(endpoint)
     }
 
     /// The endpoint could not be reached: the client is free to go elsewhere.
@@ -112,7 +115,7 @@ impl Stickiness for Affinity {
         tried: &[SocketAddr],
         now: Timestamp,
     ) -> Option<&'s Endpoint> {
-        self.pick(Sticky::by(asker), set, tried, now)
+        self.pick(Sticky::by(asker), set, tried, now).ok()
     }
 
     fn forget(&self, asker: Asker, endpoint: SocketAddr) {
@@ -177,7 +180,7 @@ mod tests {
         let (affinity, set) = (Affinity::new(), set(0..2));
         let now = Timestamp::from_millis(1);
         for n in 0..100_000 {
-            affinity.pick(sticky(n), &set, &[], now);
+            let _ = affinity.pick(sticky(n), &set, &[], now);
         }
         let (clients, shed) = affinity.counts();
         assert!(clients <= TABLES * CLIENTS_PER_TABLE);

@@ -179,9 +179,11 @@ impl DataPlane {
         self.budget();
     }
 
-    /// Newly bound listeners begin to accept. To be called once the Snapshot that knows them is published.
+    /// Newly bound listeners begin to accept, and connections that wait for a place look for it in the new Snapshot. To be
+    /// called once that is published.
     pub fn accept(&mut self) {
         self.listeners.accept(&self.workers);
+        self.workers.shared.changed.notify_waiters();
     }
 
     /// Makes a listener refuse or listen again. Established connections stay, and so does the port, unless another

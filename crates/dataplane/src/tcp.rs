@@ -8,6 +8,7 @@ mod health_check;
 mod proxy_protocol;
 pub(crate) mod registry;
 pub(crate) mod relay;
+pub(crate) mod waiting;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -73,12 +74,13 @@ pub(crate) fn serve(
         stream,
         arrival,
         slot,
+        accepted,
     } = incoming;
     let patience = Patience {
         idle: shared.settings.idle_timeout,
         half_closed: shared.settings.half_closed_timeout,
     };
-    let establishing = Box::pin(establish(shared, stream, arrival, live));
+    let establishing = Box::pin(establish(shared, stream, (arrival, accepted), live));
     async move {
         let _slot = slot;
         let Some(mut both) = establishing.await else {
@@ -99,7 +101,7 @@ pub(crate) fn serve(
 async fn establish(
     shared: Arc<Shared>,
     stream: std::net::TcpStream,
-    mut arrival: Arrival,
+    (mut arrival, mut accepted): (Arrival, Option<Accepted>),
     live: Registered,
 ) -> Option<Relay> {
     let mut downstream = TcpStream::from_std(stream).map(Resetting::new).ok()?;
@@ -109,10 +111,10 @@ async fn establish(
             stream: &downstream.stream,
             header,
         };
-        match connect::connect(&shared, &arrival, client).await {
+        match connect::connect(&shared, &arrival, client, &mut accepted).await {
             Ok(reached) => return Some(begin(reached, downstream, live)),
             Err(Rejection::Unheaded(port)) => {
-                let said = headed(&shared, &port, &mut downstream.stream).await?;
+                let said = headed(&shared, &port, &mut downstream.stream, &mut accepted).await?;
                 arrival.peer = said
                     .route
                     .map_or(arrival.peer, |route| Some(route.source.ip()));
@@ -153,12 +155,17 @@ fn begin(reached: Reached, downstream: Resetting, live: Registered) -> Relay {
 }
 
 /// What a trusted front end says of its client; `None` of a fault, which is counted.
-async fn headed(shared: &Shared, port: &Arc<PortState>, stream: &mut TcpStream) -> Option<Header> {
+async fn headed(
+    shared: &Shared,
+    port: &Arc<PortState>,
+    stream: &mut TcpStream,
+    accepted: &mut Option<Accepted>,
+) -> Option<Header> {
     let patience = shared.settings.proxy_header_timeout;
     let received = proxy_protocol::receive(stream, patience).await;
     received
         .inspect_err(|fault| {
-            drop(Accepted::by(port));
+            drop(accepted.take().unwrap_or_else(|| Accepted::by(port)));
             port.header_faults.count(*fault);
             let reason = fault.as_str();
             tracing::debug!(peer = ?stream.peer_addr(), reason, "connection without a PROXY header rejected");

@@ -7,6 +7,7 @@ mod draining;
 mod dropping;
 mod forwarding;
 mod inherited;
+mod limits;
 mod listening;
 mod proxy_protocol;
 mod shutdown;
@@ -25,7 +26,8 @@ use std::{
 };
 
 use portico_core::{
-    balance::{Endpoint, EndpointSet, EndpointState, PortState},
+    affinity::ClientAffinity,
+    balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
         Origin, Protocol, ProxyProtocol, Service, SourceAddress, TrafficPolicy,
         service::{IpFamily, ServiceType},
@@ -87,6 +89,7 @@ struct Subject {
     port: Arc<PortState>,
     endpoints: Vec<Endpoint>,
     set: Arc<EndpointSet>,
+    affinity: Option<ClientAffinity>,
     source: SourceAddress,
     proxy: ProxyProtocol,
     ranges: Vec<ipnet::IpNet>,
@@ -100,6 +103,7 @@ impl Subject {
             port: Arc::default(),
             endpoints: Vec::new(),
             set: Arc::new(EndpointSet::new(Vec::new(), None)),
+            affinity: None,
             source: SourceAddress::Ours,
             proxy: ProxyProtocol::default(),
             ranges: Vec::new(),
@@ -118,7 +122,12 @@ impl Subject {
             state: Arc::new(EndpointState::default()),
         };
         self.endpoints = addresses.iter().map(endpoint).collect();
-        self.set = Arc::new(EndpointSet::new(self.endpoints.clone(), Some(&self.set)));
+        self.set_balance(Balance::default());
+    }
+
+    fn set_balance(&mut self, balance: Balance) {
+        let endpoints = self.endpoints.clone();
+        self.set = Arc::new(EndpointSet::balanced(endpoints, balance, Some(&self.set)));
     }
 
     fn view(&self, name: &str) -> Arc<ServiceView> {
@@ -137,7 +146,7 @@ impl Subject {
             any: !self.set.is_empty(),
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
-            affinity: None,
+            affinity: self.affinity,
             source: self.source,
             proxy: self.proxy.clone(),
             state: Arc::clone(&self.port),

@@ -28,7 +28,13 @@ use crate::{
     clock,
     listen::{accept, accept::Listening},
     settings::DataSettings,
-    tcp::{self, account::Totals, connect::Arrival, dial::sources::Sources, registry::Registry},
+    tcp::{
+        self,
+        account::{Accepted, Totals},
+        connect::Arrival,
+        dial::sources::Sources,
+        registry::Registry,
+    },
     udp::{self, Udp},
 };
 
@@ -55,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) registries: Box<[Arc<Registry>]>,
     /// When a pause of accepting was last complained about, in milliseconds.
     pub(crate) complained_at: AtomicU64,
+    /// Another Snapshot is in force.
+    pub(crate) changed: Notify,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
@@ -120,6 +128,7 @@ impl Shared {
                 stream,
                 arrival,
                 slot,
+                accepted: None,
             }) {
                 let (mpsc::error::TrySendError::Full(lost)
                 | mpsc::error::TrySendError::Closed(lost)) = error;
@@ -157,6 +166,8 @@ pub(crate) struct Incoming {
     pub(crate) stream: TcpStream,
     pub(crate) arrival: Arrival,
     pub(crate) slot: Slot,
+    /// Its account, if its Service port has a limit.
+    pub(crate) accepted: Option<Accepted>,
 }
 
 /// What the control side tells a worker.
@@ -195,12 +206,13 @@ impl Worker {
     }
 
     /// Serves a connection here or hands it to a worker with less to do.
-    pub(crate) fn dispatch(&self, stream: TcpStream, arrival: Arrival) {
+    pub(crate) fn dispatch(&self, stream: TcpStream, arrival: Arrival, accepted: Option<Accepted>) {
         let (worker, slot) = self.shared.place(self.index);
         let incoming = Incoming {
             stream,
             arrival,
             slot,
+            accepted,
         };
         let inbox = self
             .shared
@@ -278,6 +290,7 @@ impl Workers {
             flows: AtomicUsize::new(0),
             registries: Registry::of_workers(count),
             complained_at: AtomicU64::new(0),
+            changed: Notify::new(),
             ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),

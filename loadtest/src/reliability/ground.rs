@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use portico_core::object::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -118,7 +119,7 @@ impl Ground {
 
 /// A Service and a slice for each endpoint.
 pub(super) fn service(name: &str, at: SocketAddr, endpoints: &[SocketAddr]) -> String {
-    manifests(at, endpoints, None).replace("loadtest", name)
+    manifests(at, endpoints, Protocol::Tcp, None).replace("loadtest", name)
 }
 
 /// An endpoint that gives back what it gets, by TCP and by UDP.

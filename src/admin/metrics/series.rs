@@ -31,6 +31,24 @@ pub(super) const PORT: &[(&str, OfPort)] = &[
     ("portico_service_connections_active", |to, port, _| {
         to.value(of(&port.state.active));
     }),
+    ("portico_service_connections_limit", |to, port, _| {
+        if let Some(most) = port.state.limit.get() {
+            to.value(most.get());
+        }
+    }),
+    (
+        "portico_service_endpoint_connections_limit",
+        |to, port, _| {
+            if let Some(most) = port.endpoint_limit() {
+                to.value(most.get());
+            }
+        },
+    ),
+    ("portico_service_connections_waiting", |to, port, _| {
+        if port.state.limit.get().or(port.endpoint_limit()).is_some() {
+            to.value(port.state.waiting());
+        }
+    }),
     (
         "portico_service_connections_established_total",
         |to, port, _| {
@@ -173,6 +191,7 @@ fn rejections(to: &mut Samples<'_>, port: &PortView) {
         ("policy", of(&state.dropped_policy)),
         ("source_range", of(&state.dropped_source_range)),
         ("proxy_header", state.header_faults.total()),
+        ("full", of(&state.rejected_full)),
     ];
     let told: u64 = reasons.iter().map(|(_, count)| count).sum();
     for (reason, count) in reasons {

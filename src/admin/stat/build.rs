@@ -268,12 +268,14 @@ fn declared(service: &ServiceView, port: &PortView) -> usize {
 
 fn counts(port: &PortView, set: &EndpointSet) -> PortCounts {
     let state = &port.state;
-    let (no_endpoint, policy, source_range, proxy_header) = (
+    let (no_endpoint, policy, source_range, proxy_header, full) = (
         of(&state.refused_no_endpoints),
         of(&state.dropped_policy),
         of(&state.dropped_source_range),
         state.header_faults.total(),
+        of(&state.rejected_full),
     );
+    let told = no_endpoint + policy + source_range + proxy_header + full;
     let total = of(&state.rejected);
     PortCounts {
         connections: of(&state.accepted),
@@ -287,7 +289,8 @@ fn counts(port: &PortView, set: &EndpointSet) -> PortCounts {
             policy,
             source_range,
             proxy_header,
-            all_failed: total.saturating_sub(no_endpoint + policy + source_range + proxy_header),
+            full,
+            all_failed: total.saturating_sub(told),
         },
         residual: state.residual(),
         bytes_to_endpoints: of(&state.bytes_to),

@@ -10,7 +10,9 @@ use super::{
     meta::NONE,
     writer::Writer,
 };
-use crate::control::status::{ListenerReport, PortStatus, Reachable, ServiceStatus, Status};
+use crate::control::status::{
+    EndpointStatus, ListenerReport, PortStatus, Reachable, ServiceStatus, Status,
+};
 
 /// Where the block comes from.
 #[derive(Debug, Default)]
@@ -68,6 +70,9 @@ pub(super) fn write(out: &mut Writer, service: &Value, listeners: &Listeners) {
         out.pair(1, "Refused", &refused);
     }
     if let Listeners::Live(status) = listeners {
+        for limits in ports(service, status).filter_map(limits) {
+            out.pair(1, "Limits", &limits);
+        }
         for port in ports(service, status).filter(|port| port.source_not_kept > 0) {
             let text = format!(
                 "{}/{}: {} clients seen at our own address: `portico explain` says why",
@@ -86,6 +91,30 @@ fn ports<'s>(service: &Value, status: &'s Status) -> impl Iterator<Item = &'s Po
     own.into_iter().flat_map(|own| &own.ports)
 }
 
+/// How near a port is to the limits that its annotations set, if they do.
+fn limits(port: &PortStatus) -> Option<String> {
+    let of_port = port
+        .max_connections
+        .map(|most| format!("{} of {most} connections", port.active));
+    let of_endpoints = port.max_connections_per_endpoint.map(|most| {
+        let is_full = |one: &&EndpointStatus| one.active >= u64::from(most);
+        let full = port.endpoints.iter().filter(is_full).count();
+        let all = port.endpoints.len();
+        format!("{full} of {all} endpoints have their {most}")
+    });
+    let said: Vec<String> = [of_port, of_endpoints].into_iter().flatten().collect();
+    let waiting = (port.waiting > 0).then(|| format!("; {} wait", port.waiting));
+    (!said.is_empty()).then(|| {
+        let waiting = waiting.unwrap_or_default();
+        format!(
+            "{}/{}: {}{waiting}",
+            port.port,
+            port.protocol,
+            said.join(", ")
+        )
+    })
+}
+
 /// What was accepted and reset, by port and reason. What the kernel refuses or a filter drops never got that far.
 fn refused(service: &Value, status: &Status) -> Vec<String> {
     let line = |port: &PortStatus| {
@@ -94,6 +123,7 @@ fn refused(service: &Value, status: &Status) -> Vec<String> {
             (port.dropped_policy, "by traffic policy"),
             (port.dropped_source_range, "by source range"),
             (port.proxy_header_faults, "for want of a PROXY header"),
+            (port.rejected_full, "for want of a place in time"),
         ];
         let counted = reasons.iter().filter(|(count, _)| *count > 0);
         let counted: Vec<String> = counted

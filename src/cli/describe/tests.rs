@@ -180,22 +180,24 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
             "holder": holder, "fix": fix
         })
     };
+    let port = serde_json::json!({
+        "name": "", "protocol": "TCP", "port": 80, "endpoints": [], "accepted": 6, "connected": 1,
+        "retries": 0, "rejected": 9, "droppedPolicy": 2, "droppedSourceRange": 3, "rejectedFull": 4,
+        "active": 7, "maxConnections": 10, "maxConnectionsPerEndpoint": 5, "waiting": 1,
+        "reachable": [
+            way("ClusterIP", "127.96.0.10:80", Some("127.96.0.10:10080"), Some("permission denied")),
+            way("NodePort", "0.0.0.0:30080", None, Some("address in use")),
+            way("ExternalIP", "127.0.0.9:80", Some("127.0.0.9:80"), None),
+            way("LoadBalancer", "127.0.0.10:81", Some("127.0.0.10:81"), None)
+        ]
+    });
     let status = serde_json::json!({
         "version": "0", "instance": "default", "pid": 1, "generation": 1, "synced": true, "dns": [], "pods": [],
         "listenerCount": 1, "connections": 0, "descriptors": 1, "findings": [],
         "protocol": "TCP", "services": [{
             "namespace": "default", "name": "web", "type": "NodePort", "clusterIp": "127.96.0.10",
             "externalIps": [], "portList": [], "headlessAddresses": [], "origin": "a.yaml:1", "selector": {},
-            "ports": [{
-                "name": "", "protocol": "TCP", "port": 80, "endpoints": [], "accepted": 6, "connected": 1,
-                "retries": 0, "rejected": 5, "droppedPolicy": 2, "droppedSourceRange": 3,
-                "reachable": [
-                    way("ClusterIP", "127.96.0.10:80", Some("127.96.0.10:10080"), Some("permission denied")),
-                    way("NodePort", "0.0.0.0:30080", None, Some("address in use")),
-                    way("ExternalIP", "127.0.0.9:80", Some("127.0.0.9:80"), None),
-                    way("LoadBalancer", "127.0.0.10:81", Some("127.0.0.10:81"), None)
-                ]
-            }]
+            "ports": [port]
         }],
         "listeners": [
             report("127.96.0.10:80", "fallback", Some("127.96.0.10:10080"), "permission denied", None,
@@ -223,7 +225,8 @@ Listeners:
     Filter:     dropped by a socket filter: the client sees a time-out, as in a cluster (7 packets so far, repeated ones too)
   LoadBalancer  127.0.0.10:81/TCP   127.0.0.10:81      refusing
     Reason:     no usable endpoint
-  Refused:      80/TCP: 2 by traffic policy, 3 by source range
+  Refused:      80/TCP: 2 by traffic policy, 3 by source range, 4 for want of a place in time
+  Limits:       80/TCP: 7 of 10 connections, 0 of 0 endpoints have their 5; 1 wait
 "
     );
 }

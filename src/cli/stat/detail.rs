@@ -148,6 +148,7 @@ fn totals(text: &mut String, port: &PortStat) {
         ("traffic policy", counts.rejections.policy),
         ("source range", counts.rejections.source_range),
         ("no PROXY header", counts.rejections.proxy_header),
+        ("no place in time", counts.rejections.full),
         ("all attempts failed", counts.rejections.all_failed),
         ("attempts refused", counts.failures.refused),
         ("attempts timed out", counts.failures.timeout),

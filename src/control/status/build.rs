@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
 };
 
 use portico_core::{
@@ -170,6 +171,11 @@ fn port_status(
         dropped_policy: port.state.dropped_policy.load(Relaxed),
         dropped_source_range: port.state.dropped_source_range.load(Relaxed),
         proxy_header_faults: port.state.header_faults.total(),
+        rejected_full: port.state.rejected_full.load(Relaxed),
+        active: port.state.active.load(Relaxed),
+        max_connections: port.state.limit.get().map(NonZeroU32::get),
+        max_connections_per_endpoint: port.endpoint_limit().map(NonZeroU32::get),
+        waiting: port.state.waiting(),
         source_not_kept: port.state.source_not_kept.total(),
     }
 }

@@ -82,7 +82,25 @@ pub const TABLE: &[Metric] = &[
         "portico_service_connections_active",
         Kind::Gauge,
         &[SERVICE, &[]],
-        "Connections or flows in progress.",
+        "Connections or flows in progress, those that wait for an endpoint included.",
+    ),
+    metric(
+        "portico_service_connections_limit",
+        Kind::Gauge,
+        &[SERVICE, &[]],
+        "Most connections at a time, as annotation `portico.dev/max-connections` says. Of Services with that annotation.",
+    ),
+    metric(
+        "portico_service_endpoint_connections_limit",
+        Kind::Gauge,
+        &[SERVICE, &[]],
+        "Most connections of each endpoint at a time, as annotation `portico.dev/max-connections-per-endpoint` says. Of Services with that annotation.",
+    ),
+    metric(
+        "portico_service_connections_waiting",
+        Kind::Gauge,
+        &[SERVICE, &[]],
+        "Connections that wait for a place of the Service port or of an endpoint, and listeners that wait with them. Of Services with such limits.",
     ),
     metric(
         "portico_service_connections_established_total",
@@ -106,7 +124,7 @@ pub const TABLE: &[Metric] = &[
         "portico_service_rejections_total",
         Kind::Counter,
         &[SERVICE, &["reason"]],
-        "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, proxy_header, all_failed.",
+        "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, proxy_header, full, all_failed.",
     ),
     metric(
         "portico_service_source_not_kept_total",
@@ -124,7 +142,7 @@ pub const TABLE: &[Metric] = &[
         "portico_service_residual",
         Kind::Gauge,
         &[SERVICE, &[]],
-        "Connections + retries - rejections - picks: 0, but for what is being counted at this moment.",
+        "Connections + retries - rejections - picks: 0, but for what waits or is being counted at this moment.",
     ),
     metric(
         "portico_service_connections_ended_total",

@@ -1,7 +1,7 @@
 //! What a draw means under each policy. Owns immutable selectors, built once with their set; every number comes from
 //! a ticket or from the client's address, so that the same draw gives the same slot.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::atomic::Ordering::Relaxed};
 
 use super::{Balance, Endpoint, EndpointSet, Tickets, cycle::Cycle, maglev};
 use crate::object::BalancePolicy;
@@ -100,7 +100,7 @@ fn less_loaded<'s>(
     match (at(one), at(other)) {
         (Some(a), Some(b)) => {
             // The load that a connection more would make; weight 0 counts as 1, where all have it.
-            let load = |endpoint: &Endpoint| u128::from(endpoint.state.load()) + 1;
+            let load = |endpoint: &Endpoint| u128::from(endpoint.state.active.load(Relaxed)) + 1;
             let weight = |slot| u128::from(set.weight(slot).get().max(1));
             let is_lighter = load(a) * weight(other) <= load(b) * weight(one);
             Some(if is_lighter { a } else { b })

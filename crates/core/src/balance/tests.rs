@@ -112,7 +112,79 @@ fn balanced(policy: BalancePolicy, weights: &[u16]) -> EndpointSet {
         .endpoints()
         .to_vec();
     let weights = weights.iter().map(|n| Weight::new(*n).unwrap()).collect();
-    EndpointSet::balanced(endpoints, Balance { policy, weights }, None)
+    EndpointSet::balanced(
+        endpoints,
+        Balance {
+            policy,
+            weights,
+            limit: None,
+        },
+        None,
+    )
+}
+
+fn limited(count: u16, most: u32) -> EndpointSet {
+    let balance = Balance {
+        limit: NonZeroU32::new(most),
+        ..Balance::default()
+    };
+    EndpointSet::balanced(set(count).endpoints().to_vec(), balance, None)
+}
+
+#[test]
+fn pick_one_of_three_full_splits_two_thousand_exactly() {
+    let set = limited(3, 1_000);
+    set.endpoints()[1].state.active.store(1_000, Relaxed);
+    (0..2_000).for_each(|_| assert!(set.pick(&[], Timestamp::default()).is_some()));
+    assert_eq!(picks(&set), [1_000, 0, 1_000]);
+    assert_eq!(
+        set.pick_for(None, &[], Timestamp::default()).unwrap_err(),
+        Unpicked::Full
+    );
+    assert!(!set.has_room(Timestamp::default()));
+    set.endpoints()[1].state.leave();
+    assert!(set.has_room(Timestamp::default()));
+    assert!(set.pick(&[], Timestamp::default()).is_some());
+    assert_eq!(picks(&set), [1_000, 1, 1_000]);
+}
+
+#[test]
+fn pick_beside_full_ones_takes_no_ejected_one_until_all_are_ejected() {
+    let set = limited(2, 1);
+    let (now, later) = (Timestamp::from_millis(1), Timestamp::from_millis(1_000));
+    let [first, second] = [0, 1].map(|n| &set.endpoints()[n].state);
+    first.ejection.eject_until(later);
+    assert_eq!(set.pick(&[], now).unwrap().addr.port(), 8001);
+    assert_eq!(set.pick_for(None, &[], now).unwrap_err(), Unpicked::Full);
+    assert!(!set.has_room(now) && set.has_room(later));
+    second.ejection.eject_until(later);
+    assert_eq!(set.pick(&[], now).unwrap().addr.port(), 8000);
+    let tried = set.endpoints()[1].addr;
+    assert_eq!(
+        set.pick_for(None, &[tried], now).unwrap_err(),
+        Unpicked::Full
+    );
+    let both: Vec<_> = set.endpoints().iter().map(|of| of.addr).collect();
+    assert_eq!(
+        set.pick_for(None, &both, now).unwrap_err(),
+        Unpicked::Unusable
+    );
+}
+
+#[test]
+fn pick_from_many_threads_fills_every_place_and_no_more() {
+    let set = limited(5, 100);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| while set.pick(&[], Timestamp::default()).is_some() {});
+        }
+    });
+    assert_eq!(picks(&set), [100; 5]);
+    let active = set
+        .endpoints()
+        .iter()
+        .map(|of| of.state.active.load(Relaxed));
+    assert_eq!(active.collect::<Vec<_>>(), [100; 5]);
 }
 
 fn client(n: u32) -> IpAddr {
@@ -169,10 +241,7 @@ fn pick_weight_zero_is_drained_while_another_has_more_under_every_policy() {
             "{policy:?}"
         );
         let drained = set.endpoints()[0].addr;
-        assert!(
-            set.pick_affine(drained, &[], Timestamp::default())
-                .is_none()
-        );
+        assert!(set.pick_affine(drained, &[], Timestamp::default()).is_err());
     }
 }
 
@@ -271,7 +340,7 @@ fn pick_affine_counts_beside_the_tickets() {
     for _ in 0..3 {
         assert_eq!(set.pick_affine(second, &[], now).unwrap().addr, second);
     }
-    assert!(set.pick_affine(second, &[second], now).is_none());
+    assert!(set.pick_affine(second, &[second], now).is_err());
     pick_times(&set, 4);
     let state = &set.endpoints()[1].state;
     let (picks, affine) = (state.picks.load(Relaxed), state.affine.load(Relaxed));
@@ -311,8 +380,8 @@ proptest! {
             let picked = set.pick_for(Some(client(from.wrapping_add(n) >> 8)), &tried, Timestamp::default());
             let picked = picked.map(|endpoint| usize::from(endpoint.addr.port() - 8000));
             match picked {
-                Some(picked) => prop_assert!(allowed.contains(&picked)),
-                None => prop_assert!(allowed.is_empty()),
+                Ok(picked) => prop_assert!(allowed.contains(&picked)),
+                Err(_) => prop_assert!(allowed.is_empty()),
             }
         }
         let counted: u64 = picks(&set).iter().sum();

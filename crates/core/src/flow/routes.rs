@@ -155,7 +155,9 @@ impl Routes for SnapshotRoutes<'_> {
         };
         let endpoint = match asker(frontend, key) {
             Some(asker) => self.affinity.pick(asker, set, tried, now),
-            None => set.pick_for(Some(key.client.ip().to_canonical()), tried, now),
+            None => set
+                .pick_for(Some(key.client.ip().to_canonical()), tried, now)
+                .ok(),
         }
         .ok_or(Dropped::NoEndpoint)?;
         Ok(Picked {

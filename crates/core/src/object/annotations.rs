@@ -16,6 +16,10 @@ pub const BALANCE: &str = "portico.dev/balance";
 pub const SOURCE_ADDRESS: &str = "portico.dev/source-address";
 /// How long connections may last whose endpoint or Service port is gone.
 pub const DRAIN_TIMEOUT: &str = "portico.dev/drain-timeout";
+/// How many connections each port of a Service has at a time.
+pub const MAX_CONNECTIONS: &str = "portico.dev/max-connections";
+/// How many connections each endpoint of a Service port has at a time.
+pub const MAX_CONNECTIONS_PER_ENDPOINT: &str = "portico.dev/max-connections-per-endpoint";
 /// Which PROXY header endpoints get.
 pub const PROXY_PROTOCOL: &str = "portico.dev/proxy-protocol";
 /// Whose PROXY headers are believed.
@@ -88,6 +92,8 @@ pub const TABLE: &[AnnotationKey] = &[
     row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),
+    row(MAX_CONNECTIONS, &[Place::Object(Kind::Service)], "a whole number from 1 to 1000000", "no limit", "TCP connections that each port of the Service, in each family, has at a time, those that wait for an endpoint included. The next ones wait in the kernel's queue: `docs/limits.md`."),
+    row(MAX_CONNECTIONS_PER_ENDPOINT, &[Place::Object(Kind::Service)], "a whole number from 1 to 1000000", "no limit", "TCP connections that each endpoint of a Service port gets at a time, from this portico. When all are full, the next ones wait for a place, at most `--connect-timeout`: `docs/limits.md`."),
     row(PROXY_PROTOCOL, &[Place::Object(Kind::Service)], "`v1`, `v2`", "no header", "TCP endpoints get a PROXY header before the client's first byte: the client, and what it asked for. Probes send none, so an endpoint must not insist on it towards whoever probes it."),
     row(ACCEPT_PROXY_PROTOCOL_FROM, &[Place::Object(Kind::Service)], "`10.0.0.0/8,fd00::1`", "nobody", "TCP connections from these front ends must begin with a PROXY header (v1 or v2) within 3 s, else they are reset; the client that it names is the one for source ranges, affinity, balancing, source addresses and headers sent on. From others a header is nothing special."),
     row(WEIGHT, WEIGHED, "a whole number from 0 to 256", "`1`", "The share of the pod, or of each address, beside others; with 0 it gets nothing new while another has more."),

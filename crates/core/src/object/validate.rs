@@ -6,6 +6,7 @@ pub(crate) mod balancing;
 pub(crate) mod draining;
 pub(crate) mod endpoints;
 pub(crate) mod leaf;
+pub(crate) mod limits;
 pub(crate) mod meta;
 pub(crate) mod pod;
 pub(crate) mod proxy_protocol;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -17,8 +18,12 @@ use crate::{
     affinity::{AffinePort, ClientAffinity},
     balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
-        AddressType, BalancePolicy, EndpointSlice, Protocol, ProxyProtocol, ServicePort,
-        SourceAddress, Weight, service::IpFamily,
+        AddressType, BalancePolicy, EndpointSlice, Labels, Protocol, ProxyProtocol, ServicePort,
+        SourceAddress, Weight,
+        annotations::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ENDPOINT},
+        draining::timeout_of,
+        limits,
+        service::IpFamily,
     },
     world::{ServiceRecord, World},
 };
@@ -242,9 +247,11 @@ fn port_view(
         node: &cluster.node_name,
         zone: cluster.zone.as_deref(),
     };
+    let annotations = &record.object.meta.annotations;
     let style = Style {
-        policy: BalancePolicy::of(&record.object.meta.annotations),
+        policy: BalancePolicy::of(annotations),
         weights: &weights,
+        limit: limit_of(draft, annotations, MAX_CONNECTIONS_PER_ENDPOINT),
     };
     let selected = select(&candidates, needs, here);
     let (cluster_set, local_set, any) = keep_sets(selected, before, style);
@@ -263,12 +270,6 @@ fn port_view(
         ),
         timeout,
     });
-    let state: Arc<PortState> = before
-        .map(|before| Arc::clone(&before.state))
-        .unwrap_or_default();
-    // Beside the counters, because it holds for connections that outlive their Service.
-    let drain_timeout = crate::object::draining::timeout_of(&record.object.meta.annotations);
-    state.drain_timeout.set(drain_timeout);
     PortView {
         name: Arc::new(name),
         family: draft.family,
@@ -280,14 +281,34 @@ fn port_view(
         internal_policy: spec.internal_traffic_policy,
         external_policy: spec.external_traffic_policy,
         affinity,
-        source: SourceAddress::of(&record.object.meta.annotations),
+        source: SourceAddress::of(annotations),
         proxy: if draft.port.protocol == Protocol::Tcp {
-            ProxyProtocol::of(&record.object.meta.annotations)
+            ProxyProtocol::of(annotations)
         } else {
             ProxyProtocol::default()
         },
-        state,
+        state: keep_state(before, draft, annotations),
     }
+}
+
+/// The live state of a Service port. What its Service says of connections stands beside the counters, because it holds for
+/// those that outlive their Service, and for those of Snapshots before.
+fn keep_state(
+    before: Option<&Arc<PortView>>,
+    draft: &PortDraft<'_>,
+    annotations: &Labels,
+) -> Arc<PortState> {
+    let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
+    state.drain_timeout.set(timeout_of(annotations));
+    state
+        .limit
+        .set(limit_of(draft, annotations, MAX_CONNECTIONS));
+    state
+}
+
+/// A limit on connections, which only TCP has.
+fn limit_of(draft: &PortDraft<'_>, annotations: &Labels, key: &str) -> Option<NonZeroU32> {
+    limits::limit_of(annotations, key).filter(|_| draft.port.protocol == Protocol::Tcp)
 }
 
 /// Endpoints of one Service port and family over all slices, sorted by address. Of an address that is in several
@@ -362,6 +383,7 @@ type Weights = HashMap<SocketAddr, Weight>;
 struct Style<'a> {
     policy: BalancePolicy,
     weights: &'a Weights,
+    limit: Option<NonZeroU32>,
 }
 
 impl Style<'_> {
@@ -374,6 +396,7 @@ impl Style<'_> {
         Balance {
             policy: self.policy,
             weights,
+            limit: self.limit,
         }
     }
 }

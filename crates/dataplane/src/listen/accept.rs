@@ -12,20 +12,26 @@ use std::{
 
 use portico_core::{
     backoff::Backoff,
-    snapshot::plan::{Bind, ListenerKey},
+    balance::PortState,
+    object::Protocol,
+    snapshot::{
+        FrontendKind, Snapshot,
+        plan::{Bind, ListenerKey},
+    },
 };
+use tokio::time::timeout;
 
 use crate::{
     clock,
     listen::guard::Guarding,
     net::{self, AcceptFailure, SharedFd},
-    tcp::connect::Arrival,
+    tcp::{account::Accepted, connect::Arrival, waiting},
     worker::{Shared, Worker},
 };
 
 /// First pause for want of descriptors or at the limit of connections.
 const PAUSE_BASE: Duration = Duration::from_millis(10);
-/// Longest such pause.
+/// Longest such pause, and the longest wait for a place of a Service port before the Snapshot is asked again which that is.
 const PAUSE_CAP: Duration = Duration::from_millis(100);
 /// Pauses are complained about at most this often, in milliseconds.
 const COMPLAINT_INTERVAL_MS: u64 = 1000;
@@ -68,6 +74,19 @@ impl Listening {
         self.bound.ip().is_unspecified()
     }
 
+    /// The Service port that all its connections are for, if it has a limit. One that hears several addresses has none of
+    /// its own: what it accepted waits for its place.
+    fn limited(&self, snapshot: &Snapshot) -> Option<Arc<PortState>> {
+        if !matches!(self.key.bind, Bind::Address(_)) {
+            return None;
+        }
+        let frontend =
+            snapshot.frontend(self.key.scope, self.bound, self.key.port, Protocol::Tcp)?;
+        let port = &frontend.port.state;
+        let is_limited = frontend.kind != FrontendKind::HealthCheck && port.limit.get().is_some();
+        is_limited.then(|| Arc::clone(port))
+    }
+
     /// Where `stream` came in. A wildcard socket has to ask each connection.
     pub(crate) fn arrival(
         &self,
@@ -94,7 +113,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 /// What a turn of accepting came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Turn {
     /// The queue is empty.
     Drained,
@@ -106,6 +125,8 @@ enum Turn {
     Exhausted,
     /// The socket does not listen any more.
     Stopped,
+    /// The Service port behind it has as many connections as its limit allows.
+    Limited(Arc<PortState>),
 }
 
 /// Accepts until the socket stops listening or the task is aborted, which it can be at every await: no connection is
@@ -129,9 +150,17 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
         match turn {
             Turn::Drained => ready.clear_ready(),
             Turn::Used => tokio::task::yield_now().await,
+            Turn::Limited(port) => {
+                // What its Service asks for is no cause for complaint.
+                let entering = waiting::enter(&worker.shared.changed, &port);
+                if timeout(PAUSE_CAP, entering).await.is_ok() {
+                    // What it came to, the next turn finds again.
+                    let _ = accept_one(&worker, &listening, Some(&port));
+                }
+            }
             Turn::Full | Turn::Exhausted => {
                 worker.shared.totals.pauses.fetch_add(1, Relaxed);
-                complain(&worker.shared, &listening, turn);
+                complain(&worker.shared, &listening, &turn);
                 tokio::time::sleep(pause.next(clock::jitter())).await;
                 continue;
             }
@@ -142,31 +171,55 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
 }
 
 fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
+    let limited = listening.limited(&worker.shared.published.load());
     for _ in 0..worker.shared.settings.accept_burst.max(1) {
-        if worker.shared.is_full() {
-            return Turn::Full;
+        if let Some(port) = &limited
+            && !(port.entrance.is_empty() && port.enter())
+        {
+            return Turn::Limited(Arc::clone(port));
         }
-        match listening.accept() {
-            Ok((stream, peer)) => {
-                // A connection without a local address is gone already.
-                if let Ok(arrival) = listening.arrival(&stream, peer) {
-                    worker.dispatch(stream, arrival);
-                }
-            }
-            Err(error) => match AcceptFailure::of(&error) {
-                AcceptFailure::Empty => return Turn::Drained,
-                AcceptFailure::Stopped => return Turn::Stopped,
-                AcceptFailure::Exhausted => return Turn::Exhausted,
-                AcceptFailure::Gone => {}
-            },
+        if let Some(turn) = accept_one(worker, listening, limited.as_ref()) {
+            return turn;
         }
     }
     Turn::Used
 }
 
+/// Accepts one, for whom a place of `entered` was taken; what ends the turn, if anything.
+fn accept_one(
+    worker: &Worker,
+    listening: &Listening,
+    entered: Option<&Arc<PortState>>,
+) -> Option<Turn> {
+    let failure = if worker.shared.is_full() {
+        Turn::Full
+    } else {
+        match listening.accept() {
+            Ok((stream, peer)) => {
+                let accepted = entered.map(Accepted::entered);
+                // A connection without a local address is gone already.
+                if let Ok(arrival) = listening.arrival(&stream, peer) {
+                    worker.dispatch(stream, arrival, accepted);
+                }
+                return None;
+            }
+            Err(error) => match AcceptFailure::of(&error) {
+                AcceptFailure::Empty => Turn::Drained,
+                AcceptFailure::Stopped => Turn::Stopped,
+                AcceptFailure::Exhausted => Turn::Exhausted,
+                AcceptFailure::Gone => Turn::Used,
+            },
+        }
+    };
+    if let Some(port) = entered {
+        port.leave();
+    }
+    Some(failure)
+}
+
 /// Says what the limit is and how to raise it, at most once in [`COMPLAINT_INTERVAL_MS`] however many listeners and workers
 /// meet it.
-fn complain(shared: &Shared, listening: &Listening, turn: Turn) {
+fn complain(shared: &Shared, listening: &Listening, turn: &Turn) {
     let (now, last) = (clock::now(), &shared.complained_at);
     let before = last.load(Relaxed);
     // A clock that was set back is no reason to be silent.
@@ -177,7 +230,7 @@ fn complain(shared: &Shared, listening: &Listening, turn: Turn) {
     }
     let (limit, descriptors) = (shared.limit.load(Relaxed), net::descriptor_limit());
     let listener = listening.bound;
-    if turn == Turn::Exhausted {
+    if matches!(turn, Turn::Exhausted) {
         tracing::warn!(
             %listener,
             descriptors,

@@ -20,11 +20,12 @@ use std::sync::{
 };
 
 use portico_core::balance::{End, EndpointState, PortState};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     registry::Registered,
     relay::{Meter, Side},
+    waiting,
 };
 
 /// Bytes of one direction that a connection keeps to itself before it adds them to counters that all workers share.
@@ -34,6 +35,8 @@ const FLUSH_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Accepted {
     port: Arc<PortState>,
+    /// Whether it has one of the port's places.
+    entered: bool,
     settled: bool,
 }
 
@@ -42,12 +45,34 @@ impl Accepted {
         port.accepted.fetch_add(1, Relaxed);
         Self {
             port: Arc::clone(port),
+            entered: false,
             settled: false,
         }
     }
 
+    /// One for whom a place was taken by [`PortState::enter`].
+    pub(crate) fn entered(port: &Arc<PortState>) -> Self {
+        let mut account = Self::by(port);
+        account.entered = true;
+        account
+    }
+
     pub(crate) fn is_by(&self, port: &Arc<PortState>) -> bool {
         Arc::ptr_eq(&self.port, port)
+    }
+
+    /// Takes a place, unless it has one or others wait for theirs; whether it has one now.
+    pub(crate) fn enter(&mut self) -> bool {
+        self.entered = self.entered || (self.port.entrance.is_empty() && self.port.enter());
+        self.entered
+    }
+
+    /// Waits for a place in turn, unless it has one.
+    pub(crate) async fn enter_in_turn(&mut self, changed: &Notify) {
+        if !self.entered {
+            waiting::enter(changed, &self.port).await;
+            self.entered = true;
+        }
     }
 }
 
@@ -55,11 +80,14 @@ impl Drop for Accepted {
     fn drop(&mut self) {
         if !self.settled {
             self.port.rejected.fetch_add(1, Relaxed);
+            if self.entered {
+                self.port.leave();
+            }
         }
     }
 }
 
-/// One attempt at one endpoint. Dropped: it failed.
+/// One attempt at one endpoint, which was picked. Dropped: it failed.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     port: Arc<PortState>,
@@ -103,11 +131,13 @@ impl Drop for Attempt {
         if !self.settled {
             self.endpoint.failures.fetch_add(1, Relaxed);
             self.port.retries.fetch_add(1, Relaxed);
+            self.endpoint.leave();
+            self.port.line.call();
         }
     }
 }
 
-/// A connection that is being relayed. Dropped: it is over.
+/// A connection that is being relayed: it has a place of its Service port and one of its endpoint. Dropped: it is over.
 #[derive(Debug)]
 pub(crate) struct Active {
     port: Arc<PortState>,
@@ -124,8 +154,6 @@ pub(crate) struct Active {
 
 impl Active {
     fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>, live: Registered) -> Self {
-        port.active.fetch_add(1, Relaxed);
-        endpoint.active.fetch_add(1, Relaxed);
         Self {
             port,
             endpoint,
@@ -183,8 +211,9 @@ impl Drop for Active {
         self.port.ends.count(end);
         self.live.ended(end);
         self.port.durations.record(micros(self.since.elapsed()));
-        self.port.active.fetch_sub(1, Relaxed);
-        self.endpoint.active.fetch_sub(1, Relaxed);
+        self.endpoint.leave();
+        self.port.line.call();
+        self.port.leave();
     }
 }
 

@@ -9,17 +9,20 @@ use std::{
 };
 
 use portico_core::{
-    balance::PortState,
+    balance::{PortState, Unpicked},
     object::Protocol,
     snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict},
-    time::Timestamp,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     account::{Accepted, Attempt},
     dial::{DialError, Keeping, dial},
     proxy_protocol::{self, Client},
+    waiting::{Looked, in_turn},
 };
 use crate::{affinity::Sticky, clock, net, worker::Shared};
 
@@ -55,6 +58,24 @@ pub(crate) enum Rejection {
     SourceRange,
     /// As many attempts as allowed have failed.
     AllFailed,
+    /// A limit left no place, and none became free in time.
+    Full,
+}
+
+/// Whether a connection may look for a place at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// If nobody waits for one.
+    Newcomer,
+    /// It was called.
+    Called,
+}
+
+impl Turn {
+    /// It has a place of its Service port, and nobody who came before waits for an endpoint.
+    fn may_look(self, account: &mut Accepted, port: &PortState) -> bool {
+        account.enter() && (self == Self::Called || port.line.is_empty())
+    }
 }
 
 /// A connection to an endpoint, and the account of it.
@@ -69,6 +90,7 @@ pub(super) struct Reached {
 /// What the newest snapshot says about the next attempt.
 struct Choice {
     port: Arc<PortView>,
+    account: Accepted,
     /// The attempt at this address, or why there is none.
     attempt: Result<(SocketAddr, Attempt), Rejection>,
     is_loop: bool,
@@ -76,6 +98,8 @@ struct Choice {
     sticky: Option<Sticky>,
     /// The client, where its address is to be kept.
     keeping: Option<Keeping>,
+    /// Whether there may be places for others; looked for in [`Turn::Called`] only.
+    is_more: bool,
 }
 
 /// Connects to an endpoint for `client`, which came in at `arrival`. Every attempt asks the newest snapshot and leaves out what
@@ -84,16 +108,24 @@ pub(super) async fn connect(
     shared: &Shared,
     arrival: &Arrival,
     client: Client<'_>,
+    accepted: &mut Option<Accepted>,
 ) -> Result<Reached, Rejection> {
     let mut tried = Vec::new();
-    let mut accepted: Option<Accepted> = None;
+    let mut give_up_at = None;
+    let asks = Asks {
+        shared,
+        arrival,
+        client,
+    };
     loop {
-        let now = clock::now();
-        let choice = choose(shared, arrival, client, &tried, now)?;
-        let account = match accepted.take() {
-            Some(account) if account.is_by(&choice.port.state) => account,
-            _ => Accepted::by(&choice.port.state),
-        };
+        let mut choice = asks.choose(&tried, accepted, Turn::Newcomer)?;
+        if matches!(choice.attempt, Err(Rejection::Full)) {
+            let patience = shared.settings.connect_timeout;
+            let deadline = *give_up_at.get_or_insert_with(|| Instant::now() + patience);
+            // Boxed: most connections never wait.
+            choice = Box::pin(asks.wait(&tried, choice, deadline)).await?;
+        }
+        let account = choice.account;
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
             count(why, &choice.port.state, &tried);
         })?;
@@ -133,56 +165,126 @@ pub(super) async fn connect(
         if tried.len() >= shared.settings.max_attempts {
             return Err(Rejection::AllFailed);
         }
-        accepted = Some(account);
+        *accepted = Some(account);
     }
 }
 
-fn choose(
-    shared: &Shared,
-    arrival: &Arrival,
-    client: Client<'_>,
-    tried: &[SocketAddr],
-    now: Timestamp,
-) -> Result<Choice, Rejection> {
-    let snapshot = shared.published.load();
-    let frontend = snapshot
-        .frontend(
-            arrival.scope,
-            arrival.local,
-            arrival.declared_port,
-            Protocol::Tcp,
-        )
-        .ok_or(Rejection::Unmatched)?;
-    if let Some(check) = &frontend.health {
-        return Err(Rejection::HealthCheck(Arc::clone(check)));
+/// What a connection asks for, whenever it asks.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    shared: &'a Shared,
+    arrival: &'a Arrival,
+    client: Client<'a>,
+}
+
+impl Asks<'_> {
+    /// Waits until `deadline` for what limits keep back, each in its turn: a place of the Service port, which it then
+    /// keeps, and one at an endpoint.
+    async fn wait(
+        self,
+        tried: &[SocketAddr],
+        full: Choice,
+        deadline: Instant,
+    ) -> Result<Choice, Rejection> {
+        let Choice {
+            port, mut account, ..
+        } = full;
+        let changed = &self.shared.changed;
+        let waiting = async {
+            account.enter_in_turn(changed).await;
+            let mut accepted = Some(account);
+            in_turn(changed, &port.state.line, || {
+                match self.choose(tried, &mut accepted, Turn::Called) {
+                    Ok(choice) => {
+                        let is_more = choice.is_more;
+                        let found = if matches!(choice.attempt, Err(Rejection::Full)) {
+                            accepted = Some(choice.account);
+                            None
+                        } else {
+                            Some(Ok(choice))
+                        };
+                        Looked { found, is_more }
+                    }
+                    Err(why) => Looked {
+                        found: Some(Err(why)),
+                        is_more: true,
+                    },
+                }
+            })
+            .await
+        };
+        timeout_at(deadline, waiting).await.unwrap_or_else(|_| {
+            count(&Rejection::Full, &port.state, tried);
+            Err(Rejection::Full)
+        })
     }
-    let port = &frontend.port;
-    if client.is_unheaded(&port.proxy, arrival) {
-        return Err(Rejection::Unheaded(Arc::clone(&port.state)));
-    }
-    let sticky = Sticky::of(port.affinity, arrival.peer);
-    let keeping = Keeping::of(port, arrival.peer);
-    let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
-    let endpoint = match port.verdict(frontend.kind, place) {
-        _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
-        Verdict::Forward(set) => match sticky {
-            Some(sticky) => shared.affinity.pick(sticky, set, tried, now),
-            None => set.pick_for(arrival.peer, tried, now),
+
+    /// The next attempt, by the newest Snapshot; takes `accepted` if it is by the same Service port.
+    fn choose(
+        self,
+        tried: &[SocketAddr],
+        accepted: &mut Option<Accepted>,
+        turn: Turn,
+    ) -> Result<Choice, Rejection> {
+        let Self {
+            shared,
+            arrival,
+            client,
+        } = self;
+        let now = clock::now();
+        let snapshot = shared.published.load();
+        let frontend = snapshot
+            .frontend(
+                arrival.scope,
+                arrival.local,
+                arrival.declared_port,
+                Protocol::Tcp,
+            )
+            .ok_or(Rejection::Unmatched)?;
+        if let Some(check) = &frontend.health {
+            return Err(Rejection::HealthCheck(Arc::clone(check)));
         }
-        .ok_or(Rejection::NoEndpoint),
-        Verdict::Refuse => Err(Rejection::NoEndpoint),
-        Verdict::Drop => Err(Rejection::Policy),
-    };
-    let attempt =
-        endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port.state, &endpoint.state)));
-    let is_loop = (attempt.as_ref()).is_ok_and(|(addr, _)| leads_back(&snapshot, arrival, *addr));
-    Ok(Choice {
-        port: Arc::clone(port),
-        attempt,
-        is_loop,
-        sticky,
-        keeping,
-    })
+        let port = &frontend.port;
+        if client.is_unheaded(&port.proxy, arrival) {
+            return Err(Rejection::Unheaded(Arc::clone(&port.state)));
+        }
+        let mut account = accepted
+            .take()
+            .filter(|account| account.is_by(&port.state))
+            .unwrap_or_else(|| Accepted::by(&port.state));
+        let sticky = Sticky::of(port.affinity, arrival.peer);
+        let keeping = Keeping::of(port, arrival.peer);
+        let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
+        let endpoint = match port.verdict(frontend.kind, place) {
+            _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
+            Verdict::Forward(_) if !turn.may_look(&mut account, &port.state) => {
+                Err(Rejection::Full)
+            }
+            Verdict::Forward(set) => match sticky {
+                Some(sticky) => shared.affinity.pick(sticky, set, tried, now),
+                None => set.pick_for(arrival.peer, tried, now),
+            }
+            .map_err(|why| match why {
+                Unpicked::Unusable => Rejection::NoEndpoint,
+                Unpicked::Full => Rejection::Full,
+            }),
+            Verdict::Refuse => Err(Rejection::NoEndpoint),
+            Verdict::Drop => Err(Rejection::Policy),
+        };
+        let attempt =
+            endpoint.map(|endpoint| (endpoint.addr, Attempt::at(&port.state, &endpoint.state)));
+        let is_loop =
+            (attempt.as_ref()).is_ok_and(|(addr, _)| leads_back(&snapshot, arrival, *addr));
+        Ok(Choice {
+            is_more: turn == Turn::Called && port.has_room(now),
+            port: Arc::clone(port),
+            account,
+            attempt,
+            is_loop,
+            sticky,
+            keeping,
+        })
+    }
 }
 
 /// Counts a rejection by its reason; one after failed attempts is already counted as those.
@@ -191,6 +293,7 @@ fn count(why: &Rejection, port: &PortState, tried: &[SocketAddr]) {
         Rejection::NoEndpoint if tried.is_empty() => &port.refused_no_endpoints,
         Rejection::Policy => &port.dropped_policy,
         Rejection::SourceRange => &port.dropped_source_range,
+        Rejection::Full => &port.rejected_full,
         _ => return,
     };
     counter.fetch_add(1, Relaxed);

@@ -36,7 +36,8 @@ pub(crate) fn check_service(annotations: &Cursor<'_>, service: &Service) {
     }
 }
 
-fn check_effect(annotation: &Cursor<'_>, service: &Service) {
+/// Whether an annotation about TCP connections comes to anything.
+pub(super) fn check_effect(annotation: &Cursor<'_>, service: &Service) {
     if !service.has_vip() {
         annotation.warn(
             "has no effect on a Service without a virtual address: clients connect by themselves",

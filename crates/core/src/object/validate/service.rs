@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{address, balancing, draining, proxy_protocol, source_address, syntax};
+use super::{address, balancing, draining, limits, proxy_protocol, source_address, syntax};
 use crate::object::{
     decode::cursor::Cursor,
     service::{ClusterIpRequest, IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
@@ -260,6 +260,7 @@ pub(crate) fn check_annotations(meta: &Cursor<'_>, service: &Service) {
     balancing::check_service(&annotations, service);
     source_address::check_service(&annotations, service);
     draining::check_service(&annotations, service);
+    limits::check_service(&annotations, service);
     proxy_protocol::check_service(&annotations, service);
     let (mode_field, hints) = (annotations.key(MODE), annotations.key(HINTS));
     if let (Some(mode), Some(text)) = (mode_field.text(), hints.text())
