@@ -170,6 +170,7 @@ fn cluster() -> Arc<Cluster> {
         zone: None,
         host_addresses: Vec::new(),
         source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
+        dns: dns::DnsRules::default(),
     })
 }
 
@@ -292,7 +293,11 @@ impl Bench {
             let answer = dns::answer(
                 &snapshot,
                 &Question::new(name, RecordType::A),
-                Moment { serial: 1, seed: 1 },
+                Moment {
+                    serial: 1,
+                    seed: 1,
+                    ..Moment::default()
+                },
             );
             assert!(!black_box(answer).answers.is_empty());
             samples.push(began.elapsed());

@@ -2,7 +2,8 @@
 //! connections and the counters; what a name means, and every byte of a response, is the core's.
 //!
 //! Answers come from the Snapshot that is published when the query is read, so DNS and the data path agree. None of
-//! them is cached. `forward` asks others for names that are not ours.
+//! them is cached. What is prepared answers this host; clients elsewhere take the ordinary way, over UDP and TCP alike.
+//! `forward` asks others for names that are not ours.
 
 mod counters;
 mod forward;
@@ -10,8 +11,10 @@ mod listen;
 mod responder;
 mod serve;
 mod slow;
+mod withheld;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,12 +25,13 @@ use std::{
 use arc_swap::ArcSwap;
 use portico_core::{
     dns::{
-        Answer, Moment, Name, Question, RecordType,
-        packet::{Transport, respond},
+        Answer, Moment, Name, Question, Rcode, RecordType, fast,
+        packet::{self, Transport},
         wire::Response,
     },
-    snapshot::Snapshot,
+    snapshot::{ClientPlace, Snapshot},
 };
+use withheld::Withheld;
 
 pub use counters::DnsCounters;
 use forward::Forwarder;
@@ -45,6 +49,28 @@ pub struct DnsService {
     seeds: AtomicU64,
     counters: DnsCounters,
     forwarder: Forwarder,
+    withheld: Withheld,
+}
+
+/// What a response says, for the counters.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    rtype: Option<RecordType>,
+    rcode: Rcode,
+    truncated: bool,
+    /// It is not all: others know the name, or what it is an alias of.
+    is_foreign: bool,
+}
+
+impl Said {
+    const fn of(response: &Response) -> Self {
+        Self {
+            rtype: response.rtype,
+            rcode: response.rcode,
+            truncated: response.truncated,
+            is_foreign: response.elsewhere,
+        }
+    }
 }
 
 impl DnsService {
@@ -56,6 +82,7 @@ impl DnsService {
             first_serial: started,
             seeds: AtomicU64::new(seed),
             counters: DnsCounters::default(),
+            withheld: Withheld::default(),
             forwarder: Forwarder::new(ForwardSettings::default()),
         }
     }
@@ -83,24 +110,61 @@ impl DnsService {
         )
     }
 
-    /// The response to a message over TCP, if it gets one; waits for others where they are to be asked.
-    async fn ask(&self, packet: &[u8]) -> Option<Response> {
-        let began = Instant::now();
-        let response = match self.ordinary(packet, Transport::Tcp) {
-            Some(response) if response.elsewhere => {
-                slow::resolve(self, packet, Transport::Tcp).await
-            }
-            response => response,
-        };
-        self.counters
-            .count_message(response.as_ref(), began.elapsed().as_micros());
-        response
+    /// Writes the response to the packet of `client` into `reply`, by the prepared way or else the ordinary one; `None`
+    /// is silence. Counts nothing but what is kept from clients elsewhere.
+    fn respond(
+        &self,
+        snapshot: &Snapshot,
+        (packet, client): (&[u8], IpAddr),
+        (transport, moment): (Transport, Moment),
+        reply: &mut Vec<u8>,
+    ) -> Option<Said> {
+        if let Some(hit) = fast::respond(snapshot, packet, (transport, moment), reply) {
+            return Some(Said {
+                rtype: Some(hit.rtype),
+                rcode: hit.rcode,
+                truncated: hit.truncated,
+                is_foreign: false,
+            });
+        }
+        reply.clear();
+        let response = packet::respond(snapshot, packet, transport, moment)?;
+        if let Some(name) = packet::withheld(snapshot, packet, &response, moment) {
+            self.counters.withheld.fetch_add(1, Relaxed);
+            self.withheld.tell(&name, client);
+        }
+        reply.extend_from_slice(&response.bytes);
+        Some(Said::of(&response))
     }
 
-    /// The response to `packet` by the ordinary way, uncounted.
-    fn ordinary(&self, packet: &[u8], transport: Transport) -> Option<Response> {
-        let snapshot = self.published.load();
-        respond(&snapshot, packet, transport, self.moment(&snapshot, 1))
+    /// Writes the response to a message over TCP into `reply` and counts it; `false` is silence. Waits for others where
+    /// they are to be asked.
+    async fn answer_message(
+        &self,
+        packet: &[u8],
+        (client, place): (IpAddr, ClientPlace),
+        reply: &mut Vec<u8>,
+    ) -> bool {
+        let began = Instant::now();
+        let mut said = {
+            let snapshot = self.published.load();
+            let moment = Moment {
+                place,
+                ..self.moment(&snapshot, 1)
+            };
+            self.respond(&snapshot, (packet, client), (Transport::Tcp, moment), reply)
+        };
+        if said.is_some_and(|said| said.is_foreign) {
+            let response = slow::resolve(self, packet, (Transport::Tcp, place)).await;
+            said = response.map(|response| {
+                reply.clear();
+                reply.extend_from_slice(&response.bytes);
+                Said::of(&response)
+            });
+        }
+        self.counters
+            .count_message(said, began.elapsed().as_micros());
+        said.is_some()
     }
 
     /// A moment with as many [next](Moment::next) ones as are wanted, that nobody else has.
@@ -110,6 +174,7 @@ impl DnsService {
         Moment {
             serial: serial(self.first_serial, snapshot),
             seed: self.seeds.fetch_add(step, Relaxed),
+            place: ClientPlace::OnNode,
         }
     }
 }
@@ -131,7 +196,7 @@ pub fn answer_json(
 pub fn answer_offline(snapshot: &Snapshot, name: Name, rtype: RecordType) -> Answer {
     let moment = Moment {
         serial: serial(0, snapshot),
-        seed: 0,
+        ..Moment::default()
     };
     portico_core::dns::answer(snapshot, &Question::new(name, rtype), moment)
 }

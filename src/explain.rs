@@ -112,6 +112,7 @@ fn in_force(subject: Subject<'_>) -> Explanation {
         cluster_ips: subject.service.cluster_ips.clone(),
         joins: joins::of(subject, &sources),
         names: names::of(subject, &endpoints),
+        elsewhere: names::elsewhere(subject),
         attempt: names::attempt(subject, &addresses, &ports),
         problems,
         notes,
@@ -323,6 +324,7 @@ fn rejected(view: View<'_>, namespace: &str, name: &str) -> Option<Explanation> 
         joins: Vec::new(),
         endpoints: Vec::new(),
         names: Vec::new(),
+        elsewhere: None,
         attempt: None,
     })
 }

@@ -123,6 +123,24 @@ pub struct ClusterOptions {
     /// Do not answer bare names such as `web` or `web.shop` as if the search list had been walked
     #[arg(long, env = "PORTICO_NO_SERVER_SEARCH")]
     pub no_server_search: bool,
+    /// Names of Pods, such as `10-1-0-21.shop.pod.cluster.local`: none, of every address, or of endpoints
+    #[arg(
+        long,
+        env = "PORTICO_DNS_PODS",
+        default_value = "verified",
+        value_enum,
+        value_name = "MODE"
+    )]
+    pub dns_pods: DnsPods,
+    /// Address of this host that DNS gives clients on other machines and in containers for Services with node ports; once for
+    /// IPv4 and once for IPv6. They are never given a loopback address
+    #[arg(
+        long,
+        env = "PORTICO_ADVERTISE",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub advertise: Vec<IpAddr>,
     /// Name of this node: endpoints with another `nodeName` are elsewhere
     #[arg(long, env = "PORTICO_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -148,11 +166,24 @@ impl Default for ClusterOptions {
             service_node_port_range: (30_000, 32_767),
             cluster_domain: vec!["cluster.local".into()],
             no_server_search: false,
+            dns_pods: DnsPods::Verified,
+            advertise: Vec::new(),
             node_name: None,
             zone: None,
             source_ranges_everywhere: false,
         }
     }
+}
+
+/// `--dns-pods`, as CoreDNS has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DnsPods {
+    /// Pods have no names
+    Disabled,
+    /// Every address has a name in every namespace
+    Insecure,
+    /// The endpoints that are known have names in their namespace
+    Verified,
 }
 
 /// Options of `portico up` beside the paths.

@@ -132,6 +132,7 @@ fn cluster() -> Arc<Cluster> {
         zone: None,
         host_addresses: Vec::new(),
         source_range_reach: SourceRangeReach::LoadBalancer,
+        dns: portico_core::dns::DnsRules::default(),
     })
 }
 

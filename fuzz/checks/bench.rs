@@ -62,6 +62,7 @@ fn cluster() -> Cluster {
         zone: None,
         host_addresses: vec![[192, 0, 2, 1].into()],
         source_range_reach: SourceRangeReach::LoadBalancer,
+        dns: portico_core::dns::DnsRules::default(),
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let moment = Moment {
         serial: 7,
         seed: u64::from(*carrier),
+        ..Moment::default()
     };
     SNAPSHOT.with(|snapshot| {
         let snapshot = snapshot.get_or_init(services);

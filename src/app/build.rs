@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
+    dns::{DnsRules, Name, PodNames},
     object::{Protocol, diagnostic::Severity},
     snapshot::{Cluster, SourceRangeReach},
     world::{
@@ -19,7 +20,8 @@ use crate::{
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
     settings::{
-        AdminListen, ClusterOptions, ForwardOptions, InstanceOptions, ManifestOptions, UpOptions,
+        AdminListen, ClusterOptions, DnsPods, ForwardOptions, InstanceOptions, ManifestOptions,
+        UpOptions,
     },
     source::{
         file::{self, FileSource, FileWatch},
@@ -79,9 +81,8 @@ pub(super) fn cluster(
         Some(range) => (range, nth(range, 10)),
         None => (share.dynamic_service, share.dns),
     };
-    let domain = |name: &String| Arc::from(name.trim_matches('.').to_ascii_lowercase());
     Ok(Cluster {
-        domains: options.cluster_domain.iter().map(domain).collect(),
+        domains: domains(&options.cluster_domain)?,
         search_namespace: (!options.no_server_search).then(|| manifests.namespace.as_str().into()),
         service_cidr: service_cidr.trunc(),
         dynamic_service_cidr: dynamic_service_cidr.trunc(),
@@ -102,6 +103,47 @@ pub(super) fn cluster(
         } else {
             SourceRangeReach::LoadBalancer
         },
+        dns: dns_rules(options)?,
+    })
+}
+
+/// The zones of Services, each once.
+fn domains(wanted: &[String]) -> anyhow::Result<Vec<Arc<str>>> {
+    let mut domains: Vec<Arc<str>> = Vec::new();
+    for text in wanted {
+        let domain = text.trim_matches('.').to_ascii_lowercase();
+        let wrong = format!("--cluster-domain {text}");
+        let name = Name::parse(&domain).with_context(|| wrong.clone())?;
+        if name.is_empty() {
+            bail!("{wrong}: the root cannot be a zone of Services");
+        }
+        if domain == "local" {
+            bail!("{wrong}: names of hosts on the link end so (RFC 6762); take one below it");
+        }
+        if !domains.iter().any(|known| **known == domain) {
+            domains.push(domain.into());
+        }
+    }
+    Ok(domains)
+}
+
+fn dns_rules(options: &ClusterOptions) -> anyhow::Result<DnsRules> {
+    for (place, addr) in options.advertise.iter().enumerate() {
+        if addr.is_loopback() || addr.is_unspecified() || addr.is_multicast() {
+            bail!("--advertise {addr}: no other machine reaches this one there");
+        }
+        let mut before = options.advertise.iter().take(place);
+        if let Some(other) = before.find(|other| other.is_ipv4() == addr.is_ipv4()) {
+            bail!("--advertise {other} and {addr}: one address a family is given to clients");
+        }
+    }
+    Ok(DnsRules {
+        pods: match options.dns_pods {
+            DnsPods::Disabled => PodNames::Disabled,
+            DnsPods::Insecure => PodNames::Insecure,
+            DnsPods::Verified => PodNames::Verified,
+        },
+        advertised: options.advertise.clone(),
     })
 }
 

@@ -139,6 +139,9 @@ fn text(explanation: &Explanation, place: Place) -> String {
     if !explanation.names.is_empty() {
         let _ = writeln!(text, "\nNames: {}", explanation.names.join(", "));
     }
+    if let Some(told) = &explanation.elsewhere {
+        let _ = writeln!(text, "From other machines and containers: {told}");
+    }
     if let Some(attempt) = &explanation.attempt {
         let _ = match place {
             Place::Running => writeln!(text, "Try: {attempt}"),

@@ -278,6 +278,7 @@ fn cluster() -> Cluster {
         zone: None,
         host_addresses: Vec::new(),
         source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
+        dns: portico_core::dns::DnsRules::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::Said;
 use portico_core::{
     dns::{Rcode, RecordType, wire::Response},
     observe::histogram::AtomicHistogram,
@@ -34,6 +35,8 @@ pub struct DnsCounters {
     pub unsent: AtomicU64,
     /// Responses that lack records of their answer.
     pub truncated: AtomicU64,
+    /// Responses without a record, since every address would have been the client's own machine.
+    pub withheld: AtomicU64,
     /// TCP connections that are open.
     pub connections: AtomicU64,
     /// From a query read to its response written, in microseconds, without the sockets.
@@ -53,13 +56,10 @@ impl DnsCounters {
     }
 
     /// Counts a message that came over TCP, and took so many microseconds.
-    pub(super) fn count_message(&self, response: Option<&Response>, took: u128) {
+    pub(super) fn count_message(&self, said: Option<Said>, took: u128) {
         self.tcp_queries.fetch_add(1, Relaxed);
         let mut tally = Tally::default();
-        match response {
-            Some(response) => tally.count(response.rtype, response.rcode, response.truncated),
-            None => tally.silence(),
-        }
+        tally.note(said);
         self.add(&tally);
         self.latency.record(u64::try_from(took).unwrap_or(u64::MAX));
     }
@@ -109,9 +109,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A packet that gets no response.
-    pub(super) fn silence(&mut self) {
-        self.dropped += 1;
+    /// What was said to a packet.
+    pub(super) fn note(&mut self, said: Option<Said>) {
+        match said {
+            Some(said) => self.count(said.rtype, said.rcode, said.truncated),
+            None => self.dropped += 1,
+        }
     }
 
     /// A response.

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
@@ -16,11 +16,11 @@ use std::{
 use arc_swap::Guard;
 use portico_core::{
     dns::{
-        Moment, Rcode, fast,
+        Moment, Rcode,
         packet::{self, Transport},
         wire::Response,
     },
-    snapshot::Snapshot,
+    snapshot::{ClientPlace, Snapshot},
 };
 use portico_dataplane::{Answers, Exchange};
 use rustix::{
@@ -201,10 +201,23 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Only a client that is no process of this host for certain costs a system call.
+    fn place_of(&self, client: IpAddr) -> ClientPlace {
+        if client.is_loopback() {
+            return ClientPlace::OnNode;
+        }
+        let local = self
+            .socket
+            .local_addr()
+            .map_or(Ipv4Addr::UNSPECIFIED.into(), |local| local.ip());
+        self.snapshot.cluster.place_of(Some(client), local)
+    }
+
     /// The response to a name of others, if it is not given later.
     fn offer(&mut self, packet: &[u8], addr: SocketAddr) -> Option<Response> {
         let client = Client {
             addr,
+            place: self.moment.place,
             socket: Arc::clone(self.socket),
         };
         match self.responder.slow.offer(packet, client) {
@@ -218,24 +231,20 @@ impl Answers for Batch<'_> {
     fn answer(&mut self, packet: &[u8], client: Option<SocketAddr>, reply: &mut Vec<u8>) {
         // Nobody listens at port 0 (RFC 6335 section 6): the sender is forged.
         let Some(client) = client.filter(|client| client.port() != 0) else {
-            return self.tally.silence();
+            return self.tally.note(None);
         };
-        self.moment = self.moment.next();
+        self.moment = Moment {
+            place: self.place_of(client.ip()),
+            ..self.moment.next()
+        };
         let carried = (Transport::Udp, self.moment);
-        if let Some(hit) = fast::respond(&self.snapshot, packet, carried, reply) {
-            return self.tally.count(Some(hit.rtype), hit.rcode, hit.truncated);
+        let service = &self.responder.service;
+        let said = service.respond(&self.snapshot, (packet, client.ip()), carried, reply);
+        if said.is_none_or(|said| !said.is_foreign) {
+            return self.tally.note(said);
         }
         reply.clear();
-        let Some(response) = packet::respond(&self.snapshot, packet, Transport::Udp, self.moment)
-        else {
-            return self.tally.silence();
-        };
-        let response = if response.elsewhere {
-            self.offer(packet, client)
-        } else {
-            Some(response)
-        };
-        if let Some(response) = response {
+        if let Some(response) = self.offer(packet, client) {
             self.tally
                 .count(response.rtype, response.rcode, response.truncated);
             reply.extend_from_slice(&response.bytes);

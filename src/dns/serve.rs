@@ -1,27 +1,38 @@
 //! The loops around the streams, and the life of all. Owns time-outs and the number of connections; a message goes in
 //! and its response out without waiting for anything but the socket. Datagrams are the `responder`'s.
 
-use std::{io, net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
+use portico_core::snapshot::ClientPlace;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{DnsListeners, DnsService, responder::Responders, slow};
 
 /// The most connections at one time, over all addresses; the next one waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long a connection may be without a query.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the rest of a query may take after its first byte.
 const READ: Duration = Duration::from_secs(3);
-/// How long a client may take to read a response.
+/// How long a client may take to read responses.
 const WRITE: Duration = Duration::from_secs(5);
+/// Room for what is read at once: some dozens of queries.
+const CHUNK: usize = 4096;
+/// Bytes of responses that are not held back until all that has arrived is answered.
+const ENOUGH: usize = 65_536;
 /// How long a socket rests after an error that is no single client's, such as a lack of descriptors.
 const REST: Duration = Duration::from_millis(50);
 
@@ -71,11 +82,14 @@ async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>, permits: Arc
 async fn serve_stream(stream: TcpStream, client: SocketAddr, service: &DnsService) {
     service.counters.connections.fetch_add(1, Relaxed);
     let open = Open(service);
-    let result = match stream.set_nodelay(true) {
-        Ok(()) => serve_connection(stream, service).await,
-        Err(error) => Err(error),
+    let served = async {
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?.ip();
+        let cluster = Arc::clone(&service.published.load().cluster);
+        let place = cluster.place_of(Some(client.ip()), local);
+        serve_connection(stream, (client.ip(), place), service).await
     };
-    if let Err(error) = result {
+    if let Err(error) = served.await {
         tracing::debug!(target: "dns", %client, %error, "connection ended");
     }
     drop(open);
@@ -90,47 +104,91 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Answers queries in the order in which they come, as many as the client has sent (RFC 7766 section 6.2.1), until it
-/// closes or falls silent, or sends what gets no response.
-pub(super) async fn serve_connection<S>(stream: S, service: &DnsService) -> io::Result<()>
+/// Answers queries in the order in which they come, all that have arrived at once with one write (RFC 7766 sections
+/// 6.2.1 and 8), until the client closes or falls silent, or sends what gets no response.
+pub(super) async fn serve_connection<S>(
+    mut stream: S,
+    client: (IpAddr, ClientPlace),
+    service: &DnsService,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = BufReader::new(stream);
-    let mut frame = Vec::new();
+    let mut frames = Frames::default();
+    let (mut reply, mut out) = (Vec::new(), Vec::new());
+    // When the first byte of a query came that has not come whole.
+    let mut begun = None;
     loop {
-        let first = match timeout(IDLE, stream.read_u8()).await {
-            Ok(Ok(byte)) => byte,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Ok(()),
+        while let Some(message) = frames.next() {
+            begun = None;
+            if !service.answer_message(message, client, &mut reply).await {
+                return write(&mut stream, &mut out).await;
+            }
+            let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&reply);
+            if out.len() >= ENOUGH {
+                write(&mut stream, &mut out).await?;
+            }
+        }
+        write(&mut stream, &mut out).await?;
+        let now = Instant::now();
+        let is_idle = frames.is_empty();
+        let deadline = if is_idle {
+            now + IDLE
+        } else {
+            *begun.get_or_insert(now) + READ
         };
-        timeout(READ, read_frame(&mut stream, first, &mut frame)).await??;
-        let Some(response) = service.ask(&frame).await else {
-            return Ok(());
+        match timeout_at(deadline, frames.read(&mut stream)).await {
+            Ok(Ok(0)) if !is_idle => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(0)) => return Ok(()),
+            Ok(read) => read?,
+            Err(_) if is_idle => return Ok(()),
+            Err(elapsed) => return Err(elapsed.into()),
         };
-        let length = u16::try_from(response.bytes.len()).map_err(io::Error::other)?;
-        // One write, or the length alone may travel as a packet of its own.
-        frame.clear();
-        frame.extend(length.to_be_bytes());
-        frame.extend(response.bytes);
-        timeout(WRITE, stream.write_all(&frame)).await??;
     }
 }
 
-/// Reads the message behind the length that starts with `first` (RFC 1035 section 4.2.2).
-async fn read_frame<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    first: u8,
-    frame: &mut Vec<u8>,
-) -> io::Result<()> {
-    let length = u16::from_be_bytes([first, stream.read_u8().await?]);
-    frame.clear();
-    // Only what arrives is stored, whatever the length says.
-    let read = stream.take(u64::from(length)).read_to_end(frame).await?;
-    if read < usize::from(length) {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    } else {
-        Ok(())
+/// Sends `out` and empties it.
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::Result<()> {
+    if !out.is_empty() {
+        timeout(WRITE, stream.write_all(out)).await??;
+        out.clear();
+    }
+    Ok(())
+}
+
+/// Messages behind their lengths (RFC 1035 section 4.2.2), as they arrive. Only what has arrived is stored, whatever a
+/// length says.
+#[derive(Debug, Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Frames {
+    /// The next message that is there as a whole.
+    fn next(&mut self) -> Option<&[u8]> {
+        let (length, rest) = self.bytes.get(self.taken..)?.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let message = rest.get(..length)?;
+        self.taken += size_of::<u16>() + length;
+        Some(message)
+    }
+
+    /// Whether nothing has arrived of another message.
+    const fn is_empty(&self) -> bool {
+        self.bytes.len() == self.taken
+    }
+
+    /// Waits for more; 0 bytes are the end.
+    ///
+    /// # Cancel safety
+    /// Nothing that was read is lost.
+    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        self.bytes.reserve(CHUNK);
+        stream.read_buf(&mut self.bytes).await
     }
 }

@@ -5,11 +5,12 @@ use std::{net::SocketAddr, net::UdpSocket, sync::Arc};
 
 use portico_core::{
     dns::{
-        self,
+        self, Moment,
         packet::{self, Transport},
         wire::{self, Response},
     },
     dns_cache::message::{self, Relayed},
+    snapshot::ClientPlace,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -34,6 +35,8 @@ pub(super) struct Waiting {
 pub(super) struct Client {
     /// Where the response goes.
     pub(super) addr: SocketAddr,
+    /// Whether that is this host.
+    pub(super) place: ClientPlace,
     /// Where it leaves.
     pub(super) socket: Arc<UdpSocket>,
 }
@@ -75,7 +78,7 @@ pub(super) async fn answer(mut waiting: mpsc::Receiver<Waiting>, service: Arc<Dn
 }
 
 async fn answer_one(Waiting { packet, client }: Waiting, service: Arc<DnsService>) {
-    let Some(response) = resolve(&service, &packet, Transport::Udp).await else {
+    let Some(response) = resolve(&service, &packet, (Transport::Udp, client.place)).await else {
         return;
     };
     service.counters.count_response(&response);
@@ -87,13 +90,16 @@ async fn answer_one(Waiting { packet, client }: Waiting, service: Arc<DnsService
 pub(super) async fn resolve(
     service: &DnsService,
     packet: &[u8],
-    transport: Transport,
+    (transport, place): (Transport, ClientPlace),
 ) -> Option<Response> {
     let query = wire::read(packet).ok()?;
     let limit = packet::limit(&query, transport);
     let (mut answer, seed) = {
         let snapshot = service.published.load();
-        let moment = service.moment(&snapshot, 1);
+        let moment = Moment {
+            place,
+            ..service.moment(&snapshot, 1)
+        };
         (dns::answer(&snapshot, &query.question, moment), moment.seed)
     };
     let Some(name) = answer.elsewhere.take() else {

@@ -52,6 +52,9 @@ pub struct Explanation {
     pub endpoints: Vec<EndpointReport>,
     /// Its names in DNS.
     pub names: Vec<String>,
+    /// What they lead clients on other machines and in containers to; null for an alias.
+    #[serde(default)]
+    pub elsewhere: Option<String>,
     /// One command to try.
     #[serde(rename = "try")]
     pub attempt: Option<String>,

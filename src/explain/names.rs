@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portico_core::object::{Protocol, service::IpFamily};
+use portico_core::{
+    dns,
+    object::{Protocol, ServiceType, service::IpFamily},
+};
 
 use super::{
     model::{EndpointReport, PortVerdict, Way},
@@ -40,6 +43,28 @@ pub(super) fn of(subject: Subject<'_>, reports: &[EndpointReport]) -> Vec<String
         names.extend(hosts.map(|host| format!("{host}.{name}.{namespace}.svc.{domain}")));
     }
     names
+}
+
+/// What clients that have loopback addresses of their own get.
+pub(super) fn elsewhere(subject: Subject<'_>) -> Option<String> {
+    if subject.spec().service_type == ServiceType::ExternalName {
+        return None;
+    }
+    let cluster = &subject.view.snapshot.cluster;
+    let told = dns::told_elsewhere(subject.service, cluster);
+    let addresses: Vec<String> = told.addresses.iter().map(ToString::to_string).collect();
+    let mut ports = subject.service.ports.iter();
+    Some(if told.are_node_ports {
+        format!("{} with its node ports", addresses.join(", "))
+    } else if !addresses.is_empty() {
+        addresses.join(", ")
+    } else if !subject.spec().has_vip() {
+        "no address: its endpoints have loopback ones only".to_owned()
+    } else if ports.any(|port| port.node_port.is_some()) {
+        "no address; --advertise ADDR names this host to them, where its node ports are".to_owned()
+    } else {
+        "no address; an external IP would be one, or type NodePort with --advertise ADDR".to_owned()
+    })
 }
 
 /// The command that shows most: a request to a port that forwards, else a question to DNS.

@@ -32,6 +32,7 @@ fn world() -> World {
         zone: Some("za".into()),
         host_addresses: Vec::new(),
         source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
+        dns: portico_core::dns::DnsRules::default(),
     };
     World::new(WorldSettings {
         cluster: Arc::new(cluster),

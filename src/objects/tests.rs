@@ -165,6 +165,7 @@ fn cluster() -> Cluster {
         zone: Some("desk".into()),
         host_addresses: Vec::new(),
         source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
+        dns: portico_core::dns::DnsRules::default(),
     }
 }
 

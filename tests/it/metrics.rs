@@ -49,12 +49,12 @@ fn ask(addr: SocketAddr, path: &str, host: &str) -> (String, String) {
     (head.to_lowercase(), body.to_owned())
 }
 
-fn admin(program: &Program) -> SocketAddr {
+pub(crate) fn admin(program: &Program) -> SocketAddr {
     program.status().admin.expect("an admin address")
 }
 
 /// Every sample by its series; each line must be well formed, each family in the table and in one piece.
-fn scrape(addr: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) fn scrape(addr: SocketAddr) -> BTreeMap<String, f64> {
     let (head, body) = ask(addr, "/metrics", "localhost");
     assert!(head.contains("200 ok"), "{head}");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");

@@ -10,7 +10,15 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 
-use crate::support::{PATIENCE, addr, namespace::in_namespace, program::Program};
+use crate::{
+    metrics::{admin, scrape},
+    support::{
+        PATIENCE, addr,
+        host::{HERE, Host},
+        namespace::in_namespace,
+        program::{Program, portico},
+    },
+};
 
 fn question(name: &str, record_type: RecordType) -> Message {
     let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
@@ -20,7 +28,11 @@ fn question(name: &str, record_type: RecordType) -> Message {
 }
 
 pub(crate) fn ask_udp(server: SocketAddr, name: &str, record_type: RecordType) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ask_udp_from("127.0.0.1:0", server, name, record_type)
+}
+
+fn ask_udp_from(from: &str, server: SocketAddr, name: &str, record_type: RecordType) -> Message {
+    let socket = UdpSocket::bind(from).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(server).unwrap();
     socket
@@ -245,4 +257,167 @@ fn dns_without_privilege_is_on_port_10053() {
     let answer = ask_udp(server, "echo", RecordType::A);
     assert_eq!(addresses(&answer).len(), 1);
     assert_eq!(server.ip(), IpAddr::from([127, 96, 0, 10]));
+}
+
+/// Services in every way to be reached from another machine, and in none.
+const WAYS: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: inside}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: node}
+spec: {type: NodePort, ports: [{name: http, port: 80, nodePort: 30080}, {name: admin, port: 81, nodePort: 30081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {externalIPs: [10.77.0.1], ports: [{name: http, port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec: {type: LoadBalancer, loadBalancerIP: 127.112.0.9, ports: [{name: http, port: 80, nodePort: 30082}]}
+";
+
+#[test]
+fn clients_elsewhere_get_what_is_reachable_there_and_never_loopback() {
+    in_namespace!(Root);
+    let there = Host::join();
+    let program = Program::up(
+        &["--dns-listen", "10.77.0.1:53", "--advertise", "10.77.0.1"],
+        &[("ways.yaml", WAYS)],
+    );
+    let server = addr("10.77.0.1:53");
+    let ask = |name: &str, record_type| {
+        let name = format!("{name}.default.svc.cluster.local.");
+        let by_udp = there.run(|| ask_udp_from("10.77.0.2:0", server, &name, record_type));
+        let by_tcp = there.run(|| ask_tcp(server, &name, record_type));
+        for answer in [&by_udp, &by_tcp] {
+            let sections = [&answer.answers, &answer.additionals];
+            for record in sections.into_iter().flatten() {
+                let is_loopback = matches!(&record.data, RData::A(addr) if addr.0.is_loopback());
+                assert!(!is_loopback, "{name}: {answer:?}");
+            }
+        }
+        assert_eq!(addresses(&by_udp), addresses(&by_tcp));
+        by_udp
+    };
+    let here = Ipv4Addr::from(HERE);
+    for (name, expected) in [
+        ("inside", &[][..]),
+        ("node", &[here]),
+        ("outside", &[here]),
+        ("balanced", &[here]),
+    ] {
+        let answer = ask(name, RecordType::A);
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::NoError,
+            "{name}"
+        );
+        assert_eq!(addresses(&answer), expected, "{name}");
+        let own = ask_udp_from("10.77.0.1:0", server, name, RecordType::A);
+        let own = addresses(&own);
+        assert!(
+            own.iter().all(Ipv4Addr::is_loopback) && own.len() == 1,
+            "{name} here: {own:?}"
+        );
+    }
+    let ports = |name: &str| {
+        let answer = ask(name, RecordType::SRV);
+        let mut ports: Vec<u16> = answer
+            .answers
+            .iter()
+            .map(|record| match &record.data {
+                RData::SRV(srv) => srv.port,
+                other => panic!("{other}"),
+            })
+            .collect();
+        ports.sort_unstable();
+        ports
+    };
+    assert_eq!(ports("node"), [30080, 30081]);
+    assert_eq!(ports("balanced"), [30082]);
+    assert_eq!(ports("outside"), [8080]);
+    assert_eq!(ports("inside"), [0; 0]);
+
+    // "inside" was asked for A and SRV, over UDP and TCP.
+    let counted = scrape(admin(&program))["portico_dns_withheld_total"];
+    assert!((counted - 4.0).abs() < f64::EPSILON, "{counted}");
+    assert_eq!(
+        program.stderr().matches("no address for a client").count(),
+        1
+    );
+    let explain = |name: &str| {
+        let explained = program.command(&["explain", "service", name]);
+        let text = String::from_utf8(explained.stdout).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("From other machines and containers: "));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    assert!(explain("inside").starts_with("no address; "));
+    assert_eq!(explain("node"), "10.77.0.1 with its node ports");
+    assert_eq!(explain("outside"), "10.77.0.1");
+}
+
+#[test]
+fn pods_have_the_names_of_their_mode_in_every_domain() {
+    in_namespace!(Root);
+    let slice = "127-0-0-21.default.pod";
+    for (mode, known, unknown) in [
+        ("disabled", ResponseCode::NXDomain, ResponseCode::NXDomain),
+        ("insecure", ResponseCode::NoError, ResponseCode::NoError),
+        ("verified", ResponseCode::NoError, ResponseCode::NXDomain),
+    ] {
+        let domains = [
+            "--cluster-domain",
+            "cluster.local",
+            "--cluster-domain",
+            "corp.example",
+        ];
+        let args = [&["--dns-pods", mode], &domains[..]].concat();
+        let program = Program::up(&args, &[("all.yaml", MANIFESTS)]);
+        let server = program.status().dns[0].bound.unwrap();
+        for domain in ["cluster.local", "corp.example"] {
+            let code = |name: &str| {
+                let name = format!("{name}.{domain}.");
+                ask_udp(server, &name, RecordType::A).metadata.response_code
+            };
+            assert_eq!(code(slice), known, "{mode} {domain}");
+            assert_eq!(code("127-9-9-9.default.pod"), unknown, "{mode} {domain}");
+            assert_eq!(code("127-9-9-9.nobody.pod"), ResponseCode::NXDomain);
+            assert_eq!(code("echo.default.svc"), ResponseCode::NoError);
+        }
+    }
+}
+
+#[test]
+fn names_that_cannot_be_served_are_refused_at_the_start() {
+    for (args, said) in [
+        (["--cluster-domain", "local"], "names of hosts on the link"),
+        (["--cluster-domain", "a..b"], "empty label"),
+        (["--cluster-domain", "."], "the root cannot be a zone"),
+        (["--advertise", "127.0.0.5"], "no other machine"),
+        (
+            ["--advertise", "192.0.2.1,192.0.2.2"],
+            "one address a family",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = portico(folder.path())
+            .arg("up")
+            .args(args)
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && text.contains(said),
+            "{args:?}: {text}"
+        );
+    }
 }

@@ -9,10 +9,14 @@
 //! - `zone`: which zones are ours and how a name lies in one
 //! - `tree`: what stands at a name of a cluster zone
 //! - `endpoints`: the names and addresses of endpoints
+//! - `elsewhere`: what clients on other machines are told instead of loopback addresses
 //! - `reverse`: addresses back to names
 //! - [`fast`]: what most queries ask, from answers prepared with each Service
 //! - [`wire`]: parsing queries and writing responses; [`packet`]: one datagram in, at most one out
 
+use std::net::IpAddr;
+
+mod elsewhere;
 mod endpoints;
 pub mod fast;
 mod lookup;
@@ -25,6 +29,7 @@ mod tree;
 pub mod wire;
 mod zone;
 
+pub use elsewhere::{Elsewhere, told_elsewhere};
 pub use lookup::answer;
 pub use name::{Name, NameError};
 pub use record::{
@@ -33,6 +38,27 @@ pub use record::{
 
 /// Time to live of every record of a cluster zone but one, in seconds: short, since endpoints come and go.
 pub const TTL: u32 = 5;
+
+/// What of cluster DNS can be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsRules {
+    /// `--dns-pods`.
+    pub pods: PodNames,
+    /// `--advertise`: addresses that lead clients elsewhere to node ports, at most one a family.
+    pub advertised: Vec<IpAddr>,
+}
+
+/// Which names Pods have, such as `10-1-0-21.shop.pod.cluster.local`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PodNames {
+    /// None.
+    Disabled,
+    /// Every address in every namespace that exists.
+    Insecure,
+    /// The addresses of endpoints, each in its namespace.
+    #[default]
+    Verified,
+}
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,10 @@
 //! controllers) → [`snapshot`] (the compiled view, frontends, selection, plan) → [`balance`] and [`dns`], which
 //! only read the snapshot.
 
+// The tests of the program share a fixture with ours.
+#[cfg(test)]
+extern crate self as portico_core;
+
 pub mod affinity;
 pub mod backoff;
 pub mod balance;

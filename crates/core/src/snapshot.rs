@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use crate::{
     affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
-    dns::fast::Prepared,
+    dns::{DnsRules, fast::Prepared},
     object::{
         BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
@@ -90,6 +90,8 @@ pub struct Cluster {
     pub host_addresses: Vec<IpAddr>,
     /// Which frontends `loadBalancerSourceRanges` guards.
     pub source_range_reach: SourceRangeReach,
+    /// What of DNS was chosen.
+    pub dns: DnsRules,
 }
 
 impl Cluster {
@@ -339,10 +341,11 @@ impl PortView {
     }
 }
 
-/// Where a client is, as far as traffic policies ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a client is, as far as traffic policies and DNS ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientPlace {
     /// On this node (its source address is one of the host's).
+    #[default]
     OnNode,
     /// Anywhere else.
     Elsewhere,

@@ -170,6 +170,10 @@ fn dns(to: &mut Families<'_>, seen: &Seen) {
         "portico_dns_truncated_total",
         counters.truncated.load(Relaxed),
     );
+    to.one(
+        "portico_dns_withheld_total",
+        counters.withheld.load(Relaxed),
+    );
     to.one("portico_dns_unsent_total", counters.unsent.load(Relaxed));
     to.one(
         "portico_dns_connections_active",

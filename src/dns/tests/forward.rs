@@ -1,6 +1,6 @@
 //! Names of others, with servers on loopback that answer, lie, cut and keep silent.
 
-use std::sync::atomic::AtomicUsize;
+use std::{net::Ipv4Addr, sync::atomic::AtomicUsize};
 
 use hickory_proto::rr::{
     RData, Record as HickoryRecord,
@@ -9,6 +9,8 @@ use hickory_proto::rr::{
         opt::{EdnsCode, EdnsOption},
     },
 };
+
+use portico_core::snapshot::assemble::assemble;
 
 use super::*;
 
@@ -126,14 +128,8 @@ fn asking_with(upstreams: &[SocketAddr], stubs: &[(&str, SocketAddr)]) -> Arc<Dn
         stubs: stubs.iter().map(stub).collect(),
     };
     let aliases = [("db", "db.example.net"), ("gone", "gone.example.net")];
-    let aliases = aliases.map(|(name, target)| {
-        let mut alias = view(name, ClusterIpRequest::Auto);
-        let spec = Arc::make_mut(&mut alias.spec);
-        spec.service_type = ServiceType::ExternalName;
-        spec.external_name = Some(Arc::from(target));
-        Arc::new(alias)
-    });
-    let usual = snapshot();
+    let aliases = aliases.map(|(name, target)| Arc::new(fixture::external(name, target)));
+    let usual = fixture::snapshot();
     let services = usual
         .services()
         .into_iter()
@@ -149,8 +145,13 @@ fn asking_with(upstreams: &[SocketAddr], stubs: &[(&str, SocketAddr)]) -> Arc<Dn
 
 /// What `service` says to `query` over TCP.
 async fn ask(service: &DnsService, query: &Message) -> Message {
-    let response = service.ask(&query.to_vec().unwrap()).await.unwrap();
-    Message::from_vec(&response.bytes).unwrap()
+    let (client, mut reply) = (
+        (Ipv4Addr::LOCALHOST.into(), ClientPlace::OnNode),
+        Vec::new(),
+    );
+    let packet = query.to_vec().unwrap();
+    assert!(service.answer_message(&packet, client, &mut reply).await);
+    Message::from_vec(&reply).unwrap()
 }
 
 async fn code(service: &DnsService, name: &str) -> ResponseCode {

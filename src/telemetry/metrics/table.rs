@@ -358,6 +358,12 @@ pub const TABLE: &[Metric] = &[
         "Responses that lack records of their answer.",
     ),
     metric(
+        "portico_dns_withheld_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Responses without a record to clients elsewhere, whose own machine every address would have been.",
+    ),
+    metric(
         "portico_dns_unsent_total",
         Kind::Counter,
         &[NONE, &[]],

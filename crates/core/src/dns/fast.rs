@@ -1,7 +1,7 @@
 //! The short way from a packet to its response: no allocation beyond the response's buffer, no lock, one lookup. Owns
 //! the choice of what takes it; every record was made by the ordinary way when its Service was compiled.
 //!
-//! Whatever is rare, malformed or not plainly below a Service takes the ordinary way of [`super::packet`], which gives
+//! Whatever is rare, malformed, from another machine or not plainly below a Service takes the ordinary way of [`super::packet`], which gives
 //! the same response to everything that is answered here.
 
 mod prepared;
@@ -11,7 +11,7 @@ mod response;
 use std::net::Ipv4Addr;
 
 use super::{Moment, Rcode, RecordType, packet::Transport, wire};
-use crate::snapshot::{Cluster, Snapshot};
+use crate::snapshot::{ClientPlace, Cluster, Snapshot};
 pub(crate) use prepared::Prepared;
 use prepared::{Found, Records};
 use question::Asked;
@@ -44,6 +44,9 @@ pub fn respond(
     (transport, moment): (Transport, Moment),
     out: &mut Vec<u8>,
 ) -> Option<Hit> {
+    if moment.place == ClientPlace::Elsewhere {
+        return None;
+    }
     let asked = Asked::read(packet)?;
     let limit = match transport {
         Transport::Udp => wire::udp_limit(asked.edns),

@@ -3,6 +3,7 @@
 
 use super::{
     Answer, Class, Moment, Name, Question, Rcode, Record, RecordData, RecordType, TTL,
+    elsewhere::Asker,
     order::shuffle,
     reverse::{self, Reverse, ReverseNode},
     tree::{self, Node},
@@ -30,6 +31,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, moment: Moment) -> Answe
         snapshot,
         rtype: question.rtype,
         moment,
+        asker: Asker::at(moment.place, &snapshot.cluster),
     };
     let mut answer = Answer::empty(Rcode::NoError, true);
     match zone::place(&snapshot.cluster, &question.name) {
@@ -49,6 +51,7 @@ struct Lookup<'a> {
     snapshot: &'a Snapshot,
     rtype: RecordType,
     moment: Moment,
+    asker: Asker<'a>,
 }
 
 impl Lookup<'_> {
@@ -105,22 +108,32 @@ impl Lookup<'_> {
                 });
             }
             (Node::Addresses(addresses), rtype @ (RecordType::A | RecordType::Aaaa)) => {
+                let addresses = addresses.iter().copied();
+                let mine: Vec<_> = addresses
+                    .filter(|addr| self.asker.may_have(*addr))
+                    .collect();
                 answer
                     .answers
-                    .extend(tree::address_records(owner, rtype, addresses));
+                    .extend(tree::address_records(owner, rtype, &mine));
             }
             (Node::Service(service), rtype @ (RecordType::A | RecordType::Aaaa)) => {
                 answer.answers.extend(tree::address_records(
                     owner,
                     rtype,
-                    &tree::addresses(service),
+                    &tree::addresses(service, self.asker),
                 ));
             }
             (Node::Service(service), RecordType::Srv) => {
-                extend(answer, tree::srv_records(owner, zone, service, None));
+                extend(
+                    answer,
+                    tree::srv_records(owner, zone, service, None, self.asker),
+                );
             }
             (Node::Port(service, port), RecordType::Srv) => {
-                extend(answer, tree::srv_records(owner, zone, service, Some(*port)));
+                extend(
+                    answer,
+                    tree::srv_records(owner, zone, service, Some(*port), self.asker),
+                );
             }
             _ => {}
         }
@@ -137,10 +150,12 @@ impl Lookup<'_> {
         match (self.rtype, server) {
             (RecordType::Soa, _) => answer.answers.push(zone::soa(owner, self.moment)),
             (RecordType::Ns, Some(server)) => {
-                answer.additional.push(Record::address(
-                    server.clone(),
-                    self.snapshot.cluster.dns_address,
-                ));
+                let addr = self.snapshot.cluster.dns_address;
+                if self.asker.may_have(addr) {
+                    answer
+                        .additional
+                        .push(Record::address(server.clone(), addr));
+                }
                 answer.answers.push(Record {
                     name: owner.clone(),
                     ttl: TTL,

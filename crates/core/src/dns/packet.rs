@@ -2,10 +2,10 @@
 //! response.
 
 use super::{
-    Answer, Moment, Rcode, answer,
+    Answer, Moment, Name, Rcode, answer,
     wire::{self, Malformed, Query, Response},
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ClientPlace, Snapshot};
 
 /// What carries a packet, which decides how long the response may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,26 @@ pub fn respond(
         answer(snapshot, &query.question, moment)
     };
     Some(wire::write(&query, &answer, limit))
+}
+
+/// The name in `packet` if `response` has no records only because its client is elsewhere.
+pub fn withheld(
+    snapshot: &Snapshot,
+    packet: &[u8],
+    response: &Response,
+    moment: Moment,
+) -> Option<Name> {
+    let is_elsewhere = moment.place == ClientPlace::Elsewhere;
+    if !is_elsewhere || response.rcode != Rcode::NoError || response.has_answers() {
+        return None;
+    }
+    let question = wire::read(packet).ok()?.question;
+    let here = Moment {
+        place: ClientPlace::OnNode,
+        ..moment
+    };
+    let has_records = !answer(snapshot, &question, here).answers.is_empty();
+    has_records.then_some(question.name)
 }
 
 /// The most bytes of the response to `query`.

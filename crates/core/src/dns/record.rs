@@ -10,6 +10,7 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::Name;
+use crate::snapshot::ClientPlace;
 
 /// What a client wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Moment {
     pub serial: u32,
     /// Decides the order of address records: another one for every response.
     pub seed: u64,
+    /// Where the client is.
+    pub place: ClientPlace,
 }
 
 impl Moment {
@@ -49,8 +52,8 @@ impl Moment {
     /// The moment of the next response.
     pub const fn next(self) -> Self {
         Self {
-            serial: self.serial,
             seed: self.seed.wrapping_add(Self::STEP),
+            ..self
         }
     }
 }

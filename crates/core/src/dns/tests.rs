@@ -1,5 +1,6 @@
 //! The meaning of names, as tables over one fixture.
 
+mod elsewhere;
 mod fast;
 mod fixture;
 mod names;

@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    Name, Record, RecordData, RecordType, TTL,
+    Name, PodNames, Record, RecordData, RecordType, TTL,
+    elsewhere::Asker,
     endpoints::{self, Shown},
     zone::Zone,
 };
@@ -52,6 +53,8 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, labels: &'a [String]) -> Option<N
     match *labels {
         [] => Some(Node::Apex),
         ["dns-version"] => Some(Node::Version),
+        // Nothing lies below, so that it is not there either.
+        [.., "pod"] if snapshot.cluster.dns.pods == PodNames::Disabled => None,
         ["dns" | "svc" | "pod"] => Some(Node::Empty),
         ["ns", "dns"] => Some(Node::Addresses(vec![snapshot.cluster.dns_address])),
         [namespace, "svc" | "pod"] => snapshot.has_namespace(namespace).then_some(Node::Empty),
@@ -64,14 +67,17 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, labels: &'a [String]) -> Option<N
     }
 }
 
-/// A Pod is known by being an endpoint in its namespace ("verified" Pod names).
+/// A verified Pod is an endpoint in its namespace.
 fn find_pod<'a>(snapshot: &'a Snapshot, label: &str, namespace: &str) -> Option<Node<'a>> {
     let addr = endpoints::undashed(label)?;
-    let owners = snapshot.address_owners(addr)?;
-    let is_known = owners
-        .endpoint_of
-        .iter()
-        .any(|service| &*service.namespace == namespace);
+    let is_known = match snapshot.cluster.dns.pods {
+        PodNames::Disabled => false,
+        PodNames::Insecure => snapshot.has_namespace(namespace),
+        PodNames::Verified => {
+            let mut services = snapshot.address_owners(addr)?.endpoint_of.iter();
+            services.any(|service| &*service.namespace == namespace)
+        }
+    };
     is_known.then(|| Node::Addresses(vec![addr]))
 }
 
@@ -156,12 +162,13 @@ pub(super) fn ports(service: &ServiceView) -> Vec<PortName<'_>> {
         .collect()
 }
 
-/// The addresses that the Service's own name has.
-pub(super) fn addresses(service: &ServiceView) -> Vec<IpAddr> {
+/// The addresses that the Service's own name has for `asker`.
+pub(super) fn addresses(service: &ServiceView, asker: Asker<'_>) -> Vec<IpAddr> {
     if is_headless(service) {
-        unique(endpoints::shown(service).map(|endpoint| endpoint.addr))
+        let shown = endpoints::shown(service).map(|endpoint| endpoint.addr);
+        unique(shown.filter(|addr| asker.may_have(*addr)))
     } else {
-        service.cluster_ips.clone()
+        asker.way_to(service).addresses
     }
 }
 
@@ -185,24 +192,24 @@ pub(super) fn address_records(
         .collect()
 }
 
-/// The SRV records of `service`, of all ports or of one, with the addresses of their targets.
+/// The SRV records of `service` for `asker`, of all ports or of one, with the addresses of their targets.
 pub(super) fn srv_records(
     owner: &Name,
     zone: &Zone,
     service: &ServiceView,
     port: Option<PortName<'_>>,
+    asker: Asker<'_>,
 ) -> Records {
     let wanted = |name: &str, protocol| {
         port.is_none_or(|port| port.name == name && port.protocol == protocol)
     };
     let items: Vec<Located> = if is_headless(service) {
-        let shown: Vec<Shown<'_>> = endpoints::shown(service).collect();
-        shown
-            .iter()
-            .flat_map(|endpoint| locate_endpoint(service, zone, endpoint, &wanted))
+        endpoints::shown(service)
+            .filter(|endpoint| asker.may_have(endpoint.addr))
+            .flat_map(|endpoint| locate_endpoint(service, zone, &endpoint, &wanted))
             .collect()
     } else {
-        locate_service(service, zone, &wanted)
+        locate_service(service, zone, &wanted, asker)
     };
     // Equal shares of 100, as CoreDNS gives them: tools compare.
     let weight = u16::try_from(100 / items.len().max(1)).unwrap_or(0).max(1);
@@ -245,10 +252,12 @@ fn locate_service(
     service: &ServiceView,
     zone: &Zone,
     wanted: &impl Fn(&str, Protocol) -> bool,
+    asker: Asker<'_>,
 ) -> Vec<Located> {
     let Some(target) = zone.service_name(&[&service.name, &service.namespace]) else {
         return Vec::new();
     };
+    let way = asker.way_to(service);
     let ports = service
         .spec
         .ports
@@ -256,13 +265,14 @@ fn locate_service(
         .filter(|port| wanted(&port.name, port.protocol));
     let each = |port: u16| {
         let target = &target;
-        service.cluster_ips.iter().map(move |addr| Located {
+        way.addresses.iter().map(move |addr| Located {
             target: target.clone(),
             addr: *addr,
             port,
         })
     };
-    ports.flat_map(|port| each(port.port)).collect()
+    let numbers = ports.filter_map(|port| way.port(service, port));
+    numbers.flat_map(each).collect()
 }
 
 fn locate_endpoint(

@@ -205,7 +205,7 @@ fn extend_reads_names_behind_pointers_and_stops_at_loops() {
         let data = answer.answers.first().map(|record| {
             let wire::Response { bytes, .. } =
                 wire::write(&wire::read(&asked).unwrap(), &answer, 512);
-            assert!(bytes.ends_with(&Name::parse(expected.unwrap()).unwrap().as_wire()));
+            assert!(bytes.ends_with(Name::parse(expected.unwrap()).unwrap().as_wire()));
             record.data.rtype()
         });
         assert_eq!(data, expected.map(|_| RecordType::Mx), "{name:?}");

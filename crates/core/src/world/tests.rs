@@ -39,6 +39,7 @@ fn cluster() -> Cluster {
         zone: None,
         host_addresses: Vec::new(),
         source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
+        dns: crate::dns::DnsRules::default(),
     }
 }
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     dns::{
-        Name, Record, RecordData, TTL, endpoints,
+        Name, Record, RecordData, TTL,
+        elsewhere::Asker,
+        endpoints,
         tree::{self, PortName},
         zone::Zone,
     },
@@ -88,7 +90,7 @@ impl Prepared {
             return None;
         }
         let mut names = Vec::new();
-        let mut own = Records::of(&tree::addresses(service));
+        let mut own = Records::of(&tree::addresses(service, Asker::Here));
         own.srv = located(service, None);
         names.push((Box::from([]), own));
         let ports = tree::ports(service);
@@ -202,7 +204,7 @@ fn endpoint_names(service: &ServiceView) -> Vec<Named> {
 /// that the question's zone replaces.
 fn located(service: &ServiceView, port: Option<PortName<'_>>) -> Option<Box<Located>> {
     let zone = Zone::cluster(Name::root(), Vec::new());
-    let records = tree::srv_records(&Name::root(), &zone, service, port);
+    let records = tree::srv_records(&Name::root(), &zone, service, port, Asker::Here);
     let mut targets: Vec<Box<[u8]>> = Vec::new();
     let mut answers = Vec::with_capacity(records.answers.len());
     let mut places = std::collections::HashMap::new();

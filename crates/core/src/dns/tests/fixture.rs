@@ -1,13 +1,17 @@
-//! The Services that the tables ask for: two namespaces with one Service for each rule.
+//! The Services that the tables ask for: two namespaces with one Service for each rule. The program's tests of its server
+//! have it, too.
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{
+use portico_core::{
+    dns::DnsRules,
     object::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Origin, Position,
         Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort, Weight,
     },
-    snapshot::{Cluster, NodePortAddresses, ServiceView, Snapshot, assemble::assemble},
+    snapshot::{
+        Cluster, NodePortAddresses, ServiceView, Snapshot, SourceRangeReach, assemble::assemble,
+    },
 };
 
 pub(super) fn cluster() -> Cluster {
@@ -16,7 +20,7 @@ pub(super) fn cluster() -> Cluster {
         search_namespace: Some(Arc::from("shop")),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "10.96.16.0/20".parse().unwrap(),
-        service_cidr_v6: None,
+        service_cidr_v6: Some("fd00:10:96::/48".parse().unwrap()),
         load_balancer_cidr_v6: None,
         load_balancer_cidr: "10.97.0.0/16".parse().unwrap(),
         pod_cidr: "10.1.0.0/16".parse().unwrap(),
@@ -25,19 +29,14 @@ pub(super) fn cluster() -> Cluster {
         node_name: Arc::from("node"),
         zone: None,
         host_addresses: Vec::new(),
-        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
+        source_range_reach: SourceRangeReach::LoadBalancer,
+        dns: DnsRules::default(),
     }
 }
 
 pub(super) fn snapshot() -> Snapshot {
     let services = shop().into_iter().chain(data()).map(Arc::new).collect();
     assemble(Arc::new(cluster()), services, &["empty"])
-}
-
-/// The same, made once.
-pub(super) fn snapshot_once() -> Arc<Snapshot> {
-    static ONCE: std::sync::OnceLock<Arc<Snapshot>> = std::sync::OnceLock::new();
-    Arc::clone(ONCE.get_or_init(|| Arc::new(snapshot())))
 }
 
 fn shop() -> Vec<ServiceView> {
@@ -93,7 +92,12 @@ fn data() -> Vec<ServiceView> {
     ]
 }
 
-impl ServiceView {
+/// With one more slice.
+pub(super) trait With {
+    fn with(self, slice: EndpointSlice) -> Self;
+}
+
+impl With for ServiceView {
     fn with(mut self, slice: EndpointSlice) -> Self {
         self.slices.push(Arc::new(slice));
         self
@@ -110,13 +114,13 @@ pub(super) fn vip(name: &str, addresses: &[&str], ports: &[&str]) -> ServiceView
     view
 }
 
-fn headless(name: &str) -> ServiceView {
+pub(super) fn headless(name: &str) -> ServiceView {
     let mut view = view("data", name);
     Arc::make_mut(&mut view.spec).cluster_ip = ClusterIpRequest::Headless;
     view
 }
 
-fn external(name: &str, target: &str) -> ServiceView {
+pub(super) fn external(name: &str, target: &str) -> ServiceView {
     let mut view = view("shop", name);
     let spec = Arc::make_mut(&mut view.spec);
     spec.service_type = ServiceType::ExternalName;

@@ -4,19 +4,47 @@ use std::sync::Arc;
 
 use super::fixture;
 use crate::{
-    dns::{Answer, Class, Moment, Name, Question, Rcode, Record, RecordData, RecordType, answer},
-    snapshot::Snapshot,
+    dns::{
+        Answer, Class, Moment, Name, PodNames, Question, Rcode, Record, RecordData, RecordType,
+        answer,
+    },
+    snapshot::{ClientPlace, Snapshot},
 };
 
-/// Asks `name type` and compares `rcode; answers; authority; additional`. Addresses come sorted, an owner only where
-/// it is not the name that was asked, an SOA as the name of its zone.
-fn check(question: &str, expected: &str) {
-    check_in(&fixture::snapshot(), question, expected);
+/// Names, types and what they are answered with; the server is held to the same over its sockets.
+const CASES: &str = include_str!("cases.txt");
+
+#[test]
+fn answer_every_case_is_as_the_table_says() {
+    let snapshot = fixture::snapshot();
+    let lines = CASES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let (question, expected) = line.split_once(" | ").expect(line);
+        let (names, types) = question.split_once(" : ").expect(line);
+        for name in names.split(' ') {
+            for rtype in types.split(' ') {
+                check_in(&snapshot, &format!("{name} {rtype}"), expected);
+            }
+        }
+    }
 }
 
-fn check_in(snapshot: &Snapshot, question: &str, expected: &str) {
+/// Asks `name type` and compares with the form that the table has.
+pub(super) fn check_in(snapshot: &Snapshot, question: &str, expected: &str) {
+    check_at(ClientPlace::OnNode, snapshot, question, expected);
+}
+
+/// The same for a client at `place`.
+pub(super) fn check_at(place: ClientPlace, snapshot: &Snapshot, question: &str, expected: &str) {
     let asked = parse(question);
-    let answer = answer(snapshot, &asked, Moment { serial: 7, seed: 3 });
+    let moment = Moment {
+        serial: 7,
+        seed: 3,
+        place,
+    };
+    let answer = answer(snapshot, &asked, moment);
     assert_eq!(show(&asked.name, &answer), expected, "{question}");
     assert_eq!(
         answer.authoritative,
@@ -101,279 +129,32 @@ fn short(text: &str) -> String {
 }
 
 #[test]
-fn answer_service_names_gives_its_addresses_by_family() {
-    check("web.shop.svc A", "NOERROR; A 10.96.1.10; -; -");
-    check("web.shop.svc AAAA", "NOERROR; -; Z; -");
-    check("dual.shop.svc A", "NOERROR; A 10.96.1.20; -; -");
-    check("dual.shop.svc AAAA", "NOERROR; AAAA fd00:10:96::20; -; -");
-    check("v6only.shop.svc AAAA", "NOERROR; AAAA fd00:10:96::30; -; -");
-    check("v6only.shop.svc A", "NOERROR; -; Z; -");
-    check("bare.shop.svc A", "NOERROR; A 10.96.1.60; -; -");
-    check("idle.shop.svc A", "NOERROR; A 10.96.1.50; -; -");
-    check("anon.shop.svc A", "NOERROR; A 10.96.1.40; -; -");
-}
-
-#[test]
-fn answer_missing_names_is_nxdomain_with_the_zones_soa() {
-    for name in [
-        "nosuch.shop.svc",
-        "web.hidden.svc",
-        "web.empty.svc",
-        "hidden.svc",
-        "hidden.pod",
-        "*.shop.svc",
-        "any.shop.svc",
-        "google.com.shop.svc",
-        "google.com.svc",
-        "google.com",
-        "foo",
-        "foo.dns",
-        "a.b.web.shop.svc",
-        "a._http._tcp.web.shop.svc",
-        "web.shop.svc.x",
-        "100.0.0.10",
-        "example.org",
+fn answer_pod_names_by_their_mode() {
+    let mut snapshot = fixture::snapshot();
+    let mut with = |pods| {
+        Arc::make_mut(&mut snapshot.cluster).dns.pods = pods;
+        snapshot.clone()
+    };
+    let disabled = with(PodNames::Disabled);
+    for name in ["10-1-0-21.data.pod", "data.pod", "pod"] {
+        check_in(&disabled, &format!("{name} A"), "NXDOMAIN; -; Z; -");
+    }
+    let insecure = with(PodNames::Insecure);
+    for (question, expected) in [
+        ("10-9-9-9.data.pod A", "NOERROR; A 10.9.9.9; -; -"),
+        ("10-9-9-9.empty.pod A", "NOERROR; A 10.9.9.9; -; -"),
+        ("10-9-9-9.data.pod AAAA", "NOERROR; -; Z; -"),
+        (
+            "fd00-10-1--9.data.pod AAAA",
+            "NOERROR; AAAA fd00:10:1::9; -; -",
+        ),
+        ("10-9-9-9.hidden.pod A", "NXDOMAIN; -; Z; -"),
+        ("10-9-9.data.pod A", "NXDOMAIN; -; Z; -"),
+        ("10-9-9-256.data.pod A", "NXDOMAIN; -; Z; -"),
+        ("junk.data.pod TXT", "NXDOMAIN; -; Z; -"),
+        ("data.pod A", "NOERROR; -; Z; -"),
     ] {
-        for rtype in [
-            "A",
-            "AAAA",
-            "SRV",
-            "TXT",
-            "NS",
-            "ANY",
-            "PTR",
-            "CNAME",
-            "TYPE65400",
-        ] {
-            check(&format!("{name} {rtype}"), "NXDOMAIN; -; Z; -");
-        }
-    }
-}
-
-#[test]
-fn answer_empty_non_terminals_is_no_data() {
-    for name in [
-        "@",
-        "svc",
-        "pod",
-        "empty.svc",
-        "empty.pod",
-        "shop.svc",
-        "shop.pod",
-        "dns",
-        "_tcp.web.shop.svc",
-        "_tcp.pg.data.svc",
-    ] {
-        for rtype in ["A", "AAAA", "SRV", "TXT", "PTR", "HINFO", "MX", "CNAME"] {
-            check(&format!("{name} {rtype}"), "NOERROR; -; Z; -");
-        }
-    }
-    check("_udp.web.shop.svc A", "NXDOMAIN; -; Z; -");
-    check("_udp.dns2.shop.svc A", "NOERROR; -; Z; -");
-    check("_tcp.anon.shop.svc A", "NXDOMAIN; -; Z; -");
-}
-
-#[test]
-fn answer_endpoint_names_follows_hostname_then_address() {
-    check("10-1-0-11.web.shop.svc A", "NOERROR; A 10.1.0.11; -; -");
-    check("10-1-0-50.idle.shop.svc A", "NXDOMAIN; -; Z; -");
-    check("pg-0.pg.data.svc A", "NOERROR; A 10.1.0.21; -; -");
-    check("pg-0.pg.data.svc AAAA", "NOERROR; AAAA fd00:10:1::21; -; -");
-    check("pg-1.pg.data.svc AAAA", "NOERROR; -; Z; -");
-    check("10-1-0-21.pg.data.svc A", "NXDOMAIN; -; Z; -");
-    check("pg-2.pg.data.svc A", "NXDOMAIN; -; Z; -");
-    check("10-1-0-21.pgall.data.svc A", "NOERROR; A 10.1.0.21; -; -");
-    check("10-1-0-31.raw.data.svc A", "NOERROR; A 10.1.0.31; -; -");
-    check(
-        "twin.twin.data.svc A",
-        "NOERROR; A 10.1.0.41, A 10.1.0.42; -; -",
-    );
-    check("early-0.early.data.svc A", "NOERROR; A 10.1.0.51; -; -");
-    check("fd00--0.six.data.svc AAAA", "NOERROR; AAAA fd00::; -; -");
-    check("fd00--.six.data.svc AAAA", "NXDOMAIN; -; Z; -");
-    check("pg-0.pg.data.svc SRV", "NOERROR; -; Z; -");
-}
-
-#[test]
-fn answer_headless_names_gives_every_ready_endpoint_once() {
-    check("pg.data.svc A", "NOERROR; A 10.1.0.21, A 10.1.0.22; -; -");
-    check("pg.data.svc AAAA", "NOERROR; AAAA fd00:10:1::21; -; -");
-    check("pgall.data.svc AAAA", "NOERROR; -; Z; -");
-    check("raw.data.svc A", "NOERROR; A 10.1.0.31; -; -");
-    check(
-        "twin.data.svc A",
-        "NOERROR; A 10.1.0.41, A 10.1.0.42, A 10.1.0.43; -; -",
-    );
-    check("twice.data.svc A", "NOERROR; A 10.1.0.71; -; -");
-    check("early.data.svc A", "NOERROR; A 10.1.0.51; -; -");
-    for rtype in ["A", "AAAA", "SRV", "MX"] {
-        check(&format!("down.data.svc {rtype}"), "NXDOMAIN; -; Z; -");
-    }
-}
-
-#[test]
-fn answer_srv_of_service_gives_service_ports() {
-    check(
-        "_http._tcp.web.shop.svc SRV",
-        "NOERROR; SRV 0 100 80 web.shop.svc.Z; -; web.shop.svc.Z A 10.96.1.10",
-    );
-    check(
-        "web.shop.svc SRV",
-        "NOERROR; SRV 0 50 80 web.shop.svc.Z, SRV 0 50 443 web.shop.svc.Z; -; A 10.96.1.10",
-    );
-    check(
-        "_grpc._tcp.dual.shop.svc SRV",
-        "NOERROR; SRV 0 50 9000 dual.shop.svc.Z; -; dual.shop.svc.Z A 10.96.1.20, dual.shop.svc.Z AAAA fd00:10:96::20",
-    );
-    check(
-        "_dns._udp.dns2.shop.svc SRV",
-        "NOERROR; SRV 0 100 53 dns2.shop.svc.Z; -; dns2.shop.svc.Z A 10.96.1.53",
-    );
-    check("_dns._tcp.dns2.shop.svc SRV", "NXDOMAIN; -; Z; -");
-    check("_x._tcp.web.shop.svc SRV", "NXDOMAIN; -; Z; -");
-    check("_http._udp.web.shop.svc SRV", "NXDOMAIN; -; Z; -");
-    check("http.tcp.web.shop.svc SRV", "NXDOMAIN; -; Z; -");
-    check("_._tcp.anon.shop.svc SRV", "NXDOMAIN; -; Z; -");
-    check(
-        "anon.shop.svc SRV",
-        "NOERROR; SRV 0 100 5000 anon.shop.svc.Z; -; A 10.96.1.40",
-    );
-    check("bare.shop.svc SRV", "NOERROR; -; Z; -");
-    check("_http._tcp.web.shop.svc A", "NOERROR; -; Z; -");
-}
-
-#[test]
-fn answer_srv_of_headless_gives_slice_ports_and_endpoint_names() {
-    check(
-        "_pg._tcp.pg.data.svc SRV",
-        "NOERROR; SRV 0 33 5432 pg-0.pg.data.svc.Z, SRV 0 33 5432 pg-1.pg.data.svc.Z; -; \
-         pg-0.pg.data.svc.Z A 10.1.0.21, pg-0.pg.data.svc.Z AAAA fd00:10:1::21, pg-1.pg.data.svc.Z A 10.1.0.22",
-    );
-    check(
-        "_http._tcp.twin.data.svc SRV",
-        "NOERROR; SRV 0 33 80 twin.twin.data.svc.Z, SRV 0 33 80 10-1-0-43.twin.data.svc.Z; -; \
-         twin.twin.data.svc.Z A 10.1.0.41, twin.twin.data.svc.Z A 10.1.0.42, 10-1-0-43.twin.data.svc.Z A 10.1.0.43",
-    );
-    check("raw.data.svc SRV", "NOERROR; -; Z; -");
-    check(
-        "twice.data.svc SRV",
-        "NOERROR; SRV 0 33 9 10-1-0-71.twice.data.svc.Z, SRV 0 33 10 10-1-0-71.twice.data.svc.Z; -; \
-         10-1-0-71.twice.data.svc.Z A 10.1.0.71",
-    );
-    check("_y._tcp.pg.data.svc SRV", "NXDOMAIN; -; Z; -");
-}
-
-#[test]
-fn answer_external_names_is_an_alias_for_every_type() {
-    for rtype in ["CNAME", "A", "AAAA", "SRV", "TXT", "ANY", "HTTPS"] {
-        check(
-            &format!("ext.shop.svc {rtype}"),
-            "NOERROR; CNAME db.example.net.; -; -",
-        );
-    }
-    check("extlocal.shop.svc A", "NOERROR; CNAME printer.local.; -; -");
-    check(
-        "extin.shop.svc A",
-        "NOERROR; CNAME web.shop.svc.Z, web.shop.svc.Z A 10.96.1.10; -; -",
-    );
-    check(
-        "extin.shop.svc CNAME",
-        "NOERROR; CNAME web.shop.svc.Z; -; -",
-    );
-    check("extv6.shop.svc A", "NOERROR; CNAME v6only.shop.svc.Z; Z; -");
-    check(
-        "extgone.shop.svc A",
-        "NXDOMAIN; CNAME nosuch.shop.svc.Z; Z; -",
-    );
-    check(
-        "exself.shop.svc A",
-        "NOERROR; CNAME exself.shop.svc.Z; -; -",
-    );
-    check(
-        "exa.shop.svc A",
-        "NOERROR; CNAME exb.shop.svc.Z, exb.shop.svc.Z CNAME exa.shop.svc.Z; -; -",
-    );
-    check("extip.shop.svc A", "NXDOMAIN; -; Z; -");
-    check("x.ext.shop.svc CNAME", "NXDOMAIN; -; Z; -");
-    check("a.b.ext.shop.svc CNAME", "NXDOMAIN; -; Z; -");
-    check("_http._tcp.ext.shop.svc SRV", "NXDOMAIN; -; Z; -");
-}
-
-#[test]
-fn answer_reverse_names_gives_services_then_endpoints() {
-    check(
-        "10.1.96.10.in-addr.arpa. PTR",
-        "NOERROR; PTR web.shop.svc.Z; -; -",
-    );
-    check(
-        "10.1.96.10.in-addr.arpa. A",
-        "NOERROR; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "21.0.1.10.in-addr.arpa. PTR",
-        "NOERROR; PTR pg-0.pg.data.svc.Z, PTR 10-1-0-21.pgall.data.svc.Z; -; -",
-    );
-    check(
-        "71.0.1.10.in-addr.arpa. PTR",
-        "NOERROR; PTR 10-1-0-71.twice.data.svc.Z; -; -",
-    );
-    check(
-        "11.0.1.10.in-addr.arpa. PTR",
-        "NOERROR; PTR 10-1-0-11.web.shop.svc.Z; -; -",
-    );
-    check(
-        "11.0.1.10.in-addr.arpa. TXT",
-        "NOERROR; -; 11.0.1.10.in-addr.arpa.; -",
-    );
-    check(
-        "1.96.10.in-addr.arpa. PTR",
-        "NOERROR; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "9.96.10.in-addr.arpa. PTR",
-        "NXDOMAIN; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "99.1.96.10.in-addr.arpa. PTR",
-        "NXDOMAIN; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "1.10.1.96.10.in-addr.arpa. PTR",
-        "NXDOMAIN; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "010.1.96.10.in-addr.arpa. PTR",
-        "NXDOMAIN; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "96.10.in-addr.arpa. PTR",
-        "NOERROR; -; 96.10.in-addr.arpa.; -",
-    );
-    check(
-        "96.10.in-addr.arpa. NS",
-        "NOERROR; NS ns.dns.Z; -; ns.dns.Z A 10.96.0.10",
-    );
-    check(
-        "96.10.in-addr.arpa. SOA",
-        "NOERROR; SOA ns.dns.96.10.in-addr.arpa. hostmaster.96.10.in-addr.arpa. 7 7200 1800 86400 5; -; -",
-    );
-    let six = Name::reverse("fd00:10:96::20".parse().unwrap());
-    check(&format!("{six} PTR"), "NOERROR; PTR dual.shop.svc.Z; -; -");
-}
-
-#[test]
-fn answer_reverse_names_of_others_is_refused() {
-    for name in [
-        "23.0.1.10.in-addr.arpa.",
-        "99.0.1.10.in-addr.arpa.",
-        "10.in-addr.arpa.",
-        "in-addr.arpa.",
-        "arpa.",
-        "1.2.0.192.in-addr.arpa.",
-        "x.ip6.arpa.",
-        "x.10.in-addr.arpa.",
-    ] {
-        check(&format!("{name} PTR"), "REFUSED; -; -; -");
+        check_in(&insecure, question, expected);
     }
 }
 
@@ -396,56 +177,6 @@ fn answer_reverse_of_a_range_between_octets_splits_it_into_zones() {
 }
 
 #[test]
-fn answer_pod_names_knows_endpoints_of_the_namespace() {
-    check("10-1-0-21.data.pod A", "NOERROR; A 10.1.0.21; -; -");
-    check("10-1-0-21.data.pod AAAA", "NOERROR; -; Z; -");
-    check(
-        "fd00-10-1--21.data.pod AAAA",
-        "NOERROR; AAAA fd00:10:1::21; -; -",
-    );
-    check("10-1-0-21.shop.pod A", "NXDOMAIN; -; Z; -");
-    check("10-9-9-9.data.pod A", "NXDOMAIN; -; Z; -");
-    check("junk.data.pod A", "NXDOMAIN; -; Z; -");
-    check("x.10-1-0-21.data.pod A", "NXDOMAIN; -; Z; -");
-}
-
-#[test]
-fn answer_apex_and_fixed_names_describes_the_zone() {
-    check(
-        "@ SOA",
-        "NOERROR; SOA ns.dns.Z hostmaster.Z 7 7200 1800 86400 5; -; -",
-    );
-    check("@ NS", "NOERROR; NS ns.dns.Z; -; ns.dns.Z A 10.96.0.10");
-    check("@ ANY", "NOERROR; HINFO \"RFC8482\" \"\"; -; -");
-    check("ns.dns A", "NOERROR; A 10.96.0.10; -; -");
-    check("ns.dns AAAA", "NOERROR; -; Z; -");
-    check("svc NS", "NOERROR; -; Z; -");
-    check("shop.svc SOA", "NOERROR; -; Z; -");
-    check("dns-version TXT", "NOERROR; TXT \"1.1.0\"; -; -");
-    check("dns-version A", "NOERROR; -; Z; -");
-}
-
-#[test]
-fn answer_other_types_is_no_data_and_transfers_are_refused() {
-    for rtype in [
-        "HTTPS",
-        "MX",
-        "TYPE65400",
-        "CNAME",
-        "DS",
-        "PTR",
-        "TXT",
-        "SOA",
-        "NS",
-    ] {
-        check(&format!("web.shop.svc {rtype}"), "NOERROR; -; Z; -");
-    }
-    check("web.shop.svc ANY", "NOERROR; HINFO \"RFC8482\" \"\"; -; -");
-    check("@ AXFR", "REFUSED; -; -; -");
-    check("@ IXFR", "REFUSED; -; -; -");
-}
-
-#[test]
 fn answer_other_classes_is_refused() {
     for class in [3, 4, 254, 255] {
         let question = Question {
@@ -457,72 +188,6 @@ fn answer_other_classes_is_refused() {
             (answer.rcode, answer.authoritative),
             (Rcode::Refused, false)
         );
-    }
-}
-
-#[test]
-fn answer_alias_zone_stands_for_the_service_subtree() {
-    check("web.shop.svc.local. A", "NOERROR; A 10.96.1.10; -; -");
-    check("web.shop.svc.local. AAAA", "NOERROR; -; svc.local.; -");
-    check("nosuch.shop.svc.local. A", "NXDOMAIN; -; svc.local.; -");
-    check("shop.svc.local. A", "NOERROR; -; svc.local.; -");
-    check(
-        "svc.local. SOA",
-        "NOERROR; SOA ns.dns.svc.local. hostmaster.svc.local. 7 7200 1800 86400 5; -; -",
-    );
-    check("svc.local. A", "NOERROR; -; svc.local.; -");
-    check(
-        "svc.local. NS",
-        "NOERROR; NS ns.dns.Z; -; ns.dns.Z A 10.96.0.10",
-    );
-    check("dns-version.svc.local. TXT", "NXDOMAIN; -; svc.local.; -");
-    check(
-        "_http._tcp.web.shop.svc.local. SRV",
-        "NOERROR; SRV 0 100 80 web.shop.svc.local.; -; web.shop.svc.local. A 10.96.1.10",
-    );
-    check("pg-0.pg.data.svc.local. A", "NOERROR; A 10.1.0.21; -; -");
-}
-
-#[test]
-fn answer_local_and_other_foreign_names_is_refused() {
-    for name in [
-        "local.",
-        "printer.local.",
-        "web.shop.local.",
-        "pod.local.",
-        "shop.pod.local.",
-        "example.net.",
-        ".",
-    ] {
-        for rtype in ["A", "SOA", "ANY"] {
-            check(&format!("{name} {rtype}"), "REFUSED; -; -; -");
-        }
-    }
-}
-
-#[test]
-fn answer_bare_names_walks_the_search_list() {
-    check("web. A", "NOERROR; A 10.96.1.10; -; -");
-    check("web. AAAA", "NOERROR; -; Z; -");
-    check("web.shop. A", "NOERROR; A 10.96.1.10; -; -");
-    check("web.shop.svc. A", "NOERROR; A 10.96.1.10; -; -");
-    check("pg.data. A", "NOERROR; A 10.1.0.21, A 10.1.0.22; -; -");
-    check("pg-0.pg.data. A", "NOERROR; A 10.1.0.21; -; -");
-    check("ext. A", "NOERROR; CNAME db.example.net.; -; -");
-    check(
-        "_http._tcp.web. SRV",
-        "NOERROR; SRV 0 100 80 web.shop.svc.Z; -; web.shop.svc.Z A 10.96.1.10",
-    );
-    for name in [
-        "pg.",
-        "shop.",
-        "svc.",
-        "nosuch.",
-        "nosuch.shop.",
-        "google.com.",
-        "down.data.",
-    ] {
-        check(&format!("{name} A"), "REFUSED; -; -; -");
     }
 }
 
@@ -623,6 +288,7 @@ fn answer_address_order_is_uniform_over_seeds() {
             let moment = Moment {
                 serial: 1,
                 seed: u64::try_from(seed).unwrap(),
+                ..Moment::default()
             };
             let answer = answer(&snapshot, &parse(name), moment);
             assert_eq!(answer.answers.len(), count);

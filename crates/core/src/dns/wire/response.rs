@@ -31,6 +31,13 @@ pub struct Response {
     pub elsewhere: bool,
 }
 
+impl Response {
+    /// Whether it has a record of an answer.
+    pub(in crate::dns) fn has_answers(&self) -> bool {
+        self.bytes.get(6..8).is_some_and(|count| count != [0, 0])
+    }
+}
+
 /// A response of a header alone.
 pub fn write_error(id: u16, flags: u16, rcode: Rcode) -> Response {
     let mut bytes = vec![0; HEADER];

@@ -29,6 +29,7 @@ fn cluster() -> Arc<Cluster> {
         zone: None,
         host_addresses: Vec::new(),
         source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
+        dns: crate::dns::DnsRules::default(),
     })
 }
 

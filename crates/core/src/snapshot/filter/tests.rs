@@ -35,6 +35,7 @@ fn cluster(reach: SourceRangeReach) -> Arc<Cluster> {
         zone: None,
         host_addresses: vec!["192.0.2.1".parse().unwrap()],
         source_range_reach: reach,
+        dns: crate::dns::DnsRules::default(),
     })
 }
 

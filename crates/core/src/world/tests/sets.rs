@@ -163,7 +163,15 @@ fn stateful_set_behind_its_headless_service_has_endpoints_with_host_names() {
     );
     let name = Name::parse("web-1.peers.ns.svc.cluster.local.").unwrap();
     let question = Question::new(name, "A".parse().unwrap());
-    let answered = answer(&bench.snapshot, &question, Moment { serial: 1, seed: 1 });
+    let answered = answer(
+        &bench.snapshot,
+        &question,
+        Moment {
+            serial: 1,
+            seed: 1,
+            ..Moment::default()
+        },
+    );
     let ip = bench.world.pods().pods[&("ns".into(), "web-1".into())].ip;
     let addresses: Vec<_> = answered.answers.iter().map(|record| &record.data).collect();
     assert!(matches!(addresses[..], [RecordData::A(addr)] if IpAddr::from(*addr) == ip));

@@ -74,6 +74,7 @@ fn cluster(hosts: Vec<IpAddr>) -> Cluster {
         zone: None,
         host_addresses: hosts,
         source_range_reach: SourceRangeReach::Everywhere,
+        dns: portico_core::dns::DnsRules::default(),
     }
 }
 
