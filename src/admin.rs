@@ -37,6 +37,7 @@ use crate::{
             Command, CommandError, Done, LogPage, LogRequest, OverrideLine, Revision, Target,
         },
         status::Status,
+        way::{Wanted, Way},
     },
     dns::{self, DnsService},
     explain::Explanation,
@@ -71,6 +72,8 @@ pub enum Request {
     Logs(LogRequest, oneshot::Sender<Result<LogPage, CommandError>>),
     /// The revisions of a workload.
     Revisions(Target, oneshot::Sender<Vec<Revision>>),
+    /// Where a program that cannot ask DNS is to connect to.
+    Way(Wanted, oneshot::Sender<Way>),
     /// What was changed at run time.
     Overrides(oneshot::Sender<Vec<OverrideLine>>),
 }
@@ -122,6 +125,7 @@ pub async fn serve(listener: UnixListener, state: AdminState, cancel: Cancellati
         .route("/v1/stat", get(stat_of_all))
         .route("/v1/stat/{namespace}/{name}", get(stat_of_service))
         .route("/v1/resolve", get(resolve))
+        .route("/v1/way", post(way))
         .route("/v1/reload", post(reload))
         .route("/v1/objects/{resource}", get(objects))
         .route("/v1/watch/{resource}", get(watch))
@@ -303,6 +307,14 @@ async fn revisions(
         name,
     };
     let asked = ask(&state, |reply| Request::Revisions(target, reply));
+    asked.await.map(Json)
+}
+
+async fn way(
+    State(state): State<AdminState>,
+    Json(wanted): Json<Wanted>,
+) -> Result<Json<Way>, StatusCode> {
+    let asked = ask(&state, |reply| Request::Way(wanted, reply));
     asked.await.map(Json)
 }
 

@@ -9,6 +9,7 @@ pub mod completion;
 pub mod delete;
 pub mod demo;
 pub mod describe;
+pub mod env;
 pub mod explain;
 pub mod get;
 mod help;
@@ -17,6 +18,7 @@ pub mod logs;
 pub mod man;
 pub mod map;
 pub mod port_forward;
+pub mod proxy;
 pub mod resolve;
 pub mod rollout;
 pub mod rollout_text;
@@ -87,6 +89,10 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Forward a local port to a pod or a Service
     PortForward(port_forward::PortForwardArgs),
+    /// Open one port by which any program reaches Services by name: SOCKS, HTTP proxy, `NAME.NS.svc.localhost`
+    Proxy(proxy::ProxyArgs),
+    /// Print the variables that Kubernetes gives to containers: `WEB_SERVICE_HOST`, `WEB_SERVICE_PORT`
+    Env(env::EnvArgs),
     /// Make a simulated pod fail, and heal it
     Pod(change::PodArgs),
     /// List what was changed at run time
@@ -178,6 +184,8 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Annotate(args) => label::annotate(&args, &cli.instance),
         Command::Logs(args) => logs::run(&args, &cli.instance),
         Command::PortForward(args) => port_forward::run(&args, &cli.instance),
+        Command::Proxy(args) => proxy::run(&args, &cli.instance),
+        Command::Env(args) => env::run(&args, &cli.instance),
         Command::Pod(args) => change::pod(&args, &cli.instance),
         Command::Overrides(args) => change::overrides(&args, &cli.instance),
         Command::Reset(args) => change::reset(&args, &cli.instance),

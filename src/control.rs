@@ -7,6 +7,7 @@ pub mod holder;
 pub mod reconcile;
 mod routes;
 pub mod status;
+pub mod way;
 
 pub use reconcile::{ListenerHost, PodRunner, ProbeHost, Reconciler};
 pub use routes::RouteHost;

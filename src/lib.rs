@@ -14,6 +14,7 @@ pub mod host;
 pub mod instance;
 pub mod notify;
 pub mod objects;
+pub mod proxy;
 pub mod settings;
 pub mod simulate;
 pub mod source;

@@ -75,12 +75,27 @@ pub fn post(
     path: &str,
     value: &impl serde::Serialize,
 ) -> anyhow::Result<Vec<u8>> {
-    let request = Request::builder()
+    ask(options, posted(path, value)?, PATIENCE)
+}
+
+/// As [`post`], for who has a runtime already.
+///
+/// # Errors
+/// As for [`get`].
+pub async fn post_async(
+    options: &InstanceOptions,
+    path: &str,
+    value: &impl serde::Serialize,
+) -> anyhow::Result<Vec<u8>> {
+    ask_async(options, posted(path, value)?, PATIENCE).await
+}
+
+fn posted(path: &str, value: &impl serde::Serialize) -> anyhow::Result<Request<Full<Bytes>>> {
+    Ok(Request::builder()
         .method(Method::POST)
         .uri(path)
         .header("content-type", "application/json")
-        .body(Full::from(serde_json::to_vec(value)?))?;
-    ask(options, request, PATIENCE)
+        .body(Full::from(serde_json::to_vec(value)?))?)
 }
 
 fn ask(
@@ -88,21 +103,27 @@ fn ask(
     request: Request<Full<Bytes>>,
     patience: Duration,
 ) -> anyhow::Result<Vec<u8>> {
-    let socket = socket(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let asked = async {
-            let stream = tokio::net::UnixStream::connect(&socket)
-                .await
-                .with_context(|| nobody(options, &socket))?;
-            exchange(stream, request).await
-        };
-        tokio::time::timeout(patience, asked)
+    runtime.block_on(ask_async(options, request, patience))
+}
+
+async fn ask_async(
+    options: &InstanceOptions,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> anyhow::Result<Vec<u8>> {
+    let socket = socket(options)?;
+    let asked = async {
+        let stream = tokio::net::UnixStream::connect(&socket)
             .await
-            .context("portico does not answer")?
-    })
+            .with_context(|| nobody(options, &socket))?;
+        exchange(stream, request).await
+    };
+    tokio::time::timeout(patience, asked)
+        .await
+        .context("portico does not answer")?
 }
 
 fn socket(options: &InstanceOptions) -> anyhow::Result<PathBuf> {

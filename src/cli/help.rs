@@ -127,10 +127,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "logs",
             "resolve",
             "url",
-            "port-forward",
             "overrides",
         ],
     ),
+    ("Reach", &["proxy", "port-forward", "env"]),
     (
         "Change",
         &[

@@ -35,6 +35,7 @@ mod metrics;
 mod names;
 mod pods;
 mod probes;
+mod proxy;
 mod proxy_protocol;
 mod reliability;
 mod reload;

@@ -1,5 +1,7 @@
 //! What the loop answers: status, findings, objects, watches, commands. Owns the wiring to who knows.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use portico_core::{
     snapshot::{Snapshot, plan::ListenerPlan},
     time::Timestamp,
@@ -15,6 +17,7 @@ use crate::{
     control::{
         command::{Command, CommandError, Done, LogPage, LogRequest, OverrideLine},
         status::{self, ListenerReports},
+        way::Map,
     },
     explain::{self, Explanation},
     objects::{self, View},
@@ -54,6 +57,15 @@ impl ControlLoop {
             Request::Revisions(target, reply) => {
                 let world = self.reconciler.world();
                 drop(reply.send(commands::revisions_of(world, &target)));
+            }
+            Request::Way(wanted, reply) => {
+                let map = Map {
+                    snapshot: &self.reconciler.snapshot(),
+                    listeners: &self.reconciler.listeners().states(),
+                    world: self.reconciler.world(),
+                    seed: RandomState::new().hash_one(0_u8),
+                };
+                drop(reply.send(map.way(&wanted)));
             }
             Request::Overrides(reply) => {
                 let lines = commands::lines(&self.overrides, self.reconciler.world());

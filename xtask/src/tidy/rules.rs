@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         &[
             "control::status",
             "control::command",
+            "control::way",
             "dns",
             "explain",
             "instance",
@@ -53,6 +54,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "clock",
             "source::render",
             "objects",
+            "proxy",
         ],
         "commands see the app; they print statuses, objects, findings, the host's addresses and what clashes with them",
     ),
@@ -102,6 +104,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "objects",
         &["control::status", "host"],
         "shows listeners' reports and the machine as the node",
+    ),
+    (
+        "proxy",
+        &["admin::client", "control::way", "settings"],
+        "asks the running program for the way to each name",
     ),
     (
         "settings",
