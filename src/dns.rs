@@ -3,7 +3,7 @@
 //!
 //! Answers come from the Snapshot that is published when the query is read, so DNS and the data path agree. None of
 //! them is cached. What is prepared answers this host; clients elsewhere take the ordinary way, over UDP and TCP alike.
-//! `forward` asks others for names that are not ours.
+//! `forward` asks others for names that are not ours, and keeps what they say for a while.
 
 mod counters;
 mod forward;
@@ -48,7 +48,7 @@ pub struct DnsService {
     /// Start of the row of seeds for the order of addresses.
     seeds: AtomicU64,
     counters: DnsCounters,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     withheld: Withheld,
 }
 
@@ -83,14 +83,14 @@ impl DnsService {
             seeds: AtomicU64::new(seed),
             counters: DnsCounters::default(),
             withheld: Withheld::default(),
-            forwarder: Forwarder::new(ForwardSettings::default()),
+            forwarder: Arc::new(Forwarder::new(ForwardSettings::default())),
         }
     }
 
     /// The same, asking these for names of others; nobody is asked otherwise.
     pub fn forwarding(self, settings: ForwardSettings) -> Self {
         Self {
-            forwarder: Forwarder::new(settings),
+            forwarder: Arc::new(Forwarder::new(settings)),
             ..self
         }
     }

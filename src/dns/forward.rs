@@ -10,6 +10,7 @@ mod resolv_conf;
 mod upstream;
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,13 +18,18 @@ use std::{
 
 use portico_core::{
     dns::{Name, Rcode},
-    dns_cache::message::{Age, Message, Relayed},
+    dns_cache::{
+        self, Cache, Key, Prefetch,
+        message::{Age, Message, Relayed},
+    },
+    time::Timestamp,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_util::task::TaskTracker;
 
 pub use resolv_conf::ResolvConf;
 use upstream::Upstream;
@@ -34,6 +40,10 @@ const MOST_WAITING: usize = 1000;
 const OVERALL: Duration = Duration::from_millis(4500);
 /// How long one server is waited for before the next one is asked beside it.
 const HEDGE: Duration = Duration::from_millis(800);
+/// How long others have before an answer that is too old stands in for theirs.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Responses that are kept.
+const MOST_KEPT: usize = 10_000;
 /// How often each server is asked for one query.
 const ROUNDS: usize = 2;
 
@@ -105,6 +115,15 @@ pub(super) struct Found {
     pub(super) age: Age,
 }
 
+impl Found {
+    fn fresh(message: Arc<Message>) -> Self {
+        Self {
+            message,
+            age: Age::Fresh,
+        }
+    }
+}
+
 /// Servers that stand for each other, in their order.
 #[derive(Debug, Clone)]
 struct Group {
@@ -119,7 +138,22 @@ pub(super) struct Forwarder {
     settings: ForwardSettings,
     pub(super) permits: Semaphore,
     current: Mutex<Current>,
+    kept: Mutex<Kept>,
+    tasks: TaskTracker,
+    /// What the age of responses is counted from, since the clock on the wall may be set.
+    started: Instant,
 }
+
+/// What others said lately, and what they are being asked.
+#[derive(Debug)]
+struct Kept {
+    cache: Cache,
+    flights: HashMap<Key, Flight>,
+}
+
+/// A query on its way, for all who ask the same.
+type Flight = watch::Receiver<Option<Outcome>>;
+type Outcome = Result<Arc<Message>, Failure>;
 
 /// Whom to ask now.
 #[derive(Debug)]
@@ -148,6 +182,12 @@ impl Forwarder {
                 group: empty,
                 stubs: Vec::new(),
             }),
+            kept: Mutex::new(Kept {
+                cache: Cache::new(MOST_KEPT),
+                flights: HashMap::new(),
+            }),
+            tasks: TaskTracker::new(),
+            started: Instant::now(),
         }
     }
 
@@ -189,6 +229,8 @@ impl Forwarder {
         {
             let origin = files.path.display().to_string();
             current.group = current.group_of(&addrs, &origin);
+            // Another network may know other names.
+            self.kept().cache.clear();
         }
         let stubs = current.stubs.iter();
         let within = stubs.filter(|(domain, _)| name.is_within(domain));
@@ -196,14 +238,92 @@ impl Forwarder {
         longest.map_or(&current.group, |(_, group)| group).clone()
     }
 
-    /// The response of others to `query`, which asks for `name`. Takes less than five seconds.
-    pub(super) async fn resolve(&self, name: &Name, query: Relayed) -> Result<Found, Failure> {
-        let _permit = self.permits.try_acquire().map_err(|_| Failure::Busy)?;
-        let message = ask_all(self.group(name), query).await?;
-        Ok(Found {
-            message: Arc::new(message),
-            age: Age::Fresh,
-        })
+    /// The response of others to `query`, which asks for `name`: kept or new. Takes less than five seconds.
+    pub(super) async fn resolve(
+        self: &Arc<Self>,
+        name: &Name,
+        query: Relayed,
+    ) -> Result<Found, Failure> {
+        let group = self.group(name);
+        let Some(key) = query.key() else {
+            let _permit = self.permit()?;
+            return ask_all(group, query).await.map(Arc::new).map(Found::fresh);
+        };
+        let found = self.kept().cache.find(&key, self.now());
+        let old = match found {
+            dns_cache::Found::Kept(message, age, prefetch) => {
+                if prefetch == Prefetch::Now {
+                    // Without room it is asked for when its time is over.
+                    let _ = self.flight(&key, group, query);
+                }
+                let age = Age::Kept(age);
+                return Ok(Found { message, age });
+            }
+            dns_cache::Found::StandIn(message) => {
+                let age = Age::Stale;
+                return Ok(Found { message, age });
+            }
+            dns_cache::Found::Stale(message) => Some(message),
+            dns_cache::Found::Nothing => None,
+        };
+        let _permit = self.permit()?;
+        let flight = self.flight(&key, group, query)?;
+        let Some(message) = old else {
+            return landing(flight).await.map(Found::fresh);
+        };
+        match timeout(PATIENCE, landing(flight)).await {
+            Ok(Ok(message)) if is_useful(&message) => Ok(Found::fresh(message)),
+            _ => {
+                self.kept().cache.failed(&key, self.now());
+                let age = Age::Stale;
+                Ok(Found { message, age })
+            }
+        }
+    }
+
+    /// The query on its way that asks for `key`, else `query`, which then goes on whether anybody waits for it or not:
+    /// the next one who asks finds its response kept.
+    fn flight(
+        self: &Arc<Self>,
+        key: &Key,
+        group: Group,
+        query: Relayed,
+    ) -> Result<Flight, Failure> {
+        let mut kept = self.kept();
+        let same = kept.flights.get(key);
+        // One that was lost has no sender any more.
+        if let Some(flight) = same.filter(|flight| flight.has_changed().is_ok()) {
+            return Ok(flight.clone());
+        }
+        if kept.flights.len() >= MOST_WAITING {
+            return Err(Failure::Busy);
+        }
+        let (landed, flight) = watch::channel(None);
+        kept.flights.insert(key.clone(), flight.clone());
+        let (forwarder, key) = (Arc::clone(self), key.clone());
+        self.tasks.spawn(async move {
+            let outcome = ask_all(group, query).await.map(Arc::new);
+            let mut kept = forwarder.kept();
+            if let Ok(message) = &outcome {
+                kept.cache.store(&key, message, forwarder.now());
+            }
+            kept.flights.remove(&key);
+            landed.send_replace(Some(outcome));
+        });
+        Ok(flight)
+    }
+
+    fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.permits.try_acquire().map_err(|_| Failure::Busy)
+    }
+
+    /// Milliseconds since the start.
+    fn now(&self) -> Timestamp {
+        Timestamp::default().after(self.started.elapsed())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -245,6 +365,12 @@ impl Current {
             problem: problem.into(),
         }
     }
+}
+
+async fn landing(mut flight: Flight) -> Outcome {
+    let landed = flight.wait_for(Option::is_some).await;
+    let outcome = landed.ok().and_then(|outcome| outcome.clone());
+    outcome.unwrap_or_else(|| Err(Failure::Silent("a query that was lost".to_owned())))
 }
 
 /// Asks the servers of `group`, one after the other: the next one when one fails, and beside it when it is slow. An

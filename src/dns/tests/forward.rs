@@ -456,3 +456,91 @@ async fn forward_alias_goes_on_with_what_others_say_and_has_its_code() {
     assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(failed.answers.len(), 1);
 }
+
+/// Lets `seconds` pass for what is kept.
+async fn pass(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+/// Asks until what is kept of example.org has been asked for again.
+async fn until_new(service: &DnsService) {
+    let query = asked("example.org.", HickoryType::A);
+    let asking = async {
+        while ask(service, &query).await.answers[0].ttl != 300 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, asking).await.unwrap();
+}
+
+#[tokio::test]
+async fn forward_equal_questions_are_asked_once_and_kept() {
+    let upstream = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[upstream.addr]);
+    let query = asked("example.org.", HickoryType::A);
+    let mut other = with_edns(asked("EXAMPLE.org.", HickoryType::A), 1232);
+    other.metadata.id ^= 1;
+    let (first, second) = tokio::join!(ask(&service, &query), ask(&service, &other));
+    let third = ask(&service, &other).await;
+    assert_eq!(upstream.asked(), 1);
+    for (response, query) in [(first, &query), (second, &other), (third, &other)] {
+        assert_eq!(addresses(&response), ["192.0.2.1"]);
+        assert_eq!(response.metadata.id, query.metadata.id);
+        assert_eq!(
+            response.queries[0].name().to_string(),
+            query.queries[0].name().to_string()
+        );
+        assert_eq!(response.edns.is_some(), query.edns.is_some());
+    }
+    pass(12).await;
+    let aged = ask(&service, &query).await;
+    assert_eq!((aged.answers[0].ttl, upstream.asked()), (288, 1));
+    let mut special = other.clone();
+    let option = EdnsOption::Unknown(65001, vec![1]);
+    special.edns.as_mut().unwrap().options_mut().insert(option);
+    ask(&service, &special).await;
+    assert_eq!(upstream.asked(), 2, "what an option means is not known");
+}
+
+#[tokio::test]
+async fn forward_wanted_name_is_asked_again_before_its_time_is_over() {
+    let upstream = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[upstream.addr]);
+    for _ in 0..2 {
+        code(&service, "example.org.").await;
+    }
+    pass(28).await;
+    until_new(&service).await;
+    assert_eq!(upstream.asked(), 2);
+}
+
+#[tokio::test]
+async fn forward_old_answer_stands_in_while_nobody_answers() {
+    let is_silent = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let silence = Arc::clone(&is_silent);
+    let upstream = Fake::new(move |query, _| {
+        let reply = with_addresses(query, [[192, 0, 2, 1]]).to_vec().unwrap();
+        (!silence.load(Relaxed))
+            .then_some(reply)
+            .into_iter()
+            .collect()
+    });
+    let service = asking(&[upstream.addr]);
+    let query = asked("example.org.", HickoryType::A);
+    assert_eq!(ask(&service, &query).await.answers[0].ttl, 300);
+    is_silent.store(true, Relaxed);
+    pass(31).await;
+    for _ in 0..2 {
+        let stale = ask(&service, &query).await;
+        assert_eq!(
+            (addresses(&stale), stale.answers[0].ttl),
+            (vec!["192.0.2.1".into()], 30)
+        );
+    }
+    assert_eq!(upstream.asked(), 2, "the second one is not kept waiting");
+    // The query goes on, and the next try of it is answered.
+    is_silent.store(false, Relaxed);
+    until_new(&service).await;
+}

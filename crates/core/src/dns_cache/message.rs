@@ -4,6 +4,7 @@
 
 use std::{ops::Range, time::Duration};
 
+use super::Key;
 use crate::dns::{
     Answer, Name, Rcode, Record, RecordData, RecordType,
     order::shuffle,
@@ -25,6 +26,13 @@ const CHECKING_DISABLED: u16 = 0x0010;
 const AUTHENTIC: u16 = 0x0020;
 const IS_RESPONSE: u16 = 0x8000;
 const OPCODE: u16 = 0x7800;
+/// The longest that a message is kept, whatever it says: what clusters are configured with (`cache 30` of CoreDNS), so
+/// that another network or a new record counts soon.
+const LONGEST: Duration = Duration::from_secs(30);
+/// How long a failure is kept (RFC 2308 section 7.1: at most five minutes).
+const FAILURE: Duration = Duration::from_secs(5);
+/// Longer messages are not kept.
+const MOST_KEPT: usize = 4096;
 /// The time to live of a record that is given although it is too old (RFC 8767 section 4), in seconds.
 const STALE_TTL: u32 = 30;
 
@@ -90,6 +98,18 @@ impl Relayed {
             dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
             is_plain: true,
         }
+    }
+
+    /// What its response can be kept under; `None` if the response may depend on more than that.
+    pub fn key(&self) -> Option<Key> {
+        let question = self.bytes.get(HEADER..self.question)?;
+        let (name, kind) = question.split_at_checked(question.len().checked_sub(4)?)?;
+        // Lengths in names are no letters.
+        let mut key = name.to_ascii_lowercase();
+        key.extend_from_slice(kind);
+        let is_unchecked = self.bytes.get(3)? & CHECKING_DISABLED.to_be_bytes()[1] != 0;
+        key.extend([u8::from(self.dnssec_ok), u8::from(is_unchecked)]);
+        self.is_plain.then(|| Key::new(key))
     }
 
     /// The packet under an identifier of its own.
@@ -261,6 +281,52 @@ impl Message {
     /// Response code, also where it has more than four bits.
     pub fn rcode(&self) -> u16 {
         self.rcode
+    }
+
+    /// Whether it says that others have failed.
+    pub fn is_failure(&self) -> bool {
+        self.known_rcode() == Rcode::ServFail
+    }
+
+    /// Whether it has what was asked for.
+    pub fn has_answers(&self) -> bool {
+        self.rcode == 0 && self.answers().next().is_some()
+    }
+
+    /// How long it may be kept; `None` for not at all. That there is nothing may be kept only if the zone says for how
+    /// long (RFC 2308 section 5).
+    pub fn lifetime(&self) -> Option<Duration> {
+        if self.is_truncated() || self.bytes.len() > MOST_KEPT {
+            return None;
+        }
+        match Rcode::from_number(self.rcode)? {
+            Rcode::ServFail => return Some(FAILURE),
+            Rcode::NoError | Rcode::NxDomain => {}
+            _ => return None,
+        }
+        let minimum = self.minimum();
+        if !self.has_answers() && minimum.is_none() {
+            return None;
+        }
+        let ttls = self.records.iter().map(|record| record.ttl);
+        let ttls = ttls.chain(minimum);
+        // One with the highest bit set counts as nothing (RFC 2181 section 8).
+        let least = ttls
+            .map(|ttl| i32::try_from(ttl).map_or(0, |_| ttl))
+            .min()?;
+        let lifetime = Duration::from_secs(least.into()).min(LONGEST);
+        (!lifetime.is_zero()).then_some(lifetime)
+    }
+
+    /// The last number of the SOA record in the authority section.
+    fn minimum(&self) -> Option<u32> {
+        let is_soa = |record: &&Placed| {
+            record.section == Section::Authority
+                && RecordType::from(record.rtype) == RecordType::Soa
+        };
+        let soa = self.records.iter().find(is_soa)?;
+        let minimum = self.bytes.get(soa.data.clone())?.last_chunk()?;
+        Some(u32::from_be_bytes(*minimum))
     }
 
     /// Whether it was cut on its way to us.

@@ -1,14 +1,20 @@
 //! Messages of others, fitted to clients. What whole servers make of them is tested with the program.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
-use super::message::{Age, Message, Relayed, is_cut};
-use crate::dns::{Answer, Moment, Name, Question, RecordType, wire};
+use super::{
+    Cache, Found, Prefetch,
+    message::{Age, Message, Relayed, is_cut},
+};
+use crate::{
+    dns::{Answer, Moment, Name, Question, RecordType, wire},
+    time::Timestamp,
+};
 
 /// A query for `name` and type `rtype` with these flags.
-pub(super) fn query(name: &str, rtype: u16, flags: u16) -> Vec<u8> {
+fn query(name: &str, rtype: u16, flags: u16) -> Vec<u8> {
     let [high, low] = flags.to_be_bytes();
     let mut packet = vec![0xab, 0xcd, high, low, 0, 1, 0, 0, 0, 0, 0, 0];
     packet.extend(Name::parse(name).unwrap().as_wire());
@@ -26,7 +32,7 @@ fn opt(options: &[u8]) -> Vec<u8> {
 }
 
 /// A record whose owner is the name of the question.
-pub(super) fn record(rtype: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+fn record(rtype: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     let mut record = vec![0xc0, 12];
     record.extend(rtype.to_be_bytes());
     record.extend([0, 1]);
@@ -37,7 +43,7 @@ pub(super) fn record(rtype: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
 }
 
 /// The response to `query` with these flags and sections.
-pub(super) fn response(query: &[u8], flags: u16, sections: [&[Vec<u8>]; 3]) -> Vec<u8> {
+fn response(query: &[u8], flags: u16, sections: [&[Vec<u8>]; 3]) -> Vec<u8> {
     let mut packet = query.to_vec();
     packet[2..4].copy_from_slice(&(0x8000 | flags).to_be_bytes());
     for (at, section) in (6..).step_by(2).zip(sections) {
@@ -238,6 +244,176 @@ fn instead_asks_for_the_other_name_with_what_the_client_wants() {
         read.edns
             .is_some_and(|edns| edns.dnssec_ok && edns.payload == 1232)
     );
+}
+
+#[test]
+fn key_is_the_question_without_case_and_what_changes_the_response() {
+    let plain = query("Example.org", 1, 0x0100);
+    let with_opt = |options: &[u8], high: u8| {
+        let mut packet = plain.clone();
+        packet[11] = 1;
+        packet.extend(opt(options));
+        let flags = packet.len() - options.len() - 4;
+        packet[flags] = high;
+        packet
+    };
+    let key = |packet: &[u8]| Relayed::of(packet).unwrap().key();
+    let same = [
+        query("eXAMPLE.org", 1, 0x0120),
+        with_opt(&[], 0),
+        with_opt(&[0, 10, 0, 1, 7], 0),
+    ];
+    assert!(same.iter().all(|packet| key(packet) == key(&plain)));
+    let mut class = plain.clone();
+    *class.last_mut().unwrap() = 3;
+    let others = [
+        query("example.com", 1, 0x0100),
+        query("example.org", 65, 0x0100),
+        query("example.org", 97, 0x0100),
+        query("example.org", 1, 0x0110),
+        with_opt(&[], 0x80),
+        class,
+        plain.clone(),
+    ];
+    let keys: std::collections::HashSet<_> =
+        others.iter().filter_map(|packet| key(packet)).collect();
+    assert_eq!(keys.len(), others.len());
+    assert_eq!(
+        key(&with_opt(&[0, 8, 0, 1, 7], 0)),
+        None,
+        "the client's network"
+    );
+}
+
+/// A message with these flags and sections.
+fn message(flags: u16, sections: [&[Vec<u8>]; 3]) -> Arc<Message> {
+    let asked = query("example.org", 1, 0x0100);
+    Arc::new(Message::read(&response(&asked, flags, sections), &asked).unwrap())
+}
+
+/// An address with this time to live.
+fn address(ttl: u32) -> Arc<Message> {
+    message(0, [&[record(1, ttl, &[192, 0, 2, 1])], &[], &[]])
+}
+
+#[test]
+fn lifetime_is_the_least_of_its_records_and_at_most_30_seconds() {
+    let a = |ttl| record(1, ttl, &[192, 0, 2, 1]);
+    let soa = |ttl: u32, minimum: u32| {
+        let times = [1, 2, 3, 4, minimum].map(u32::to_be_bytes).concat();
+        record(6, ttl, &[vec![0, 0], times].concat())
+    };
+    let alias = record(5, 9, &[0xc0, 12]);
+    let check = |flags, sections: [&[Vec<u8>]; 3], expected: Option<u64>| {
+        let lifetime = message(flags, sections).lifetime();
+        assert_eq!(
+            lifetime,
+            expected.map(Duration::from_secs),
+            "{flags} {sections:?}"
+        );
+    };
+    check(0, [&[a(300)], &[], &[]], Some(30));
+    check(0, [&[a(300), a(7)], &[], &[]], Some(7));
+    check(0, [&[a(300)], &[], &[a(8)]], Some(8));
+    check(0, [&[a(0)], &[], &[]], None);
+    check(0, [&[a(0x8000_0001)], &[], &[]], None);
+    check(0x0200, [&[a(300)], &[], &[]], None);
+    check(0, [&[], &[soa(20, 10)], &[]], Some(10));
+    check(3, [&[], &[soa(10, 20)], &[]], Some(10));
+    let alias = std::slice::from_ref(&alias);
+    check(3, [alias, &[soa(20, 20)], &[]], Some(9));
+    check(3, [alias, &[], &[]], None);
+    check(3, [&[], &[], &[]], None);
+    check(0, [&[], &[], &[]], None);
+    check(2, [&[], &[], &[]], Some(5));
+    check(5, [&[], &[], &[]], None);
+    check(0, [&[record(16, 9, &[1; 5000])], &[], &[]], None);
+}
+
+/// The key of a name.
+fn key(name: &str) -> super::Key {
+    let relayed = Relayed::of(&query(name, 1, 0x0100)).unwrap();
+    relayed.key().unwrap()
+}
+
+/// A cache and what it says, by time in seconds.
+struct Table(Cache);
+
+impl Table {
+    fn store(&mut self, at: u64, message: &Arc<Message>) {
+        let now = Timestamp::from_millis(at * 1000);
+        self.0.store(&key("a"), message, now);
+    }
+
+    fn failed(&mut self, at: u64) {
+        let now = Timestamp::from_millis(at * 1000);
+        self.0.failed(&key("a"), now);
+    }
+
+    fn check(&mut self, at: u64, expected: &str) {
+        let found = self.0.find(&key("a"), Timestamp::from_millis(at * 1000));
+        let text = match found {
+            Found::Kept(_, age, Prefetch::NotYet) => format!("kept {}", age.as_secs()),
+            Found::Kept(_, age, Prefetch::Now) => format!("due {}", age.as_secs()),
+            Found::Stale(_) => "stale".into(),
+            Found::StandIn(_) => "stand-in".into(),
+            Found::Nothing => "nothing".into(),
+        };
+        assert_eq!(text, expected, "at {at}");
+    }
+}
+
+#[test]
+fn cache_message_is_kept_then_due_then_stale_then_gone() {
+    let mut table = Table(Cache::new(9));
+    table.check(0, "nothing");
+    table.store(100, &address(300));
+    table.check(126, "kept 26");
+    table.check(127, "due 27");
+    table.check(129, "due 29");
+    table.check(130, "stale");
+    table.check(130 + 3600, "stale");
+    table.check(131 + 3600, "nothing");
+    table.store(4000, &address(300));
+    table.check(4029, "kept 29");
+}
+
+#[test]
+fn cache_failure_lets_the_old_one_stand_in_and_is_kept_where_there_is_none() {
+    let failure = message(2, [&[], &[], &[]]);
+    let mut table = Table(Cache::new(9));
+    table.store(0, &failure);
+    table.check(4, "kept 4");
+    table.check(5, "nothing");
+    table.store(10, &address(10));
+    table.store(11, &failure);
+    table.check(19, "kept 9");
+    table.check(20, "stand-in");
+    table.check(41, "stale");
+    table.failed(41);
+    table.check(70, "stand-in");
+    table.check(71, "stale");
+    table.store(72, &address(10));
+    table.check(82, "stale");
+    table.0.clear();
+    table.check(82, "nothing");
+}
+
+#[test]
+fn cache_without_room_lets_go_of_what_nobody_asked_for() {
+    let mut cache = Cache::new(3);
+    let now = Timestamp::default();
+    for name in ["a", "b", "c", "a"] {
+        cache.store(&key(name), &address(300), now);
+    }
+    assert_eq!((cache.len(), cache.evicted()), (3, 0));
+    cache.find(&key("a"), now);
+    for name in ["d", "e"] {
+        cache.store(&key(name), &address(300), now);
+    }
+    let left = ["a", "b", "c", "d", "e"].map(|name| cache.find(&key(name), now) != Found::Nothing);
+    assert_eq!(left, [true, false, false, true, true]);
+    assert_eq!((cache.len(), cache.evicted()), (3, 2));
 }
 
 proptest! {
