@@ -80,6 +80,8 @@ impl Default for ForwardSettings {
 pub(super) enum Failure {
     /// There is nobody to ask, and why.
     NoUpstream(Arc<str>),
+    /// Nothing is kept, and the client does not want others to be asked.
+    NotWanted,
     /// Too many are waiting.
     Busy,
     /// These have not answered.
@@ -90,7 +92,7 @@ impl Failure {
     /// `REFUSED` where it helps to ask somebody else, which glibc then does.
     pub(super) const fn rcode(&self) -> Rcode {
         match self {
-            Self::NoUpstream(_) | Self::Busy => Rcode::Refused,
+            Self::NoUpstream(_) | Self::NotWanted | Self::Busy => Rcode::Refused,
             Self::Silent(_) => Rcode::ServFail,
         }
     }
@@ -99,6 +101,8 @@ impl Failure {
     pub(super) fn explanation(&self) -> (u16, String) {
         match self {
             Self::NoUpstream(why) => (0, format!("portico has no DNS server to ask: {why}")),
+            // Not authoritative.
+            Self::NotWanted => (20, "nobody is asked without recursion desired".to_owned()),
             Self::Busy => (
                 0,
                 format!("{MOST_WAITING} queries wait for other DNS servers"),
@@ -245,14 +249,18 @@ impl Forwarder {
         query: Relayed,
     ) -> Result<Found, Failure> {
         let group = self.group(name);
+        let wants_recursion = query.wants_recursion();
         let Some(key) = query.key() else {
+            if !wants_recursion {
+                return Err(Failure::NotWanted);
+            }
             let _permit = self.permit()?;
             return ask_all(group, query).await.map(Arc::new).map(Found::fresh);
         };
         let found = self.kept().cache.find(&key, self.now());
         let old = match found {
             dns_cache::Found::Kept(message, age, prefetch) => {
-                if prefetch == Prefetch::Now {
+                if prefetch == Prefetch::Now && wants_recursion {
                     // Without room it is asked for when its time is over.
                     let _ = self.flight(&key, group, query);
                 }
@@ -263,6 +271,7 @@ impl Forwarder {
                 let age = Age::Stale;
                 return Ok(Found { message, age });
             }
+            _ if !wants_recursion => return Err(Failure::NotWanted),
             dns_cache::Found::Stale(message) => Some(message),
             dns_cache::Found::Nothing => None,
         };

@@ -5,11 +5,14 @@ use std::{net::SocketAddr, net::UdpSocket, sync::Arc};
 
 use portico_core::{
     dns::{
-        self, Moment,
+        self, Moment, Question,
         packet::{self, Transport},
         wire::{self, Response},
     },
-    dns_cache::message::{self, Relayed},
+    dns_cache::{
+        message::{self, Relayed},
+        special,
+    },
     snapshot::ClientPlace,
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -94,17 +97,29 @@ pub(super) async fn resolve(
 ) -> Option<Response> {
     let query = wire::read(packet).ok()?;
     let limit = packet::limit(&query, transport);
-    let (mut answer, seed) = {
+    let (mut answer, moment) = {
         let snapshot = service.published.load();
         let moment = Moment {
             place,
             ..service.moment(&snapshot, 1)
         };
-        (dns::answer(&snapshot, &query.question, moment), moment.seed)
+        (dns::answer(&snapshot, &query.question, moment), moment)
     };
     let Some(name) = answer.elsewhere.take() else {
         return Some(wire::write(&query, &answer, limit));
     };
+    let question = Question {
+        name,
+        ..query.question.clone()
+    };
+    if let Some(special) = special::answer(&question, moment) {
+        answer.rcode = special.rcode;
+        answer.authoritative = true;
+        answer.answers.extend(special.answers);
+        answer.authority.extend(special.authority);
+        return Some(wire::write(&query, &answer, limit));
+    }
+    let (name, seed) = (question.name, moment.seed);
     let is_alias = !answer.answers.is_empty();
     let relayed = if is_alias {
         Relayed::instead(&query, &name)
@@ -122,7 +137,9 @@ pub(super) async fn resolve(
         }
         Ok(found) => found.message.respond(&query, limit, found.age, seed),
         // Whoever asked may have somebody to ask for what the alias leads to.
-        Err(Failure::NoUpstream(_)) if is_alias => wire::write(&query, &answer, limit),
+        Err(Failure::NoUpstream(_) | Failure::NotWanted) if is_alias => {
+            wire::write(&query, &answer, limit)
+        }
         Err(failure) => {
             answer.rcode = failure.rcode();
             let mut response = wire::write(&query, &answer, limit);

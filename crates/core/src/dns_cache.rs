@@ -4,6 +4,7 @@
 //! Names of our own zones never come here: the Snapshot answers them.
 
 pub mod message;
+pub mod special;
 
 use std::{
     collections::{HashMap, VecDeque},

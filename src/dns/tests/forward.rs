@@ -127,7 +127,11 @@ fn asking_with(upstreams: &[SocketAddr], stubs: &[(&str, SocketAddr)]) -> Arc<Dn
         upstreams: UpstreamSource::Given(upstreams.to_vec()),
         stubs: stubs.iter().map(stub).collect(),
     };
-    let aliases = [("db", "db.example.net"), ("gone", "gone.example.net")];
+    let aliases = [
+        ("db", "db.example.net"),
+        ("gone", "gone.example.net"),
+        ("here", "localhost"),
+    ];
     let aliases = aliases.map(|(name, target)| Arc::new(fixture::external(name, target)));
     let usual = fixture::snapshot();
     let services = usual
@@ -543,4 +547,52 @@ async fn forward_old_answer_stands_in_while_nobody_answers() {
     // The query goes on, and the next try of it is answered.
     is_silent.store(false, Relaxed);
     until_new(&service).await;
+}
+
+#[tokio::test]
+async fn forward_special_names_are_answered_here() {
+    let upstream = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[upstream.addr]);
+    for (name, expected) in [
+        ("localhost.", vec!["127.0.0.1"]),
+        (
+            "here.shop.svc.cluster.local.",
+            vec!["127.0.0.1", "localhost."],
+        ),
+        ("_dns.resolver.arpa.", Vec::new()),
+    ] {
+        let response = ask(&service, &asked(name, HickoryType::A)).await;
+        assert_eq!(response.metadata.response_code, ResponseCode::NoError);
+        assert_eq!(addresses(&response), expected, "{name}");
+        assert_eq!(response.authorities.is_empty(), !expected.is_empty());
+    }
+    for name in ["hidden.onion.", "any.invalid."] {
+        assert_eq!(code(&service, name).await, ResponseCode::NXDomain, "{name}");
+    }
+    assert_eq!(upstream.asked(), 0);
+}
+
+#[tokio::test]
+async fn forward_without_recursion_desired_has_only_what_is_kept() {
+    let upstream = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[upstream.addr]);
+    let kept_only = query("example.org.", HickoryType::A);
+    let refused = ask(&service, &kept_only).await;
+    assert_eq!(refused.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(code(&service, "example.org.").await, ResponseCode::NoError);
+    let kept = ask(&service, &kept_only).await;
+    assert_eq!(
+        (addresses(&kept), upstream.asked()),
+        (vec!["192.0.2.1".to_owned()], 1)
+    );
+    assert!(!kept.metadata.recursion_desired && kept.metadata.recursion_available);
+    let alias = ask(
+        &service,
+        &query("gone.shop.svc.cluster.local.", HickoryType::A),
+    )
+    .await;
+    assert_eq!(
+        (alias.metadata.response_code, alias.answers.len()),
+        (ResponseCode::NoError, 1)
+    );
 }

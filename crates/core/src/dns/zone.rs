@@ -146,7 +146,7 @@ pub(super) fn name_server(domain: &Name) -> Option<Name> {
 }
 
 /// The SOA record of the zone at `origin`.
-pub(super) fn soa(origin: &Name, moment: Moment) -> Record {
+pub(crate) fn soa(origin: &Name, moment: Moment) -> Record {
     let under = |labels: &[&str]| Name::under(origin, labels).unwrap_or_else(|_| origin.clone());
     let data = Soa {
         mname: under(&["ns", "dns"]),

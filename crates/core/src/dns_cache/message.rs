@@ -81,7 +81,7 @@ impl Relayed {
         put(
             &mut bytes,
             2,
-            RECURSION_DESIRED | (query.flags & CHECKING_DISABLED),
+            query.flags & (RECURSION_DESIRED | CHECKING_DISABLED),
         );
         put(&mut bytes, 4, 1);
         bytes.extend_from_slice(name.as_wire());
@@ -110,6 +110,14 @@ impl Relayed {
         let is_unchecked = self.bytes.get(3)? & CHECKING_DISABLED.to_be_bytes()[1] != 0;
         key.extend([u8::from(self.dnssec_ok), u8::from(is_unchecked)]);
         self.is_plain.then(|| Key::new(key))
+    }
+
+    /// Whether others may be asked for it.
+    pub fn wants_recursion(&self) -> bool {
+        let flags = Reader { rest: &self.bytes }
+            .header()
+            .map(|[_, flags, ..]| flags);
+        flags.is_some_and(|flags| flags & RECURSION_DESIRED != 0)
     }
 
     /// The packet under an identifier of its own.

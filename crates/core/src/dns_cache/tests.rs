@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::{
     Cache, Found, Prefetch,
     message::{Age, Message, Relayed, is_cut},
+    special,
 };
 use crate::{
     dns::{Answer, Moment, Name, Question, RecordType, wire},
@@ -232,7 +233,7 @@ fn extend_reads_names_behind_pointers_and_stops_at_loops() {
 
 #[test]
 fn instead_asks_for_the_other_name_with_what_the_client_wants() {
-    let mut asked = query("alias.shop.svc.cluster.local", 28, 0x0010);
+    let mut asked = query("alias.shop.svc.cluster.local", 28, 0x0130);
     asked[11] = 1;
     asked.extend(opt(&[]));
     let other = Name::parse("db.example.net").unwrap();
@@ -328,6 +329,45 @@ fn lifetime_is_the_least_of_its_records_and_at_most_30_seconds() {
     check(2, [&[], &[], &[]], Some(5));
     check(5, [&[], &[], &[]], None);
     check(0, [&[record(16, 9, &[1; 5000])], &[], &[]], None);
+}
+
+#[test]
+fn special_names_are_answered_and_no_others() {
+    let check = |name: &str, rtype: &str, expected: &str| {
+        let question = Question::new(Name::parse(name).unwrap(), rtype.parse().unwrap());
+        let text = match special::answer(&question, Moment::default()) {
+            None => "asked".to_owned(),
+            Some(answer) => {
+                let records = answer.answers.iter().chain(&answer.authority);
+                let records = records.map(|record| format!("{} {}", record.name, record.data));
+                let records = records.collect::<Vec<_>>().join(", ");
+                let (all, _) = records.split_once(" ns.dns.").unwrap_or((&records, ""));
+                format!("{} {all}", answer.rcode)
+            }
+        };
+        assert_eq!(text, expected, "{name} {rtype}");
+    };
+    check("localhost", "A", "NOERROR localhost. 127.0.0.1");
+    check("LocalHost", "AAAA", "NOERROR LocalHost. ::1");
+    check("a.B.localhost", "A", "NOERROR a.B.localhost. 127.0.0.1");
+    check("localhost", "MX", "NOERROR localhost.");
+    check(
+        "1.0.0.127.in-addr.arpa",
+        "PTR",
+        "NOERROR 1.0.0.127.in-addr.arpa. localhost.",
+    );
+    let v6 = Name::reverse("::1".parse().unwrap()).to_string();
+    check(&v6, "PTR", &format!("NOERROR {v6} localhost."));
+    check("2.0.0.127.in-addr.arpa", "PTR", "asked");
+    check("invalid", "A", "NXDOMAIN invalid.");
+    check("a.INVALID", "TXT", "NXDOMAIN INVALID.");
+    check("x.onion", "A", "NXDOMAIN onion.");
+    check("_dns.resolver.arpa", "SVCB", "NOERROR resolver.arpa.");
+    check("arpa", "NS", "asked");
+    check("notlocalhost", "A", "asked");
+    check("localhost.example", "A", "asked");
+    check("printer.local", "A", "asked");
+    check(".", "NS", "asked");
 }
 
 /// The key of a name.
