@@ -8,6 +8,7 @@
 mod counters;
 mod forward;
 mod listen;
+mod missed;
 mod responder;
 mod serve;
 mod slow;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use missed::Missed;
 use portico_core::{
     dns::{
         Answer, Moment, Name, Question, Rcode, RecordType, fast,
@@ -50,7 +52,22 @@ pub struct DnsService {
     counters: DnsCounters,
     forwarder: Arc<Forwarder>,
     withheld: Withheld,
+    missed: Missed,
 }
+
+/// A name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissedName {
+    /// As it was asked for.
+    pub name: String,
+    /// How often, as far as that is known.
+    pub count: u64,
+    /// The name of a Service that it may stand for.
+    pub meant: String,
+}
+
+/// Names that people are told of: each costs a walk over all Services.
+const MAX_MISSED: usize = 5;
 
 /// What a response says, for the counters.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +100,7 @@ impl DnsService {
             seeds: AtomicU64::new(seed),
             counters: DnsCounters::default(),
             withheld: Withheld::default(),
+            missed: Missed::default(),
             forwarder: Arc::new(Forwarder::new(ForwardSettings::default())),
         }
     }
@@ -111,7 +129,7 @@ impl DnsService {
     }
 
     /// Writes the response to the packet of `client` into `reply`, by the prepared way or else the ordinary one; `None`
-    /// is silence. Counts nothing but what is kept from clients elsewhere.
+    /// is silence. What is kept from clients elsewhere is counted here, all else by whoever calls.
     fn respond(
         &self,
         snapshot: &Snapshot,
@@ -119,14 +137,30 @@ impl DnsService {
         (transport, moment): (Transport, Moment),
         reply: &mut Vec<u8>,
     ) -> Option<Said> {
-        if let Some(hit) = fast::respond(snapshot, packet, (transport, moment), reply) {
-            return Some(Said {
+        let said = match fast::respond(snapshot, packet, (transport, moment), reply) {
+            Some(hit) => Said {
                 rtype: Some(hit.rtype),
                 rcode: hit.rcode,
                 truncated: hit.truncated,
                 is_foreign: false,
-            });
+            },
+            None => {
+                self.respond_ordinarily(snapshot, (packet, client), (transport, moment), reply)?
+            }
+        };
+        if said.rcode == Rcode::NxDomain {
+            self.missed.note(packet);
         }
+        Some(said)
+    }
+
+    fn respond_ordinarily(
+        &self,
+        snapshot: &Snapshot,
+        (packet, client): (&[u8], IpAddr),
+        (transport, moment): (Transport, Moment),
+        reply: &mut Vec<u8>,
+    ) -> Option<Said> {
         reply.clear();
         let response = packet::respond(snapshot, packet, transport, moment)?;
         if let Some(name) = packet::withheld(snapshot, packet, &response, moment) {
@@ -137,34 +171,39 @@ impl DnsService {
         Some(Said::of(&response))
     }
 
-    /// Writes the response to a message over TCP into `reply` and counts it; `false` is silence. Waits for others where
-    /// they are to be asked.
-    async fn answer_message(
+    /// Writes the response to a message over TCP into `reply` and counts it, but for one that others are to be asked
+    /// for.
+    fn answer_message(
         &self,
         packet: &[u8],
         (client, place): (IpAddr, ClientPlace),
         reply: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<Said> {
         let began = Instant::now();
-        let mut said = {
-            let snapshot = self.published.load();
-            let moment = Moment {
-                place,
-                ..self.moment(&snapshot, 1)
-            };
-            self.respond(&snapshot, (packet, client), (Transport::Tcp, moment), reply)
+        let snapshot = self.published.load();
+        let moment = Moment {
+            place,
+            ..self.moment(&snapshot, 1)
         };
-        if said.is_some_and(|said| said.is_foreign) {
-            let response = slow::resolve(self, packet, (Transport::Tcp, place)).await;
-            said = response.map(|response| {
-                reply.clear();
-                reply.extend_from_slice(&response.bytes);
-                Said::of(&response)
-            });
-        }
+        let said = self.respond(&snapshot, (packet, client), (Transport::Tcp, moment), reply);
         self.counters
             .count_message(said, began.elapsed().as_micros());
-        said.is_some()
+        said
+    }
+
+    /// Names that were asked for lately and do not exist, the last one first, where another one may have been meant.
+    pub fn missed(&self) -> Vec<MissedName> {
+        let snapshot = self.published.load();
+        let latest = self.missed.latest().into_iter();
+        let named = latest.filter_map(|(name, count)| {
+            let meant = portico_core::dns::meant(&snapshot, &name)?.to_string();
+            Some(MissedName {
+                name: name.to_string(),
+                count,
+                meant,
+            })
+        });
+        named.take(MAX_MISSED).collect()
     }
 
     /// A moment with as many [next](Moment::next) ones as are wanted, that nobody else has.
@@ -189,16 +228,42 @@ pub fn answer_json(
     rtype: &str,
 ) -> Result<serde_json::Value, AskError> {
     let (name, rtype) = parse_question(name, Some(rtype))?;
-    Ok(serde_json::to_value(service.answer(name, rtype))?)
+    let answer = service.answer(name.clone(), rtype);
+    Ok(with_guess(&answer, &service.published.load(), &name)?)
 }
 
-/// The answer from one snapshot, without a server.
-pub fn answer_offline(snapshot: &Snapshot, name: Name, rtype: RecordType) -> Answer {
+/// The same from one snapshot, without a server.
+///
+/// # Errors
+/// If the answer cannot be serialised.
+pub fn answer_offline(
+    snapshot: &Snapshot,
+    name: Name,
+    rtype: RecordType,
+) -> Result<serde_json::Value, AskError> {
     let moment = Moment {
         serial: serial(0, snapshot),
         ..Moment::default()
     };
-    portico_core::dns::answer(snapshot, &Question::new(name, rtype), moment)
+    let question = Question::new(name, rtype);
+    let answer = portico_core::dns::answer(snapshot, &question, moment);
+    Ok(with_guess(&answer, snapshot, &question.name)?)
+}
+
+/// An answer as JSON; where the name does not exist, with what may have been meant.
+fn with_guess(
+    answer: &Answer,
+    snapshot: &Snapshot,
+    name: &Name,
+) -> serde_json::Result<serde_json::Value> {
+    let mut json = serde_json::to_value(answer)?;
+    let guess = || portico_core::dns::meant(snapshot, name);
+    if answer.rcode == Rcode::NxDomain
+        && let (Some(meant), Some(fields)) = (guess(), json.as_object_mut())
+    {
+        fields.insert("didYouMean".into(), meant.to_string().into());
+    }
+    Ok(json)
 }
 
 /// Reads a question as people type it: an address alone asks for its names, a name alone for type A.

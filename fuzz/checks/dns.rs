@@ -1,5 +1,5 @@
 //! One packet and what is said to it: within its limit, readable by a decoder that is not ours, with the question
-//! repeated, and nothing to what is no query. The first byte says what carries it.
+//! repeated, nothing to what is no query, and no loopback address to other machines. The first byte says what carries it.
 
 use std::{cell::OnceCell, sync::Arc};
 
@@ -11,7 +11,7 @@ use portico_core::{
         packet::{Transport, respond},
         wire::PAYLOAD,
     },
-    snapshot::Snapshot,
+    snapshot::{ClientPlace, Snapshot},
     world::Simulation,
 };
 
@@ -88,7 +88,22 @@ pub(crate) fn check(bytes: &[u8]) {
         assert!(respond(snapshot, &response.bytes, transport, moment).is_none());
         let twice = respond(snapshot, packet, transport, moment).map(|twice| twice.bytes);
         assert_eq!(twice, Some(response.bytes));
+        check_elsewhere(snapshot, packet, (transport, moment));
     });
+}
+
+/// A client on another machine gets a response, too, and never a loopback address.
+fn check_elsewhere(snapshot: &Snapshot, packet: &[u8], (transport, moment): (Transport, Moment)) {
+    let moment = Moment {
+        place: ClientPlace::Elsewhere,
+        ..moment
+    };
+    let response = respond(snapshot, packet, transport, moment).expect("a response from afar");
+    let read = Message::from_vec(&response.bytes).expect("a response that others can read");
+    for record in read.answers.iter().chain(&read.additionals) {
+        let addr = record.data.ip_addr();
+        assert!(!addr.is_some_and(|addr| addr.is_loopback()), "{record}");
+    }
 }
 
 /// Where the name of the question ends.

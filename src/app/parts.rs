@@ -33,7 +33,10 @@ use crate::{
     clock,
     control::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
-        status::{DnsStatus, ListenerReport, ListenerReports, TurnedAway, descriptors_fix},
+        status::{
+            DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, TurnedAway,
+            descriptors_fix,
+        },
     },
     dns::{self, DnsListen, DnsService, DnsSettings, ForwardSettings},
     health::Prober,
@@ -347,6 +350,16 @@ impl DnsThread {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    pub(super) fn missed(&self) -> Vec<MissedNameStatus> {
+        let missed = self.service.missed().into_iter();
+        let told = missed.map(|dns::MissedName { name, count, meant }| MissedNameStatus {
+            name,
+            count,
+            meant,
+        });
+        told.collect()
     }
 
     /// Ends it and waits.

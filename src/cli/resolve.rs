@@ -1,13 +1,18 @@
 //! `portico resolve`: asks the running program, or files, what a name leads to. Owns its arguments and the form of
 //! its output; must not know how the program is reached nor how files become a Snapshot.
 
+mod trace;
+
 use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use portico_core::{dns::Answer, snapshot::Snapshot};
+use portico_core::{
+    dns::{Name, RecordType},
+    snapshot::Snapshot,
+};
 
 use crate::{
     admin::client,
@@ -24,6 +29,9 @@ pub struct ResolveArgs {
     /// Record type, such as A, AAAA, SRV, PTR or ANY [default: A, for an address PTR]
     #[arg(value_name = "TYPE")]
     pub rtype: Option<String>,
+    /// Walk the search list of a pod in the namespace (`-n`) step by step: each candidate, what is said to it, which one wins
+    #[arg(long)]
+    pub trace: bool,
     /// Answer from this file or folder of manifests instead of asking the running program
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub file: Option<PathBuf>,
@@ -110,12 +118,17 @@ pub fn run(
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let (name, rtype) = dns::parse_question(&args.name, args.rtype.as_deref())?;
-    let answer = match &args.file {
-        Some(path) => {
-            serde_json::to_value(dns::answer_offline(&answerer.compile(path)?, name, rtype))?
-        }
-        None => answerer.ask(&name.to_string(), &rtype.to_string())?,
+    let snapshot = args.file.as_ref();
+    let snapshot = snapshot.map(|path| answerer.compile(path)).transpose()?;
+    let ask = |name: Name, rtype: RecordType| match &snapshot {
+        Some(snapshot) => Ok(dns::answer_offline(snapshot, name, rtype)?),
+        None => answerer.ask(&name.to_string(), &rtype.to_string()),
     };
+    if args.trace {
+        let search = search_list(&args.manifests.namespace, &args.cluster.cluster_domain);
+        return trace::run((&args.name, rtype), search, &ask, (args.output, out));
+    }
+    let answer = ask(name, rtype)?;
     let is_found = write_value(&answer, args.output, out)?;
     Ok(if is_found {
         ExitCode::SUCCESS
@@ -124,15 +137,19 @@ pub fn run(
     })
 }
 
-/// Writes `answer`; returns whether records were found.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn print(answer: &Answer, output: ResolveOutput, out: &mut impl Write) -> io::Result<bool> {
-    write_value(&serde_json::to_value(answer)?, output, out)
+/// As the kubelet writes it into the resolv.conf of a pod (Kubernetes `dnsPolicy: ClusterFirst`).
+fn search_list(namespace: &str, domains: &[String]) -> Vec<String> {
+    let domain = domains
+        .first()
+        .map_or("", |domain| domain.trim_matches('.'));
+    vec![
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.to_owned(),
+    ]
 }
 
-/// Both ways to an answer end in its JSON form, so that the text is the same.
+/// Writes `answer`, which both ways lead to as JSON; returns whether records were found.
 fn write_value(
     answer: &serde_json::Value,
     output: ResolveOutput,
@@ -163,6 +180,9 @@ fn write_value(
             )?,
             ("NOERROR", _) => {}
             _ => writeln!(out, "{rcode}: {}", explain(rcode))?,
+        }
+        if let Some(meant) = answer.get("didYouMean").and_then(serde_json::Value::as_str) {
+            writeln!(out, "did you mean {meant}?")?;
         }
     }
     Ok(rcode == "NOERROR" && !records.is_empty())

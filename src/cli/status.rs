@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{say, table::TabWriter};
 use crate::{
     admin::client,
-    control::status::{ServiceStatus, Status},
+    control::status::{MissedNameStatus, ServiceStatus, Status},
     settings::InstanceOptions,
 };
 
@@ -64,6 +64,7 @@ pub fn text(status: &Status) -> String {
             let _ = writeln!(text, "  fix: {fix}");
         }
     }
+    missed(&mut text, &status.missed_names);
     for listener in status
         .listeners
         .iter()
@@ -90,6 +91,20 @@ pub fn text(status: &Status) -> String {
             .map(|fix| writeln!(text, "  fix: {fix}"));
     }
     text
+}
+
+fn missed(text: &mut String, names: &[MissedNameStatus]) {
+    for missed in names {
+        let times = match missed.count {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
+        let (name, meant) = (&missed.name, &missed.meant);
+        let _ = writeln!(
+            text,
+            "DNS: {name} does not exist (asked {times}): did you mean {meant}?"
+        );
+    }
 }
 
 /// One row a Service, as `kubectl get services` with the endpoints beside it.

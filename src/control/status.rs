@@ -37,6 +37,9 @@ pub struct Status {
     pub listeners: Vec<ListenerReport>,
     /// Where DNS is answered.
     pub dns: Vec<DnsStatus>,
+    /// Names that were asked for lately and do not exist, but nearly.
+    #[serde(default)]
+    pub missed_names: Vec<MissedNameStatus>,
     /// Simulated pods.
     pub pods: Vec<PodStatus>,
     /// Number of listeners.
@@ -272,6 +275,18 @@ pub struct DnsStatus {
     pub problem: Option<String>,
     /// What to do about it.
     pub fix: Option<String>,
+}
+
+/// A name that DNS was asked for and that does not exist.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissedNameStatus {
+    /// The name.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+    /// The name that may have been meant.
+    pub meant: String,
 }
 
 /// One simulated pod.

@@ -184,8 +184,8 @@ impl Map<'_> {
 
     fn ask(self, name: &Name, rtype: RecordType) -> Answer {
         let moment = Moment {
-            serial: 0,
             seed: self.seed,
+            ..Moment::default()
         };
         portico_core::dns::answer(self.snapshot, &Question::new(name.clone(), rtype), moment)
     }

@@ -55,11 +55,14 @@ impl DnsCounters {
         })
     }
 
-    /// Counts a message that came over TCP, and took so many microseconds.
+    /// Counts a message that came over TCP, and took so many microseconds. What others are asked for is counted when they
+    /// have answered.
     pub(super) fn count_message(&self, said: Option<Said>, took: u128) {
         self.tcp_queries.fetch_add(1, Relaxed);
         let mut tally = Tally::default();
-        tally.note(said);
+        if said.is_none_or(|said| !said.is_foreign) {
+            tally.note(said);
+        }
         self.add(&tally);
         self.latency.record(u64::try_from(took).unwrap_or(u64::MAX));
     }

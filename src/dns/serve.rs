@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use portico_core::snapshot::ClientPlace;
+use portico_core::{dns::packet::Transport, snapshot::ClientPlace};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(3);
 /// How long a client may take to read responses.
 const WRITE: Duration = Duration::from_secs(5);
+/// Queries of one connection that others are being asked for; the next one waits in the kernel's buffer.
+const MAX_ASKED: usize = 64;
 /// Room for what is read at once: some dozens of queries.
 const CHUNK: usize = 4096;
 /// Bytes of responses that are not held back until all that has arrived is answered.
@@ -79,7 +81,7 @@ async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>, permits: Arc
     }
 }
 
-async fn serve_stream(stream: TcpStream, client: SocketAddr, service: &DnsService) {
+async fn serve_stream(stream: TcpStream, client: SocketAddr, service: &Arc<DnsService>) {
     service.counters.connections.fetch_add(1, Relaxed);
     let open = Open(service);
     let served = async {
@@ -104,49 +106,79 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Answers queries in the order in which they come, all that have arrived at once with one write (RFC 7766 sections
-/// 6.2.1 and 8), until the client closes or falls silent, or sends what gets no response.
+/// Answers queries, all that have arrived at once with one write (RFC 7766 section 8), until the client closes or falls
+/// silent, or sends what gets no response. What others have to be asked for holds up nothing else: its response may come
+/// after later ones (section 7).
 pub(super) async fn serve_connection<S>(
     mut stream: S,
     client: (IpAddr, ClientPlace),
-    service: &DnsService,
+    service: &Arc<DnsService>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut frames = Frames::default();
     let (mut reply, mut out) = (Vec::new(), Vec::new());
-    // When the first byte of a query came that has not come whole.
-    let mut begun = None;
+    // Dropping it ends what is still asked of others.
+    let mut asked = JoinSet::new();
+    let mut is_open = true;
     loop {
-        while let Some(message) = frames.next() {
-            begun = None;
-            if !service.answer_message(message, client, &mut reply).await {
-                return write(&mut stream, &mut out).await;
+        while asked.len() < MAX_ASKED
+            && let Some(message) = frames.next()
+        {
+            match service.answer_message(message, client, &mut reply) {
+                None => return write(&mut stream, &mut out).await,
+                Some(said) if said.is_foreign => {
+                    asked.spawn(ask_others(
+                        Arc::clone(service),
+                        Box::from(message),
+                        client.1,
+                    ));
+                }
+                Some(_) => push(&mut out, &reply)?,
             }
-            let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
-            out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(&reply);
             if out.len() >= ENOUGH {
                 write(&mut stream, &mut out).await?;
             }
         }
         write(&mut stream, &mut out).await?;
-        let now = Instant::now();
-        let is_idle = frames.is_empty();
-        let deadline = if is_idle {
-            now + IDLE
-        } else {
-            *begun.get_or_insert(now) + READ
-        };
-        match timeout_at(deadline, frames.read(&mut stream)).await {
-            Ok(Ok(0)) if !is_idle => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Ok(0)) => return Ok(()),
-            Ok(read) => read?,
-            Err(_) if is_idle => return Ok(()),
-            Err(elapsed) => return Err(elapsed.into()),
-        };
+        if !is_open && asked.is_empty() {
+            return frames.end();
+        }
+        let deadline = frames.deadline(Instant::now());
+        // Both are cancel safe.
+        tokio::select! {
+            Some(answered) = asked.join_next() => {
+                if let Ok(Some(response)) = answered {
+                    push(&mut out, &response)?;
+                }
+            }
+            read = timeout_at(deadline, frames.read(&mut stream)), if is_open && asked.len() < MAX_ASKED => match read {
+                Ok(read) => is_open = read? > 0,
+                Err(elapsed) if !frames.is_empty() => return Err(elapsed.into()),
+                Err(_) => is_open = false,
+            },
+        }
     }
+}
+
+/// The response to a name that is not ours, counted.
+async fn ask_others(
+    service: Arc<DnsService>,
+    packet: Box<[u8]>,
+    place: ClientPlace,
+) -> Option<Vec<u8>> {
+    let response = slow::resolve(&service, &packet, (Transport::Tcp, place)).await?;
+    service.counters.count_response(&response);
+    Some(response.bytes)
+}
+
+/// Adds `response` behind its length.
+fn push(out: &mut Vec<u8>, response: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(response.len()).map_err(io::Error::other)?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(response);
+    Ok(())
 }
 
 /// Sends `out` and empties it.
@@ -164,6 +196,8 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::
 struct Frames {
     bytes: Vec<u8>,
     taken: usize,
+    /// When the first byte of a message was seen that has not come whole.
+    begun: Option<Instant>,
 }
 
 impl Frames {
@@ -173,7 +207,26 @@ impl Frames {
         let length = usize::from(u16::from_be_bytes(*length));
         let message = rest.get(..length)?;
         self.taken += size_of::<u16>() + length;
+        self.begun = None;
         Some(message)
+    }
+
+    /// Until when to wait for more.
+    fn deadline(&mut self, now: Instant) -> Instant {
+        if self.is_empty() {
+            now + IDLE
+        } else {
+            *self.begun.get_or_insert(now) + READ
+        }
+    }
+
+    /// Whether the client may end here.
+    fn end(&self) -> io::Result<()> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
     }
 
     /// Whether nothing has arrived of another message.

@@ -249,20 +249,52 @@ fn without_quotes(text: &str) -> String {
     text.replace('"', "")
 }
 
+/// Asks over UDP and TCP, and compares code, operation and number of answers.
+async fn check_packet(server: &Running, what: &str, packet: &[u8], expected: (u16, OpCode, usize)) {
+    for response in server.both(packet).await {
+        let (said, count) = (&response.metadata, response.answers.len());
+        let said = (u16::from(said.response_code), said.op_code, count);
+        assert_eq!(said, expected, "{what}");
+    }
+}
+
+/// A query for the address of a Service, with one byte changed.
+fn changed(at: usize, value: u8) -> Vec<u8> {
+    let mut packet = query("web.shop.svc.cluster.local.", HickoryType::A)
+        .to_vec()
+        .unwrap();
+    packet[at] = value;
+    packet
+}
+
 #[tokio::test]
-async fn serve_every_case_of_the_protocol_over_udp_and_tcp() {
+async fn serve_what_is_not_done_says_so_over_udp_and_tcp() {
     let server = Running::start();
-    let web = query("web.shop.svc.cluster.local.", HickoryType::A);
-    let plain = web.to_vec().unwrap();
-    let changed = |at: usize, value: u8| {
-        let mut packet = plain.clone();
-        packet[at] = value;
-        packet
-    };
+    let web = || query("web.shop.svc.cluster.local.", HickoryType::A);
     let mut chaos = query("version.bind.", HickoryType::TXT);
     chaos.queries[0].set_query_class(DNSClass::CH);
-    let mut version = with_edns(web.clone(), 1232);
+    let mut version = with_edns(web(), 1232);
     version.edns.as_mut().unwrap().set_version(1);
+    let small = with_edns(web(), 100);
+    let last = web().to_vec().unwrap().len() - 1;
+    for (what, packet, code, opcode, answers) in [
+        ("class CH", chaos.to_vec().unwrap(), 5, OpCode::Query, 0),
+        ("class ANY", changed(last, 255), 5, OpCode::Query, 0),
+        ("STATUS", changed(2, 2 << 3), 4, OpCode::Status, 0),
+        ("NOTIFY", changed(2, 4 << 3), 4, OpCode::Notify, 0),
+        ("UPDATE", changed(2, 5 << 3), 4, OpCode::Update, 0),
+        ("EDNS 1", version.to_vec().unwrap(), 16, OpCode::Query, 0),
+        ("EDNS 100", small.to_vec().unwrap(), 0, OpCode::Query, 1),
+    ] {
+        check_packet(&server, what, &packet, (code, opcode, answers)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn serve_malformed_queries_says_so_over_udp_and_tcp() {
+    let server = Running::start();
+    let plain = changed(0, 0);
     let mut long = plain[..12].to_vec();
     for _ in 0..4 {
         long.extend([63; 64]);
@@ -271,58 +303,30 @@ async fn serve_every_case_of_the_protocol_over_udp_and_tcp() {
     let opt = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
     let mut two_opts = [&plain[..], &opt, &opt].concat();
     two_opts[11] = 2;
-    let whole = |message: &Message| message.to_vec().unwrap();
-    for (what, packet, code, opcode, answers) in [
-        ("class CH", whole(&chaos), 5, OpCode::Query, 0),
-        (
-            "class ANY",
-            changed(plain.len() - 1, 255),
-            5,
-            OpCode::Query,
-            0,
-        ),
-        ("STATUS", changed(2, 2 << 3), 4, OpCode::Status, 0),
-        ("NOTIFY", changed(2, 4 << 3), 4, OpCode::Notify, 0),
-        ("UPDATE", changed(2, 5 << 3), 4, OpCode::Update, 0),
-        ("no question", changed(5, 0), 1, OpCode::Query, 0),
-        ("two questions", changed(5, 2), 1, OpCode::Query, 0),
-        ("a pointer", changed(12, 0xc0), 1, OpCode::Query, 0),
-        ("a label of 64", changed(12, 64), 1, OpCode::Query, 0),
-        ("a name of 257", long, 1, OpCode::Query, 0),
-        ("a cut question", plain[..20].to_vec(), 1, OpCode::Query, 0),
-        ("two OPT", two_opts, 1, OpCode::Query, 0),
-        ("EDNS 1", whole(&version), 16, OpCode::Query, 0),
-        (
-            "EDNS 100",
-            whole(&with_edns(web.clone(), 100)),
-            0,
-            OpCode::Query,
-            1,
-        ),
+    for (what, packet) in [
+        ("no question", changed(5, 0)),
+        ("two questions", changed(5, 2)),
+        ("a pointer", changed(12, 0xc0)),
+        ("a label of 64", changed(12, 64)),
+        ("a name of 257", long),
+        ("a cut question", plain[..20].to_vec()),
+        ("two OPT", two_opts),
     ] {
-        for response in server.both(&packet).await {
-            let said = &response.metadata;
-            assert_eq!(
-                (
-                    u16::from(said.response_code),
-                    said.op_code,
-                    response.answers.len()
-                ),
-                (code, opcode, answers),
-                "{what}"
-            );
-        }
+        check_packet(&server, what, &packet, (1, OpCode::Query, 0)).await;
     }
-    let mut cookie = with_edns(web, 1232);
-    let edns = cookie.edns.as_mut().unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn serve_cookie_is_not_echoed() {
+    let server = Running::start();
+    let mut asked = with_edns(query("web.shop.svc.cluster.local.", HickoryType::A), 1232);
+    let edns = asked.edns.as_mut().unwrap();
     edns.options_mut()
         .insert(EdnsOption::Unknown(10, vec![7; 8]));
-    for response in server.both(&whole(&cookie)).await {
+    for response in server.both(&asked.to_vec().unwrap()).await {
         let edns = response.edns.as_ref().unwrap();
-        assert!(
-            edns.options().as_ref().is_empty(),
-            "no cookie of ours: {edns}"
-        );
+        assert!(edns.options().as_ref().is_empty(), "{edns}");
         assert_eq!(response.answers.len(), 1);
     }
     server.stop().await;
@@ -507,6 +511,74 @@ async fn serve_pipelined_queries_answers_each_on_one_connection() {
 }
 
 #[tokio::test]
+async fn serve_more_names_of_others_than_wait_at_a_time_answers_all() {
+    let server = Running::start();
+    let mut stream = server.connect().await;
+    let mut waiting = std::collections::BTreeSet::new();
+    let mut bytes = Vec::new();
+    for id in 0..300 {
+        let name = if id % 3 == 0 { "web." } else { "example.net." };
+        let mut asked = query(name, HickoryType::A);
+        asked.metadata.id = id;
+        bytes.extend(framed(&asked));
+        waiting.insert(id);
+    }
+    stream.write_all(&bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    while !waiting.is_empty() {
+        let response = read_message(&mut stream).await;
+        let id = response.metadata.id;
+        assert!(waiting.remove(&id), "{id} twice");
+        assert_eq!(response.answers.len(), usize::from(id % 3 == 0));
+    }
+    let refused = (Some(RecordType::A), Rcode::Refused, 200);
+    assert!(
+        server
+            .service
+            .counters()
+            .responses()
+            .any(|row| row == refused)
+    );
+    assert_eq!(server.service.counters().tcp_queries.load(Relaxed), 300);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn serve_names_that_do_not_exist_are_told_with_what_was_meant() {
+    let server = Running::start();
+    for name in ["wbe.shop", "nothing.like.it", "wbe.shop", "pgal.data"] {
+        server
+            .both(
+                &query(&format!("{name}.svc.cluster.local."), HickoryType::A)
+                    .to_vec()
+                    .unwrap(),
+            )
+            .await;
+    }
+    let missed = server.service.missed();
+    let shown: Vec<_> = missed
+        .iter()
+        .map(|name| (&*name.name, name.count, &*name.meant))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (
+                "pgal.data.svc.cluster.local.",
+                2,
+                "pgall.data.svc.cluster.local."
+            ),
+            (
+                "wbe.shop.svc.cluster.local.",
+                4,
+                "web.shop.svc.cluster.local."
+            ),
+        ]
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn serve_query_byte_by_byte_is_answered_as_in_one_piece() {
     let server = Running::start();
     let mut stream = server.connect().await;
@@ -624,7 +696,7 @@ async fn serve_cancelled_closes_open_connections() {
 
 async fn serve_connection(
     stream: tokio::io::DuplexStream,
-    service: &DnsService,
+    service: &Arc<DnsService>,
 ) -> std::io::Result<()> {
     let client = ([127, 0, 0, 1].into(), ClientPlace::OnNode);
     serve::serve_connection(stream, client, service).await
@@ -683,6 +755,26 @@ async fn serve_new_snapshot_is_answered_from_at_once_with_a_higher_serial() {
         before.contains(" 7 ") && after.contains(" 8 "),
         "{before} then {after}"
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn serve_before_everything_was_read_fails_only_what_is_missing() {
+    let server = Running::start();
+    let mut pending = Snapshot::clone(&server.service.published.load());
+    pending.synced = false;
+    server.service.published.store(Arc::new(pending));
+    for (name, code, answers, authorities) in [
+        ("web.shop", ResponseCode::NoError, 1, 0),
+        ("nosuch.shop", ResponseCode::ServFail, 0, 1),
+    ] {
+        let asked = query(&format!("{name}.svc.cluster.local."), HickoryType::A);
+        for response in server.both(&asked.to_vec().unwrap()).await {
+            let sections = (response.answers.len(), response.authorities.len());
+            assert_eq!(response.metadata.response_code, code, "{name}");
+            assert_eq!(sections, (answers, authorities), "{name}");
+        }
+    }
     server.stop().await;
 }
 
@@ -756,19 +848,23 @@ async fn bind_unspecified_address_is_refused_with_the_reason() {
 
 #[test]
 fn answer_json_has_the_documented_shape() {
-    let answer = answer_json(&service(), "echo.default.svc.cluster.local", "A").unwrap();
+    let answer = answer_json(&service(), "web.default.svc.cluster.local", "A").unwrap();
     assert_eq!(answer["rcode"], "NXDOMAIN");
-    let answer = serde_json::to_string(&answer_offline(
+    assert_eq!(answer["didYouMean"], "web.shop.svc.cluster.local.");
+    let answer = answer_offline(
         &fixture::snapshot(),
         Name::parse("web").unwrap(),
         RecordType::A,
-    ))
-    .unwrap();
+    );
     assert_eq!(
-        answer,
-        "{\"rcode\":\"NOERROR\",\"authoritative\":true,\
-         \"answers\":[{\"name\":\"web.\",\"type\":\"A\",\"ttl\":5,\"data\":\"10.96.1.10\"}],\
-         \"authority\":[],\"additional\":[]}"
+        answer.unwrap(),
+        serde_json::json!({
+            "rcode": "NOERROR",
+            "authoritative": true,
+            "answers": [{"name": "web.", "type": "A", "ttl": 5, "data": "10.96.1.10"}],
+            "authority": [],
+            "additional": [],
+        })
     );
 }
 

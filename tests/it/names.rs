@@ -1,5 +1,7 @@
 //! Names, asked over UDP and TCP as any client asks, decoded by an independent library.
 
+mod clients;
+
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
@@ -420,4 +422,41 @@ fn names_that_cannot_be_served_are_refused_at_the_start() {
             "{args:?}: {text}"
         );
     }
+}
+
+#[test]
+fn resolve_traces_the_search_list_and_status_tells_what_was_meant() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[("all.yaml", MANIFESTS)]);
+    let server = program.status().dns[0].bound.unwrap();
+    let text = |args: &[&str]| String::from_utf8(program.command(args).stdout).unwrap();
+    let traced = text(&["resolve", "--trace", "db.default", "-n", "shop"]);
+    let lines: Vec<&str> = traced.lines().collect();
+    assert_eq!(
+        lines[0],
+        "search shop.svc.cluster.local svc.cluster.local cluster.local"
+    );
+    assert!(
+        lines[2].starts_with("1. db.default.shop.svc.cluster.local.  NXDOMAIN"),
+        "{traced}"
+    );
+    assert!(lines[3].contains("NOERROR: A 127.0.0.2"), "{traced}");
+    assert_eq!(
+        lines[4],
+        "The application gets the records of db.default.svc.cluster.local."
+    );
+    let misspelt = text(&["resolve", "ehco.default.svc.cluster.local"]);
+    assert!(
+        misspelt.ends_with("did you mean echo.default.svc.cluster.local.?\n"),
+        "{misspelt}"
+    );
+
+    ask_udp(server, "ecoh.default.svc.cluster.local.", RecordType::A);
+    let told = "DNS: ecoh.default.svc.cluster.local. does not exist (asked once): did you mean echo.default.svc.cluster.local.?";
+    let status = text(&["status"]);
+    assert!(status.lines().any(|line| line == told), "{status}");
+    let samples = scrape(admin(&program));
+    assert!(
+        (samples["coredns_dns_responses_total{rcode=\"NXDOMAIN\"}"] - 1.0).abs() < f64::EPSILON
+    );
 }

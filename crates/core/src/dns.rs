@@ -11,6 +11,7 @@
 //! - `endpoints`: the names and addresses of endpoints
 //! - `elsewhere`: what clients on other machines are told instead of loopback addresses
 //! - `reverse`: addresses back to names
+//! - [`meant`]: what a name that does not exist may stand for
 //! - [`fast`]: what most queries ask, from answers prepared with each Service
 //! - [`wire`]: parsing queries and writing responses; [`packet`]: one datagram in, at most one out
 
@@ -20,6 +21,7 @@ mod elsewhere;
 mod endpoints;
 pub mod fast;
 mod lookup;
+mod meant;
 mod name;
 pub(crate) mod order;
 pub mod packet;
@@ -31,6 +33,7 @@ mod zone;
 
 pub use elsewhere::{Elsewhere, told_elsewhere};
 pub use lookup::answer;
+pub use meant::meant;
 pub use name::{Name, NameError};
 pub use record::{
     Answer, Class, Moment, Question, Rcode, Record, RecordData, RecordType, Soa, UnknownType,

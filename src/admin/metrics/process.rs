@@ -1,12 +1,13 @@
 //! The series of the process, the data path and DNS. Owns which figure is which metric; process figures are read from
 //! `/proc/self` (proc(5)) and missing without it.
 
-use std::{fmt::Display, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, fmt::Display, sync::atomic::Ordering::Relaxed};
 
 use portico_core::snapshot::{PortView, Snapshot};
 
 use crate::{
     admin::public::Seen,
+    dns::DnsCounters,
     telemetry::metrics::text::{Samples, head, labels},
 };
 
@@ -179,8 +180,30 @@ fn dns(to: &mut Families<'_>, seen: &Seen) {
         "portico_dns_connections_active",
         counters.connections.load(Relaxed),
     );
+    let latency = counters.latency.load();
     to.of("portico_dns_response_duration_seconds")
-        .histogram(&counters.latency.load());
+        .histogram(&latency);
+    core_dns(to, counters);
+    to.of("coredns_dns_request_duration_seconds")
+        .histogram(&latency);
+}
+
+/// What dashboards for CoreDNS look for.
+fn core_dns(to: &mut Families<'_>, counters: &DnsCounters) {
+    let (mut types, mut codes) = (BTreeMap::new(), BTreeMap::new());
+    for (rtype, rcode, count) in counters.responses().filter(|(_, _, count)| *count > 0) {
+        let rtype = rtype.map_or_else(|| "other".to_owned(), |rtype| rtype.to_string());
+        *types.entry(rtype).or_insert(0) += count;
+        *codes.entry(rcode.as_str()).or_insert(0) += count;
+    }
+    let mut requests = to.of("coredns_dns_requests_total");
+    for (rtype, count) in &types {
+        requests.by("type", rtype, count);
+    }
+    let mut responses = to.of("coredns_dns_responses_total");
+    for (rcode, count) in &codes {
+        responses.by("rcode", rcode, count);
+    }
 }
 
 fn process(to: &mut Families<'_>) {

@@ -214,6 +214,7 @@ impl ControlLoop {
             beyond_descriptors: beyond.count(),
             listeners: listeners.into_values().collect(),
             dns: self.rest.dns.status(),
+            missed_names: self.rest.dns.missed(),
             pods: status::pods(world),
             connections: sockets.0.connections(),
             flows: sockets.0.flows(),

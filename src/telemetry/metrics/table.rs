@@ -381,6 +381,25 @@ pub const TABLE: &[Metric] = &[
         &[NONE, &[]],
         "From a query read to its response written, without the sockets.",
     ),
+    // The same under CoreDNS' names, with those of its labels that fit.
+    metric(
+        "coredns_dns_requests_total",
+        Kind::Counter,
+        &[NONE, &["type"]],
+        "Queries that got a response, by type, as CoreDNS names it.",
+    ),
+    metric(
+        "coredns_dns_responses_total",
+        Kind::Counter,
+        &[NONE, &["rcode"]],
+        "Responses by code, as CoreDNS names it.",
+    ),
+    metric(
+        "coredns_dns_request_duration_seconds",
+        Kind::Histogram,
+        &[NONE, &[]],
+        "portico_dns_response_duration_seconds, as CoreDNS names it.",
+    ),
     // Control.
     metric(
         "portico_generation",

@@ -6,7 +6,7 @@ use super::fixture;
 use crate::{
     dns::{
         Answer, Class, Moment, Name, PodNames, Question, Rcode, Record, RecordData, RecordType,
-        answer,
+        answer, meant,
     },
     snapshot::{ClientPlace, Snapshot},
 };
@@ -307,6 +307,30 @@ fn answer_address_order_is_uniform_over_seeds() {
             chi < freedom + 5.0 * (2.0 * freedom).sqrt(),
             "{name}: chi-square {chi}"
         );
+    }
+}
+
+#[test]
+fn meant_is_the_same_name_elsewhere_or_a_near_one() {
+    let snapshot = fixture::snapshot();
+    let guess = |name: &str| {
+        let name = Name::parse(&absolute(name)).unwrap();
+        meant(&snapshot, &name).map(|name| short(&name.to_string()))
+    };
+    for (name, expected) in [
+        ("wbe.shop.svc", Some("web.shop.svc.Z")),
+        ("web.shopp.svc", Some("web.shop.svc.Z")),
+        ("pgg.data.svc.local.", Some("pg.data.svc.local.")),
+        ("web.data.svc", Some("web.shop.svc.Z")),
+        ("pgal.data.svc.local.", Some("pgall.data.svc.local.")),
+        ("web.shop.svc", None),
+        ("google.com.svc", None),
+        ("web.shop", None),
+        ("wbe.shop.pod", None),
+        ("x.wbe.shop.svc", None),
+        ("example.net.", None),
+    ] {
+        assert_eq!(guess(name).as_deref(), expected, "{name}");
     }
 }
 
