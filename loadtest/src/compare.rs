@@ -209,7 +209,7 @@ fn progress(scenario: &Scenario, sample: &Sample) -> String {
 fn provenance(scenario: &Scenario, programs: &Programs, stage: &Stage) -> Provenance {
     let generator = match scenario.load {
         Load::Requests { .. } if programs.wrk.is_some() => "wrk, one thread",
-        Load::Dns { .. } => "dnsperf, one thread",
+        Load::Dns { .. } | Load::DnsReload { .. } => "dnsperf, one thread",
         _ => "its own",
     };
     let backends = vec![PLACE; usize::from(scenario.backends)];
@@ -328,6 +328,9 @@ impl Run<'_> {
                 let plan = churn::plan(self.stage.addrs().len(), edits);
                 self.churn(&proxy, &plan, *edits_per_second).await?
             }
+            Load::DnsReload { .. } if contestant != Contestant::Direct => {
+                self.reload(&proxy).await?
+            }
             _ if contestant == Contestant::Direct => {
                 self.load(&proxy, slice(self.scenario)).await?
             }
@@ -394,6 +397,25 @@ impl Run<'_> {
         let mut done = done?;
         done.figures.insert(Figure::Edits, number(edits?));
         costs(&mut done, before, proxy.usage()?);
+        Ok(done)
+    }
+
+    /// Everything is declared anew in the middle, and is in force at the end.
+    async fn reload(&self, proxy: &Proxy) -> anyhow::Result<Done> {
+        let names = self.scenario.load.fixture(stage::range());
+        let edited = names.context("there are no names")?.edited();
+        let text = edited.manifests();
+        let before = proxy.usage()?;
+        let edit = async {
+            tokio::time::sleep(time(self.scenario) / 2).await;
+            proxy.declare(&text)
+        };
+        let (declared, done) = tokio::join!(edit, self.load(proxy, time(self.scenario)));
+        declared?;
+        let mut done = done?;
+        costs(&mut done, before, proxy.usage()?);
+        let checked = edited.check(proxy.target).await;
+        checked.context("what was declared is not in force: more --seconds")?;
         Ok(done)
     }
 
@@ -478,6 +500,8 @@ fn costs(done: &mut Done, before: Option<Usage>, after: Option<Usage>) {
     let Some((before, after)) = before.zip(after) else {
         return;
     };
+    let mib = number(after.private_kib) / 1024.0;
+    done.figures.insert(Figure::PrivateMemory, mib);
     let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
     let switches = after.switches.saturating_sub(before.switches);
     if done.requests > 0 {

@@ -27,9 +27,13 @@ const SOA: &str = "SOA ns.cluster.local. hostmaster.cluster.local. 1 7200 1800 8
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fixture {
     /// The first half of their addresses.
-    pub(crate) range: [u8; 2],
+    range: [u8; 2],
     /// How many.
-    pub(crate) services: u16,
+    services: u16,
+    /// Headless Services beside them, of portico alone: nobody asks for them.
+    headless: u16,
+    /// How often everything was declared anew.
+    edits: u8,
 }
 
 /// What is asked.
@@ -77,6 +81,25 @@ impl Kind {
 }
 
 impl Fixture {
+    /// As it is at first.
+    pub(crate) const fn new(range: [u8; 2], services: u16, headless: u16) -> Self {
+        Self {
+            range,
+            services,
+            headless,
+            edits: 0,
+        }
+    }
+
+    /// With one more Service, by which it is known, and other endpoints of all headless ones.
+    pub(crate) const fn edited(self) -> Self {
+        Self {
+            services: self.services + 1,
+            edits: self.edits.wrapping_add(1),
+            ..self
+        }
+    }
+
     fn addr(self, service: u16) -> Ipv4Addr {
         let [first, second] = self.range;
         // From the second /24 on: portico's own addresses are in the first.
@@ -161,7 +184,8 @@ impl Fixture {
         }
     }
 
-    fn manifests(self) -> String {
+    /// What portico is told.
+    pub(crate) fn manifests(self) -> String {
         let mut text = String::new();
         for service in 0..self.services {
             let _ = writeln!(
@@ -169,6 +193,18 @@ impl Fixture {
                 "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: web-{service}\nspec:\n  clusterIP: {}\n  ports:\n    \
                  - name: http\n      port: {PORT}",
                 self.addr(service)
+            );
+        }
+        for service in 0..self.headless {
+            let [high, low] = service.to_be_bytes();
+            let _ = writeln!(
+                text,
+                "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: headless-{service}\nspec:\n  clusterIP: None\n  \
+                 ports:\n    - name: http\n      port: {PORT}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata:\n  name: headless-{service}\n  labels:\n    kubernetes.io/service-name: headless-{service}\n\
+                 addressType: IPv4\nports:\n  - name: http\n    port: {PORT}\nendpoints:\n  \
+                 - addresses: [\"10.{}.{high}.{low}\"]",
+                self.edits
             );
         }
         text
@@ -278,10 +314,18 @@ mod tests {
 
     use super::*;
 
-    const FIXTURE: Fixture = Fixture {
-        range: [127, 131],
-        services: 1000,
-    };
+    const FIXTURE: Fixture = Fixture::new([127, 131], 1000, 0);
+
+    #[test]
+    fn manifests_of_an_edit_have_one_more_service_and_other_endpoints() {
+        let fixture = Fixture::new([127, 131], 2, 300);
+        let (first, second) = (fixture.manifests(), fixture.edited().manifests());
+        for (text, services, endpoints) in [(first, 2, "[\"10.0.1."), (second, 3, "[\"10.1.1.")] {
+            assert_eq!(text.matches("clusterIP: 127.131.").count(), services);
+            assert_eq!(text.matches("clusterIP: None").count(), 300);
+            assert_eq!(text.matches(endpoints).count(), 44);
+        }
+    }
 
     #[test]
     fn queries_have_the_kinds_in_their_shares() {

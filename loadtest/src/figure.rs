@@ -47,6 +47,8 @@ pub(crate) enum Figure {
     GeneratorLag,
     /// Private dirty memory of the proxy for one open connection.
     MemoryPerConnection,
+    /// Private dirty memory of the proxy after the load.
+    PrivateMemory,
     /// Context switches of the proxy in a second in which nothing is sent.
     WakeupsWhileIdle,
     /// Connections that were open.
@@ -87,6 +89,7 @@ impl Figure {
             Self::LatencyP99AtHalfKnee => "p99 at half the knee, µs",
             Self::GeneratorLag => "generator's lag p99, µs",
             Self::MemoryPerConnection => "memory per connection, KiB",
+            Self::PrivateMemory => "private memory, MiB",
             Self::WakeupsWhileIdle => "wake-ups/s while idle",
             Self::OpenConnections => "connections open",
             Self::Spread => "most minus least, connections",
@@ -116,6 +119,7 @@ impl Figure {
                 | Self::SwitchesPerRequest
                 | Self::SyscallsPerRequest
                 | Self::MemoryPerConnection
+                | Self::PrivateMemory
                 | Self::WakeupsWhileIdle
                 | Self::Edits
                 | Self::Scrapes

@@ -24,7 +24,7 @@ pub(crate) use sweep::at_rate;
 use crate::{
     figure::{Figure, Figures, number},
     scenario::Load,
-    stage::{self, Programs},
+    stage::Programs,
     stats, udp,
 };
 
@@ -155,18 +155,8 @@ pub(crate) async fn run(
                 };
                 udp(clients, target, time).await
             }
-            Load::Dns {
-                clients,
-                outstanding,
-                ..
-            } => {
-                let fixture = load.fixture(stage::range()).context("there are no names")?;
-                let asked = dnsperf::Asked {
-                    queries: fixture.queries(),
-                    clients: *clients,
-                    outstanding: *outstanding,
-                    programs,
-                };
+            Load::Dns { .. } | Load::DnsReload { .. } => {
+                let asked = dnsperf::Asked::by(load, programs).context("nothing is asked")?;
                 dnsperf::run(asked, target, time).await
             }
             Load::Idle { .. } => anyhow::bail!("idle connections are held, not run"),

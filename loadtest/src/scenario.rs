@@ -136,6 +136,19 @@ pub(crate) enum Load {
         /// Services that every server knows.
         services: u16,
     },
+    /// Queries at one rate, while in the middle everything is declared anew.
+    DnsReload {
+        /// Sockets.
+        clients: u16,
+        /// In a second.
+        rate: u32,
+        /// Services that are asked for.
+        services: u16,
+        /// Headless Services beside them, each with an endpoint that becomes another one.
+        headless: u16,
+        /// A query that has no answer by then has failed.
+        limit_ms: u16,
+    },
 }
 
 const DATAGRAMS: &[Figure] = &[
@@ -153,6 +166,7 @@ const QUERIES: &[Figure] = &[
     Figure::RequestsPerSecond,
     Figure::LatencyMean,
     Figure::LatencyMost,
+    Figure::PrivateMemory,
     Figure::Failed,
 ];
 
@@ -168,10 +182,10 @@ impl Load {
     /// The names that are asked for, with addresses that begin so; of DNS only.
     pub(crate) const fn fixture(&self, range: [u8; 2]) -> Option<Fixture> {
         match self {
-            Self::Dns { services, .. } => Some(Fixture {
-                range,
-                services: *services,
-            }),
+            Self::Dns { services, .. } => Some(Fixture::new(range, *services, 0)),
+            Self::DnsReload {
+                services, headless, ..
+            } => Some(Fixture::new(range, *services, *headless)),
             _ => None,
         }
     }
@@ -184,8 +198,23 @@ impl Load {
             Self::Dns { .. } => {
                 matches!(contestant, C::Portico | C::Knot | C::Unbound | C::Dnsmasq)
             }
+            Self::DnsReload { .. } => matches!(contestant, C::Portico),
             _ => !matches!(contestant, C::Knot | C::Unbound | C::Dnsmasq),
         }
+    }
+
+    fn check(&self, threads: u8) -> anyhow::Result<()> {
+        if let Self::Dns { services, .. } | Self::DnsReload { services, .. } = self {
+            ensure!(
+                (1..=MOST_EXTRA).contains(services),
+                "1 to {MOST_EXTRA} Services that are asked for"
+            );
+        }
+        ensure!(
+            !matches!(self, Self::Dns { .. }) || threads == 1,
+            "one thread, since each server has one core"
+        );
+        Ok(())
     }
 
     /// The figures that it gives.
@@ -247,7 +276,7 @@ impl Load {
                 F::Failed,
             ],
             Self::Udp { .. } => DATAGRAMS,
-            Self::Dns { .. } => QUERIES,
+            Self::Dns { .. } | Self::DnsReload { .. } => QUERIES,
         }
     }
 }
@@ -411,12 +440,7 @@ impl Scenario {
         if let Some(other) = self.contestants.iter().find(|who| !self.load.is_for(**who)) {
             bail!("{other} cannot take part in such a load");
         }
-        if let Load::Dns { services, .. } = self.load {
-            ensure!(
-                (1..=MOST_EXTRA).contains(&services) && self.threads == 1,
-                "1 to {MOST_EXTRA} Services and one thread, since each server has one core"
-            );
-        }
+        self.load.check(self.threads)?;
         let given = self.load.gives();
         let used = self.figures.iter().chain(&self.control);
         if let Some(figure) = used.into_iter().find(|figure| !given.contains(figure)) {
@@ -499,6 +523,7 @@ mod tests {
             "churn",
             "connect-rate",
             "dns",
+            "dns-reload",
             "even-keepalive",
             "even-tcp",
             "idle-connections",

@@ -68,7 +68,10 @@ impl Stage {
             let sinks = Sinks::start(count).await?;
             let addrs = sinks.addrs().to_vec();
             (Servers::Sinks(sinks), addrs)
-        } else if matches!(scenario.load, Load::Udp { .. } | Load::Dns { .. }) {
+        } else if matches!(
+            scenario.load,
+            Load::Udp { .. } | Load::Dns { .. } | Load::DnsReload { .. }
+        ) {
             let _pinned = pinned(scenario)?;
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let echoes: Vec<Echo> = (0..count)

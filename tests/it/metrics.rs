@@ -229,6 +229,26 @@ fn taken_port_gives_the_next_free_one_and_foreign_names_are_refused() {
 }
 
 #[test]
+fn half_requests_fill_the_admin_interface_and_nothing_else() {
+    in_namespace!(Root);
+    let program = Program::up(&["--simulate"], &[("web.yaml", WEB)]);
+    let web = way(&program.wait_for_endpoints("web", 4), "ClusterIP");
+    let addr = admin(&program);
+    let half = || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
+        stream
+    };
+    // Three times as many as are accepted at a time.
+    let held: Vec<TcpStream> = (0..192).map(|_| half()).collect();
+    assert_eq!(admin(&program), addr, "the unix socket answers");
+    get(web).unwrap();
+    drop(held);
+    let (head, _) = ask(addr, "/livez", "localhost");
+    assert!(head.contains("200 ok"), "{head}");
+}
+
+#[test]
 fn readyz_turns_with_the_first_load_and_with_the_end() {
     in_namespace!(Root);
     let program = Program::up(&["--simulate"], &[("web.yaml", WEB)]);

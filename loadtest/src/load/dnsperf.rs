@@ -8,11 +8,9 @@ use tokio::process::Command;
 use super::Done;
 use crate::{
     figure::Figure,
-    stage::{Core, Pinned, Programs, bound},
+    scenario::Load,
+    stage::{self, Core, Pinned, Programs, bound},
 };
-
-/// A query without an answer by then is lost, in seconds.
-const PATIENCE: &str = "1";
 
 /// What it asks, and how.
 #[derive(Debug)]
@@ -23,8 +21,40 @@ pub(super) struct Asked<'a> {
     pub(super) clients: u16,
     /// Queries without an answer at a time.
     pub(super) outstanding: u16,
+    /// Queries in a second; without one as many as are answered.
+    pub(super) rate: Option<u32>,
+    /// A query without an answer by then is lost.
+    pub(super) patience: Duration,
     /// The program is one of these.
     pub(super) programs: &'a Programs,
+}
+
+impl<'a> Asked<'a> {
+    /// What a load asks; nothing if it has nothing to do with DNS.
+    pub(super) fn by(load: &Load, programs: &'a Programs) -> Option<Self> {
+        let (clients, outstanding, rate, limit_ms) = match load {
+            Load::Dns {
+                clients,
+                outstanding,
+                ..
+            } => (*clients, *outstanding, None, 1000),
+            Load::DnsReload {
+                clients,
+                rate,
+                limit_ms,
+                ..
+            } => (*clients, u16::MAX, Some(*rate), *limit_ms),
+            _ => return None,
+        };
+        Some(Self {
+            queries: load.fixture(stage::range())?.queries(),
+            clients,
+            outstanding,
+            rate,
+            patience: Duration::from_millis(limit_ms.into()),
+            programs,
+        })
+    }
 }
 
 /// Runs it for a time, on the last core: the server has the first one.
@@ -44,12 +74,16 @@ pub(super) async fn run(
         .args(["-c", &asked.clients.to_string()])
         .args(["-q", &asked.outstanding.to_string()])
         .args(["-l", &time.as_secs_f64().to_string()])
-        .args(["-t", PATIENCE, "-T", "1", "-O", "suppress=timeout", "-d"])
+        .args(["-t", &asked.patience.as_secs_f64().to_string()])
+        .args(["-T", "1", "-O", "suppress=timeout", "-d"])
         .arg(queries.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    if let Some(rate) = asked.rate {
+        command.args(["-Q", &rate.to_string()]);
+    }
     let pinned = Pinned::to(Core::Last)?;
     let child = command.spawn().context("cannot start dnsperf")?;
     drop(pinned);
