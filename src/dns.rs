@@ -37,7 +37,9 @@ use withheld::Withheld;
 
 pub use counters::DnsCounters;
 use forward::Forwarder;
-pub use forward::{ForwardSettings, ResolvConf, UpstreamSource};
+pub use forward::{
+    ForwardCounters, ForwardSettings, KeptReport, ResolvConf, UpstreamReport, UpstreamSource,
+};
 pub use listen::{DnsBound, DnsFailure, DnsListen, DnsListeners, DnsSettings, DnsTransport, bind};
 pub use serve::serve;
 
@@ -116,6 +118,21 @@ impl DnsService {
     /// What was counted so far.
     pub fn counters(&self) -> &DnsCounters {
         &self.counters
+    }
+
+    /// What was counted of names of others so far.
+    pub fn forward_counters(&self) -> &ForwardCounters {
+        self.forwarder.counters()
+    }
+
+    /// What is kept of what others said.
+    pub fn kept(&self) -> KeptReport {
+        self.forwarder.kept_report()
+    }
+
+    /// The servers that are asked for names of others.
+    pub fn upstreams(&self) -> Vec<UpstreamReport> {
+        self.forwarder.upstreams()
     }
 
     /// The answer to a question that came another way than as a packet.

@@ -35,7 +35,7 @@ use crate::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
         status::{
             DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, TurnedAway,
-            descriptors_fix,
+            UpstreamStatus, descriptors_fix,
         },
     },
     dns::{self, DnsListen, DnsService, DnsSettings, ForwardSettings},
@@ -360,6 +360,16 @@ impl DnsThread {
             meant,
         });
         told.collect()
+    }
+
+    pub(super) fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let upstreams = self.service.upstreams().into_iter();
+        let status = |upstream: dns::UpstreamReport| UpstreamStatus {
+            server: upstream.addr,
+            domain: upstream.domain,
+            problem: upstream.problem.map(str::to_owned),
+        };
+        upstreams.map(status).collect()
     }
 
     /// Ends it and waits.

@@ -65,6 +65,14 @@ pub fn text(status: &Status) -> String {
         }
     }
     missed(&mut text, &status.missed_names);
+    for upstream in &status.dns_upstreams {
+        let names = upstream.domain.as_deref().unwrap_or("other names");
+        let _ = write!(text, "DNS of {names}: {}", upstream.server);
+        let _ = match &upstream.problem {
+            Some(problem) => writeln!(text, ", but {problem}"),
+            None => writeln!(text),
+        };
+    }
     for listener in status
         .listeners
         .iter()

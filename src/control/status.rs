@@ -40,6 +40,9 @@ pub struct Status {
     /// Names that were asked for lately and do not exist, but nearly.
     #[serde(default)]
     pub missed_names: Vec<MissedNameStatus>,
+    /// Who is asked for names that are not ours.
+    #[serde(default)]
+    pub dns_upstreams: Vec<UpstreamStatus>,
     /// Simulated pods.
     pub pods: Vec<PodStatus>,
     /// Number of listeners.
@@ -287,6 +290,18 @@ pub struct MissedNameStatus {
     pub count: u64,
     /// The name that may have been meant.
     pub meant: String,
+}
+
+/// One server that is asked for names that are not ours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamStatus {
+    /// Where.
+    pub server: SocketAddr,
+    /// Names in this domain alone.
+    pub domain: Option<String>,
+    /// Why it is not asked, or not in its turn.
+    pub problem: Option<String>,
 }
 
 /// One simulated pod.

@@ -3,10 +3,14 @@
 //!
 //! - `resolv_conf`: the servers of the machine, read again when that file changes
 //! - `upstream`: one server and how it has done lately
+//! - `turns`: one question to servers that stand for each other
 //! - `exchange`: one question to one server
+//! - `report`: what was counted
 
 mod exchange;
+mod report;
 mod resolv_conf;
+mod turns;
 mod upstream;
 
 use std::{
@@ -17,7 +21,7 @@ use std::{
 };
 
 use portico_core::{
-    dns::{Name, Rcode},
+    dns::{Name, Question, Rcode, RecordType, wire::Query},
     dns_cache::{
         self, Cache, Key, Prefetch,
         message::{Age, Message, Relayed},
@@ -26,26 +30,25 @@ use portico_core::{
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 
+pub(super) use report::count;
+pub use report::{ForwardCounters, KeptReport, UpstreamReport};
 pub use resolv_conf::ResolvConf;
+use turns::{Group, ask_all, is_useful};
 use upstream::Upstream;
 
 /// Queries that wait for others at a time; more are refused, as CoreDNS does with `max_concurrent 1000`.
 const MOST_WAITING: usize = 1000;
-/// How long all servers together may take: less than the 5 s after which glibc and musl ask again.
-const OVERALL: Duration = Duration::from_millis(4500);
-/// How long one server is waited for before the next one is asked beside it.
-const HEDGE: Duration = Duration::from_millis(800);
 /// How long others have before an answer that is too old stands in for theirs.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Responses that are kept.
 const MOST_KEPT: usize = 10_000;
-/// How often each server is asked for one query.
-const ROUNDS: usize = 2;
+
+/// Why a server is not asked.
+const LOOP: &str = "it leads back to portico";
 
 /// Whom to ask for names of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,14 +131,6 @@ impl Found {
     }
 }
 
-/// Servers that stand for each other, in their order.
-#[derive(Debug, Clone)]
-struct Group {
-    upstreams: Arc<[Arc<Upstream>]>,
-    /// Why there is none.
-    problem: Arc<str>,
-}
-
 /// Asks others.
 #[derive(Debug)]
 pub(super) struct Forwarder {
@@ -143,6 +138,9 @@ pub(super) struct Forwarder {
     pub(super) permits: Semaphore,
     current: Mutex<Current>,
     kept: Mutex<Kept>,
+    counters: ForwardCounters,
+    /// Names that were made up for one server each: who asks us for one was asked by that server.
+    probes: Mutex<Vec<(Name, Arc<Upstream>)>>,
     tasks: TaskTracker,
     /// What the age of responses is counted from, since the clock on the wall may be set.
     started: Instant,
@@ -190,21 +188,23 @@ impl Forwarder {
                 cache: Cache::new(MOST_KEPT),
                 flights: HashMap::new(),
             }),
+            counters: ForwardCounters::default(),
+            probes: Mutex::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         }
     }
 
     /// These addresses are ours: who asks there asks us. Tells in the log whom it asks.
-    pub(super) fn add_own(&self, addrs: impl IntoIterator<Item = SocketAddr>) {
+    pub(super) fn add_own(self: &Arc<Self>, addrs: impl IntoIterator<Item = SocketAddr>) {
         let mut current = self.lock();
         current.own.extend(addrs);
-        current.machine.forget();
-        let given = match &self.settings.upstreams {
-            UpstreamSource::Given(addrs) => &**addrs,
-            UpstreamSource::Machine(_) => &[],
-        };
-        current.group = current.group_of(given, "--dns-upstream");
+        match &self.settings.upstreams {
+            UpstreamSource::Given(addrs) => {
+                current.group = current.group_of(addrs, "--dns-upstream");
+            }
+            UpstreamSource::Machine(_) => current.machine.forget(),
+        }
         let mut domains: Vec<&Name> = Vec::new();
         for (domain, _) in &self.settings.stubs {
             if !domains.contains(&domain) {
@@ -222,24 +222,88 @@ impl Forwarder {
         };
         current.stubs = domains.into_iter().map(stub).collect();
         drop(current);
-        self.group(&Name::root());
+        self.follow_machine();
+        self.probe();
     }
 
     /// The servers for `name`: those of the longest domain that it is in, else those for all names.
-    fn group(&self, name: &Name) -> Group {
-        let mut current = self.lock();
-        if let UpstreamSource::Machine(files) = &self.settings.upstreams
-            && let Some(addrs) = current.machine.read(files, Instant::now())
-        {
-            let origin = files.path.display().to_string();
-            current.group = current.group_of(&addrs, &origin);
-            // Another network may know other names.
-            self.kept().cache.clear();
-        }
+    fn group(self: &Arc<Self>, name: &Name) -> Group {
+        self.follow_machine();
+        let current = self.lock();
         let stubs = current.stubs.iter();
         let within = stubs.filter(|(domain, _)| name.is_within(domain));
         let longest = within.max_by_key(|(domain, _)| domain.len());
         longest.map_or(&current.group, |(_, group)| group).clone()
+    }
+
+    /// Reads whom the machine asks, if that may have changed.
+    fn follow_machine(self: &Arc<Self>) {
+        let UpstreamSource::Machine(files) = &self.settings.upstreams else {
+            return;
+        };
+        let mut current = self.lock();
+        if let Some(addrs) = current.machine.read(files, Instant::now()) {
+            let origin = files.path.display().to_string();
+            current.group = current.group_of(&addrs, &origin);
+            drop(current);
+            // Another network may know other names.
+            self.kept().cache.clear();
+            self.probe();
+        }
+    }
+
+    /// All servers, each with the domain that it is for.
+    fn all_upstreams(&self) -> Vec<(Name, Arc<Upstream>)> {
+        let current = self.lock();
+        let usual = [(Name::root(), current.group.clone())];
+        let mut all = Vec::new();
+        for (domain, group) in usual.iter().chain(&current.stubs) {
+            let upstreams = group.upstreams.iter();
+            all.extend(upstreams.map(|upstream| (domain.clone(), Arc::clone(upstream))));
+        }
+        all
+    }
+
+    /// Asks every server for a name that nobody can know, to see whether the question comes back to us, directly or
+    /// through others. Not more often than every half minute.
+    fn probe(self: &Arc<Self>) {
+        let now = Instant::now();
+        for (domain, upstream) in self.all_upstreams() {
+            let name = exchange::secret_name(&domain);
+            let Some(name) = name.filter(|_| upstream.is_probe_due(now)) else {
+                continue;
+            };
+            self.probes().push((name.clone(), Arc::clone(&upstream)));
+            let forwarder = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let query = Query {
+                    id: 0,
+                    flags: 0x0100,
+                    question: Question::new(name.clone(), RecordType::Hinfo),
+                    edns: None,
+                };
+                // What it says does not matter.
+                let _ = exchange::ask(upstream.addr, &Relayed::instead(&query, &name)).await;
+                forwarder.probes().retain(|(probe, _)| *probe != name);
+            });
+        }
+    }
+
+    /// Whether we asked for `name` ourselves, so that the server that it was made up for leads back to us.
+    fn is_own_question(&self, name: &Name) -> bool {
+        let probes = self.probes();
+        let Some((_, upstream)) = probes.iter().find(|(probe, _)| probe == name) else {
+            return false;
+        };
+        if upstream.closes_a_loop() {
+            tracing::warn!(
+                target: "dns",
+                address = %upstream.addr,
+                "a loop: this DNS server asks portico, so that it is no longer asked until resolv.conf changes; \
+                 name another one with --dns-upstream"
+            );
+        }
+        true
     }
 
     /// The response of others to `query`, which asks for `name`: kept or new. Takes less than five seconds.
@@ -248,6 +312,9 @@ impl Forwarder {
         name: &Name,
         query: Relayed,
     ) -> Result<Found, Failure> {
+        if self.is_own_question(name) {
+            return Err(Failure::NoUpstream(LOOP.into()));
+        }
         let group = self.group(name);
         let wants_recursion = query.wants_recursion();
         let Some(key) = query.key() else {
@@ -260,7 +327,14 @@ impl Forwarder {
         let found = self.kept().cache.find(&key, self.now());
         let old = match found {
             dns_cache::Found::Kept(message, age, prefetch) => {
+                let has_answers = message.has_answers();
+                count(if has_answers {
+                    &self.counters.hits
+                } else {
+                    &self.counters.denials
+                });
                 if prefetch == Prefetch::Now && wants_recursion {
+                    count(&self.counters.prefetched);
                     // Without room it is asked for when its time is over.
                     let _ = self.flight(&key, group, query);
                 }
@@ -268,6 +342,7 @@ impl Forwarder {
                 return Ok(Found { message, age });
             }
             dns_cache::Found::StandIn(message) => {
+                count(&self.counters.stale);
                 let age = Age::Stale;
                 return Ok(Found { message, age });
             }
@@ -275,6 +350,7 @@ impl Forwarder {
             dns_cache::Found::Stale(message) => Some(message),
             dns_cache::Found::Nothing => None,
         };
+        count(&self.counters.misses);
         let _permit = self.permit()?;
         let flight = self.flight(&key, group, query)?;
         let Some(message) = old else {
@@ -284,6 +360,7 @@ impl Forwarder {
             Ok(Ok(message)) if is_useful(&message) => Ok(Found::fresh(message)),
             _ => {
                 self.kept().cache.failed(&key, self.now());
+                count(&self.counters.stale);
                 let age = Age::Stale;
                 Ok(Found { message, age })
             }
@@ -305,7 +382,7 @@ impl Forwarder {
             return Ok(flight.clone());
         }
         if kept.flights.len() >= MOST_WAITING {
-            return Err(Failure::Busy);
+            return Err(self.busy());
         }
         let (landed, flight) = watch::channel(None);
         kept.flights.insert(key.clone(), flight.clone());
@@ -317,13 +394,26 @@ impl Forwarder {
                 kept.cache.store(&key, message, forwarder.now());
             }
             kept.flights.remove(&key);
+            drop(kept);
+            if matches!(outcome, Err(Failure::Silent(_))) {
+                forwarder.probe();
+            }
             landed.send_replace(Some(outcome));
         });
         Ok(flight)
     }
 
     fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.permits.try_acquire().map_err(|_| Failure::Busy)
+        self.permits.try_acquire().map_err(|_| self.busy())
+    }
+
+    fn busy(&self) -> Failure {
+        count(&self.counters.rejected);
+        Failure::Busy
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Vec<(Name, Arc<Upstream>)>> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds since the start.
@@ -351,7 +441,7 @@ impl Current {
         let known = |addr: &SocketAddr| {
             let known = self.group.upstreams.iter();
             let known = known.chain(self.stubs.iter().flat_map(|(_, group)| &*group.upstreams));
-            let mut same = known.filter(|upstream| upstream.addr == *addr);
+            let mut same = known.filter(|upstream| upstream.addr == *addr && !upstream.is_loop());
             same.next().cloned()
         };
         let upstreams: Arc<[_]> = others
@@ -363,11 +453,11 @@ impl Current {
             (true, true) => format!("{origin} names none"),
             (true, false) => format!("{origin} names none but portico itself"),
         };
-        if !problem.is_empty() && !addrs.is_empty() {
-            tracing::warn!(target: "dns", reason = problem, "names of others are refused");
-        } else if !upstreams.is_empty() {
+        if problem.is_empty() {
             let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.addr).collect();
             tracing::info!(target: "dns", from = origin, ?servers, "names of others are asked of these servers");
+        } else {
+            tracing::warn!(target: "dns", reason = problem, "names of others are refused");
         }
         Group {
             upstreams,
@@ -380,65 +470,4 @@ async fn landing(mut flight: Flight) -> Outcome {
     let landed = flight.wait_for(Option::is_some).await;
     let outcome = landed.ok().and_then(|outcome| outcome.clone());
     outcome.unwrap_or_else(|| Err(Failure::Silent("a query that was lost".to_owned())))
-}
-
-/// Asks the servers of `group`, one after the other: the next one when one fails, and beside it when it is slow. An
-/// answer that says no more than that the server cannot or will not help counts only if no other has a better one, as
-/// with glibc.
-async fn ask_all(group: Group, query: Relayed) -> Result<Message, Failure> {
-    if group.upstreams.is_empty() {
-        return Err(Failure::NoUpstream(group.problem));
-    }
-    let query = Arc::new(query);
-    let order = upstream::in_order(&group.upstreams, Instant::now());
-    let mut next = (0..ROUNDS).flat_map(|_| &order);
-    let mut helpless: Vec<SocketAddr> = Vec::new();
-    let mut poor = None;
-    let mut tries = JoinSet::new();
-    let deadline = Instant::now() + OVERALL;
-    let mut hedge = Instant::now();
-    loop {
-        if hedge <= Instant::now() {
-            if let Some(upstream) = next.find(|upstream| !helpless.contains(&upstream.addr)) {
-                let (upstream, query) = (Arc::clone(upstream), Arc::clone(&query));
-                tries.spawn(async move { (upstream.addr, upstream.ask(&query, HEDGE).await) });
-                hedge = Instant::now() + HEDGE;
-            } else {
-                hedge = deadline;
-            }
-        }
-        // Both branches are cancel safe: tries go on, and times are absolute.
-        tokio::select! {
-            biased;
-            done = tries.join_next() => match done {
-                Some(Ok((_, Ok(message)))) if is_useful(&message) => return Ok(message),
-                Some(Ok((addr, Ok(message)))) => {
-                    helpless.push(addr);
-                    poor.get_or_insert(message);
-                    hedge = Instant::now();
-                }
-                Some(Ok((addr, Err(error)))) => {
-                    tracing::debug!(target: "dns", upstream = %addr, %error, "no answer");
-                    hedge = Instant::now();
-                }
-                Some(Err(_)) => hedge = Instant::now(),
-                None => break,
-            },
-            () = sleep_until(hedge.min(deadline)) => if deadline <= Instant::now() { break },
-        }
-    }
-    let who = || {
-        let addrs = order.iter().map(|upstream| upstream.addr.to_string());
-        addrs.collect::<Vec<_>>().join(", ")
-    };
-    poor.ok_or_else(|| Failure::Silent(who()))
-}
-
-/// Whether asking another server could not do better.
-fn is_useful(message: &Message) -> bool {
-    let rcode = Rcode::from_number(message.rcode());
-    !matches!(
-        rcode,
-        Some(Rcode::ServFail | Rcode::Refused | Rcode::NotImp | Rcode::FormErr)
-    )
 }

@@ -31,7 +31,8 @@ use rustix::{
 use super::{
     DnsService,
     counters::Tally,
-    slow::{Client, Full, Slow},
+    forward::count,
+    slow::{Client, Slow},
 };
 
 /// Marks the event that ends a thread; others carry the place of their socket.
@@ -220,10 +221,11 @@ impl<'a> Batch<'a> {
             place: self.moment.place,
             socket: Arc::clone(self.socket),
         };
-        match self.responder.slow.offer(packet, client) {
-            Ok(()) => None,
-            Err(Full) => packet::refuse(packet, Rcode::ServFail),
+        if self.responder.slow.offer(packet, client).is_ok() {
+            return None;
         }
+        count(&self.responder.service.forward_counters().overflowed);
+        packet::refuse(packet, Rcode::ServFail)
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn write(text: &mut String, seen: &Seen, snapshot: &Snapshot) {
     control(&mut to, snapshot);
     data_path(&mut to, seen);
     dns(&mut to, seen);
+    dns_of_others(&mut to, seen);
     process(&mut to);
 }
 
@@ -203,6 +204,55 @@ fn core_dns(to: &mut Families<'_>, counters: &DnsCounters) {
     let mut responses = to.of("coredns_dns_responses_total");
     for (rcode, count) in &codes {
         responses.by("rcode", rcode, count);
+    }
+}
+
+/// What other DNS servers are asked, and what is kept of it.
+fn dns_of_others(to: &mut Families<'_>, seen: &Seen) {
+    let counters = seen.dns.forward_counters();
+    let one = [
+        ("portico_dns_queue_full_total", &counters.overflowed),
+        (
+            "coredns_forward_max_concurrent_rejects_total",
+            &counters.rejected,
+        ),
+        ("coredns_cache_misses_total", &counters.misses),
+        ("coredns_cache_prefetch_total", &counters.prefetched),
+        ("coredns_cache_served_stale_total", &counters.stale),
+    ];
+    for (name, counter) in one {
+        to.one(name, counter.load(Relaxed));
+    }
+    let hits = [
+        ("success", counters.hits.load(Relaxed)),
+        ("denial", counters.denials.load(Relaxed)),
+    ];
+    to.by("coredns_cache_hits_total", "type", &hits);
+    let kept = seen.dns.kept();
+    to.one("coredns_cache_entries", kept.entries);
+    to.one("coredns_cache_evictions_total", kept.evicted);
+    let mut upstreams = seen.dns.upstreams();
+    // One may be for several domains, but is the same.
+    upstreams.sort_by_key(|upstream| upstream.addr);
+    upstreams.dedup_by_key(|upstream| upstream.addr);
+    let failures = upstreams
+        .iter()
+        .map(|upstream| (upstream.addr.to_string(), upstream.failures));
+    let failures: Vec<_> = failures.collect();
+    let failures: Vec<_> = failures
+        .iter()
+        .map(|(addr, count)| (addr.as_str(), *count))
+        .collect();
+    to.by("portico_dns_upstream_failures_total", "to", &failures);
+    let name = "coredns_proxy_request_duration_seconds";
+    head(to.0, name);
+    for upstream in &upstreams {
+        let mut samples = Samples {
+            text: to.0,
+            name,
+            common: &labels(&[("to", &upstream.addr)]),
+        };
+        samples.histogram(&upstream.latency);
     }
 }
 

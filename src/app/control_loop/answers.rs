@@ -215,6 +215,7 @@ impl ControlLoop {
             listeners: listeners.into_values().collect(),
             dns: self.rest.dns.status(),
             missed_names: self.rest.dns.missed(),
+            dns_upstreams: self.rest.dns.upstreams(),
             pods: status::pods(world),
             connections: sockets.0.connections(),
             flows: sockets.0.flows(),

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use portico_core::dns_cache::message::{self, Message, Relayed};
+use portico_core::{
+    dns::Name,
+    dns_cache::message::{self, Message, Relayed},
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -89,4 +92,11 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(bytes)
+}
+
+/// A name below `domain` that nobody else can know.
+pub(super) fn secret_name(domain: &Name) -> Option<Name> {
+    let secret = u128::from_be_bytes(random().ok()?);
+    // The root is a dot already.
+    Name::parse(format!("{secret:032x}.{domain}").trim_end_matches('.')).ok()
 }

@@ -54,11 +54,12 @@ impl ResolvConf {
 }
 
 /// What is known of a file without reading it.
-type Stamp = Option<(u64, u64, i64, i64)>;
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 fn stamp(path: &Path) -> Stamp {
     let data = fs::metadata(path).ok()?;
-    Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec()))
+    let (time, nanos) = (data.mtime(), data.mtime_nsec());
+    Some((data.dev(), data.ino(), time, nanos, data.size()))
 }
 
 /// When the files were looked at.

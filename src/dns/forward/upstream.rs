@@ -3,24 +3,37 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use portico_core::dns_cache::message::{Message, Relayed};
+use portico_core::{
+    dns_cache::message::{Message, Relayed},
+    observe::histogram::AtomicHistogram,
+};
 use tokio::time::{Instant, timeout};
 
-use super::exchange;
+use super::{LOOP, exchange, report::count};
 
 /// Failures in a row after which others are asked first.
 const MOST_FAILURES: u32 = 2;
 /// How long that lasts; then one query tries it in its turn.
 const BEHIND: Duration = Duration::from_secs(10);
+/// How long one is not asked again whether it closes a loop.
+const PROBED: Duration = Duration::from_secs(30);
 
 /// A server.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
+    /// Times that were no answer, or a late one.
+    pub(super) failures: AtomicU64,
+    /// How long its answers took, in microseconds.
+    pub(super) latency: AtomicHistogram,
+    is_loop: AtomicBool,
     health: Mutex<Health>,
 }
 
@@ -28,12 +41,16 @@ pub(super) struct Upstream {
 struct Health {
     failures: u32,
     behind_until: Option<Instant>,
+    probed: Option<Instant>,
 }
 
 impl Upstream {
     pub(super) fn new(addr: SocketAddr) -> Self {
         Self {
             addr,
+            failures: AtomicU64::new(0),
+            latency: AtomicHistogram::default(),
+            is_loop: AtomicBool::new(false),
             health: Mutex::default(),
         }
     }
@@ -41,6 +58,7 @@ impl Upstream {
     /// Its response to `query`. If it takes longer than `patience` that is a failure already, since then another one
     /// is asked and this one perhaps no longer waited for.
     pub(super) async fn ask(&self, query: &Relayed, patience: Duration) -> io::Result<Message> {
+        let began = Instant::now();
         let mut exchange = std::pin::pin!(exchange::ask(self.addr, query));
         let in_time = timeout(patience, &mut exchange).await;
         let is_late = in_time.is_err();
@@ -52,7 +70,12 @@ impl Upstream {
             Err(_) => exchange.await,
         };
         match &asked {
-            Ok(_) => *self.health() = Health::default(),
+            Ok(_) => {
+                let took = u64::try_from(began.elapsed().as_micros());
+                self.latency.record(took.unwrap_or(u64::MAX));
+                let mut health = self.health();
+                (health.failures, health.behind_until) = (0, None);
+            }
             // That says nothing of the server.
             Err(error) if is_ours(error) => {}
             Err(_) if is_late => {}
@@ -62,6 +85,7 @@ impl Upstream {
     }
 
     fn failed(&self) {
+        count(&self.failures);
         let mut health = self.health();
         health.failures = health.failures.saturating_add(1);
         if health.failures >= MOST_FAILURES {
@@ -82,14 +106,44 @@ impl Upstream {
         }
     }
 
+    /// Whether it is to be asked now whether it closes a loop.
+    pub(super) fn is_probe_due(&self, now: Instant) -> bool {
+        let mut health = self.health();
+        let is_due = health.probed.is_none_or(|probed| now >= probed + PROBED);
+        if is_due {
+            health.probed = Some(now);
+        }
+        is_due
+    }
+
+    /// It does; returns whether that is news.
+    pub(super) fn closes_a_loop(&self) -> bool {
+        !self.is_loop.swap(true, Relaxed)
+    }
+
+    pub(super) fn is_loop(&self) -> bool {
+        self.is_loop.load(Relaxed)
+    }
+
+    /// Why it is not asked, or not in its turn.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let is_behind = self.health().behind_until.is_some();
+        match (self.is_loop(), is_behind) {
+            (true, _) => Some(LOOP),
+            (false, true) => Some("it has failed or been slow lately, others come first"),
+            (false, false) => None,
+        }
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// `upstreams` in their order, those that fail behind the others.
+/// `upstreams` in their order, those that fail behind the others, and none that leads back to us.
 pub(super) fn in_order(upstreams: &[Arc<Upstream>], now: Instant) -> Vec<Arc<Upstream>> {
-    let all = upstreams.iter().cloned();
+    let all = upstreams.iter().filter(|upstream| !upstream.is_loop());
+    let all = all.cloned();
     let (mut order, behind): (Vec<_>, Vec<_>) =
         all.partition(|upstream| upstream.has_its_turn(now));
     order.extend(behind);

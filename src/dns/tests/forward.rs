@@ -44,9 +44,13 @@ impl Fake {
             loop {
                 tokio::select! {
                     got = udp.recv_from(&mut buffer) => {
-                        count.fetch_add(1, Relaxed);
                         let (length, client) = got.unwrap();
                         let query = Message::from_vec(&buffer[..length]).unwrap();
+                        // Looks for loops.
+                        if query.queries[0].query_type() == HickoryType::HINFO {
+                            continue;
+                        }
+                        count.fetch_add(1, Relaxed);
                         for reply in answer(&query, By::Udp) {
                             udp.send_to(&reply, client).await.unwrap();
                         }
@@ -127,6 +131,11 @@ fn asking_with(upstreams: &[SocketAddr], stubs: &[(&str, SocketAddr)]) -> Arc<Dn
         upstreams: UpstreamSource::Given(upstreams.to_vec()),
         stubs: stubs.iter().map(stub).collect(),
     };
+    set(settings)
+}
+
+/// A service with aliases that lead outside.
+fn set(settings: ForwardSettings) -> Arc<DnsService> {
     let aliases = [
         ("db", "db.example.net"),
         ("gone", "gone.example.net"),
@@ -599,4 +608,133 @@ async fn forward_without_recursion_desired_has_only_what_is_kept() {
         (alias.metadata.response_code, alias.answers.len()),
         (ResponseCode::NoError, 1)
     );
+}
+
+#[tokio::test]
+async fn forward_server_that_leads_back_is_named_and_no_longer_asked() {
+    let settings = DnsSettings {
+        listen: vec![DnsListen::exactly("127.0.0.1:0".parse().unwrap())],
+    };
+    let listeners = [(); 2].map(|()| bind(&settings, &Inherited::default()));
+    let [a, b] = [0, 1].map(|place: usize| listeners[place].bound()[0].addr.unwrap());
+    let services = [asking(&[b]), asking(&[a])];
+    let cancel = CancellationToken::new();
+    let mut tasks = Vec::new();
+    for (listeners, service) in listeners.into_iter().zip(&services) {
+        tasks.push(tokio::spawn(serve(
+            listeners,
+            Arc::clone(service),
+            cancel.clone(),
+        )));
+    }
+    // One of them may find it before the other one could.
+    let leads_back = |service: &&Arc<DnsService>| {
+        service.upstreams()[0].problem == Some("it leads back to portico")
+    };
+    let found = async {
+        loop {
+            match services.iter().find(leads_back) {
+                Some(service) => return service,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let service = timeout(DEADLINE, found).await.unwrap();
+    let query = with_edns(asked("example.org.", HickoryType::A), 1232);
+    let response = ask(service, &query).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::Refused);
+    let why = "portico has no DNS server to ask: it leads back to portico";
+    assert_eq!(explanation(&response), why);
+    cancel.cancel();
+    for task in tasks {
+        timeout(DEADLINE, task).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn forward_counts_what_is_kept_and_who_was_asked() {
+    let good = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[closed(), good.addr]);
+    for _ in 0..3 {
+        code(&service, "example.org.").await;
+    }
+    let counters = service.forward_counters();
+    let counts = [
+        &counters.hits,
+        &counters.denials,
+        &counters.misses,
+        &counters.stale,
+    ];
+    assert_eq!(counts.map(|count| count.load(Relaxed)), [2, 0, 1, 0]);
+    assert_eq!(
+        service.kept(),
+        KeptReport {
+            entries: 1,
+            evicted: 0
+        }
+    );
+    let upstreams = service.upstreams();
+    let asked: Vec<_> = upstreams
+        .iter()
+        .map(|one| (one.failures, one.latency.count()))
+        .collect();
+    assert_eq!(asked, [(1, 0), (0, 1)]);
+}
+
+#[test]
+fn slow_queue_that_is_full_takes_no_more() {
+    let (slow, mut waiting) = slow::queue();
+    let socket = Arc::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let offer = || {
+        let addr = socket.local_addr().unwrap();
+        let socket = Arc::clone(&socket);
+        slow.offer(
+            &[0; 12],
+            slow::Client {
+                addr,
+                place: ClientPlace::OnNode,
+                socket,
+            },
+        )
+    };
+    assert!((0..1024).all(|_| offer().is_ok()));
+    assert!(offer().is_err());
+    waiting.try_recv().unwrap();
+    assert!(offer().is_ok());
+}
+
+#[tokio::test]
+async fn forward_resolv_conf_is_followed_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    let files = ResolvConf {
+        path: path.clone(),
+        behind_systemd: folder.path().join("none"),
+    };
+    let service = set(ForwardSettings {
+        upstreams: UpstreamSource::Machine(files),
+        stubs: Vec::new(),
+    });
+    let own = "127.0.0.99:53".parse().unwrap();
+    service.forwarder.add_own([own]);
+    let unasked = query("example.org.", HickoryType::A);
+    for (text, expected) in [
+        ("nameserver 127.0.0.98\n", &["127.0.0.98:53"][..]),
+        (
+            "nameserver 127.0.0.97\nnameserver 127.0.0.99\n",
+            &["127.0.0.97:53"],
+        ),
+        ("nameserver 127.0.0.99\n", &[]),
+        ("", &[]),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        pass(2).await;
+        ask(&service, &unasked).await;
+        let upstreams = service.upstreams();
+        let addrs: Vec<_> = upstreams.iter().map(|one| one.addr.to_string()).collect();
+        assert_eq!(addrs, expected, "{text:?}");
+    }
+    let query = with_edns(asked("example.org.", HickoryType::A), 1232);
+    let why = explanation(&ask(&service, &query).await);
+    assert!(why.ends_with("resolv.conf names none"), "{why}");
 }

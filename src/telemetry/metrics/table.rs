@@ -400,6 +400,66 @@ pub const TABLE: &[Metric] = &[
         &[NONE, &[]],
         "portico_dns_response_duration_seconds, as CoreDNS names it.",
     ),
+    metric(
+        "portico_dns_queue_full_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Queries for names of others that got SERVFAIL because too many had come at once.",
+    ),
+    metric(
+        "portico_dns_upstream_failures_total",
+        Kind::Counter,
+        &[NONE, &["to"]],
+        "Times that another DNS server gave no answer, or one later than 800 ms.",
+    ),
+    metric(
+        "coredns_proxy_request_duration_seconds",
+        Kind::Histogram,
+        &[NONE, &["to"]],
+        "How long answers of other DNS servers took; as CoreDNS, without labels proxy_name and rcode.",
+    ),
+    metric(
+        "coredns_forward_max_concurrent_rejects_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Queries that were refused because 1000 waited for other DNS servers.",
+    ),
+    metric(
+        "coredns_cache_entries",
+        Kind::Gauge,
+        &[NONE, &[]],
+        "Responses of other DNS servers that are kept.",
+    ),
+    metric(
+        "coredns_cache_hits_total",
+        Kind::Counter,
+        &[NONE, &["type"]],
+        "Queries that were answered from what is kept, by type: success, denial.",
+    ),
+    metric(
+        "coredns_cache_misses_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Queries for which nothing was kept, or too long.",
+    ),
+    metric(
+        "coredns_cache_prefetch_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Times that what is wanted was asked for again before its time was over.",
+    ),
+    metric(
+        "coredns_cache_served_stale_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Queries that were answered with what is too old, because no other DNS server answered in time.",
+    ),
+    metric(
+        "coredns_cache_evictions_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Responses that had to make room for others.",
+    ),
     // Control.
     metric(
         "portico_generation",

@@ -107,17 +107,19 @@ impl Relayed {
         // Lengths in names are no letters.
         let mut key = name.to_ascii_lowercase();
         key.extend_from_slice(kind);
-        let is_unchecked = self.bytes.get(3)? & CHECKING_DISABLED.to_be_bytes()[1] != 0;
+        let is_unchecked = self.flags() & CHECKING_DISABLED != 0;
         key.extend([u8::from(self.dnssec_ok), u8::from(is_unchecked)]);
         self.is_plain.then(|| Key::new(key))
     }
 
     /// Whether others may be asked for it.
     pub fn wants_recursion(&self) -> bool {
-        let flags = Reader { rest: &self.bytes }
-            .header()
-            .map(|[_, flags, ..]| flags);
-        flags.is_some_and(|flags| flags & RECURSION_DESIRED != 0)
+        self.flags() & RECURSION_DESIRED != 0
+    }
+
+    fn flags(&self) -> u16 {
+        let header = Reader { rest: &self.bytes }.header();
+        header.map_or(0, |[_, flags, ..]| flags)
     }
 
     /// The packet under an identifier of its own.
