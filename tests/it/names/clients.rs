@@ -44,7 +44,7 @@ endpoints:
 ";
 
 /// Prints the addresses of a name, or why there is none.
-const MUSL: &str = r#"
+const MUSL: &str = r"
 #include <netdb.h>
 #include <stdio.h>
 #include <arpa/inet.h>
@@ -60,7 +60,7 @@ int main(int count, char **words) {
         puts(inet_ntop(found->ai_family, addr, text, sizeof text));
     }
 }
-"#;
+";
 
 /// The program, and where clients have their files.
 struct Clients {
@@ -71,10 +71,9 @@ struct Clients {
 impl Clients {
     /// Answers at the address that clients have in their resolv.conf, in front of `more` lines.
     fn new(more: &str) -> Self {
-        let mut manifests = MANIFESTS.to_owned();
-        for last in 1..=60 {
-            manifests += &format!("- {{addresses: [127.0.9.{last}]}}\n");
-        }
+        let endpoints = (1..=60).map(|last| format!("- {{addresses: [127.0.9.{last}]}}\n"));
+        let endpoints: Vec<String> = endpoints.collect();
+        let manifests = MANIFESTS.to_owned() + &endpoints.concat();
         let program = Program::up(&[], &[("all.yaml", &manifests)]);
         let server = program.status().dns[0].bound.unwrap();
         assert_eq!(server.port(), 53);
