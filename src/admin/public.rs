@@ -271,9 +271,9 @@ mod tests {
     async fn lasts(begun: &[u8], text: String) -> (Duration, DuplexStream) {
         let (mut client, server) = duplex(1024);
         client.write_all(begun).await.unwrap();
-        let began = Instant::now();
+        let start = Instant::now();
         answer(server, of_text(text)).await;
-        (began.elapsed(), client)
+        (start.elapsed(), client)
     }
 
     #[tokio::test(start_paused = true)]

@@ -244,8 +244,8 @@ fn half_requests_fill_the_admin_interface_and_nothing_else() {
     assert_eq!(admin(&program), addr, "the unix socket answers");
     get(web).unwrap();
     drop(held);
-    let (head, _) = ask(addr, "/livez", "localhost");
-    assert!(head.contains("200 ok"), "{head}");
+    let (said, _) = ask(addr, "/livez", "localhost");
+    assert!(said.contains("200 ok"), "{said}");
 }
 
 #[test]

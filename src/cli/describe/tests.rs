@@ -169,10 +169,8 @@ Listeners:
 #[test]
 fn listeners_live_tell_bound_state_reason_holder_and_fix() {
     let way = |kind: &str, declared: &str, bound: Option<&str>, problem: Option<&str>| serde_json::json!({ "kind": kind, "declared": declared, "bound": bound, "problem": problem });
-    let report = |declared: &str,
-                  state: &str,
-                  bound: Option<&str>,
-                  reason: &str,
+    let report = |(declared, bound): (&str, Option<&str>),
+                  (state, reason): (&str, &str),
                   holder: Option<&str>,
                   fix: Option<&str>| {
         serde_json::json!({
@@ -200,10 +198,10 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
             "ports": [port]
         }],
         "listeners": [
-            report("127.96.0.10:80", "fallback", Some("127.96.0.10:10080"), "permission denied", None,
+            report(("127.96.0.10:80", Some("127.96.0.10:10080")), ("fallback", "permission denied"), None,
                 Some("sudo sysctl net.ipv4.ip_unprivileged_port_start=80")),
-            report("0.0.0.0:30080", "failed", None, "address in use", Some("nginx (pid 12)"), None),
-            report("127.0.0.10:81", "refusing", Some("127.0.0.10:81"), "no usable endpoint", None, None),
+            report(("0.0.0.0:30080", None), ("failed", "address in use"), Some("nginx (pid 12)"), None),
+            report(("127.0.0.10:81", Some("127.0.0.10:81")), ("refusing", "no usable endpoint"), None, None),
             {"declared": "127.0.0.9:80", "protocol": "TCP", "services": "default/web", "state": "listening", "bound": "127.0.0.9:80",
                 "reason": null, "holder": null, "fix": null, "turnedAway": "dropped", "droppedByFilter": 7}
         ]

@@ -111,7 +111,7 @@ fn limit_of_an_endpoint_lets_its_sticky_client_wait_for_it() {
     let mut subject = limited(vip, &[echo(), echo()], 1);
     subject.affinity = Some(ClientAffinity {
         port: AffinePort::new(&subject.view("service-0").ports[0].name, Generation(1)),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
     });
     let _bench = impatient(&[&subject], DEADLINE);
     let first = served(vip);
