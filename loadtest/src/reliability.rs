@@ -8,6 +8,7 @@ mod ground;
 mod listeners;
 mod readers;
 mod result;
+mod stalls;
 mod storms;
 mod turns;
 mod windows;
@@ -27,6 +28,7 @@ use crate::{
     stage::Programs,
 };
 use result::{ItemResult, Line};
+use stalls::Stalls;
 
 /// Arguments of the command.
 #[derive(Debug, Args)]
@@ -196,7 +198,9 @@ async fn one(item: Item, args: &ReliabilityArgs) -> anyhow::Result<ItemResult> {
     let versions = run.programs.versions();
     let portico = versions.into_iter().find(|(name, _)| name == "portico");
     let (began, machine) = (provenance::now(), Machine::here());
-    let lines = item.provoke(&run).await?;
+    let stalls = Stalls::watch();
+    let mut lines = item.provoke(&run).await?;
+    lines.push(stalls.longest());
     Ok(ItemResult {
         schema: result::SCHEMA,
         item,

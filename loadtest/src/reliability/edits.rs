@@ -136,8 +136,8 @@ async fn first_picks(ground: &Ground, pair: &[SocketAddr]) -> anyhow::Result<Cou
     for (place, server) in (0..2).zip(pair).cycle().skip(1).take(SINGLE_EDITS) {
         tokio::time::sleep(QUIET).await;
         let wanted = format!("backend-{place}");
-        let began = Instant::now();
         ground.declare(1, "flips", &[*server])?;
+        let began = Instant::now();
         loop {
             let answer = client::ask(ground.at(1), PATIENCE).await;
             let elapsed = began.elapsed();

@@ -82,7 +82,8 @@ impl Ground {
         self.write(name, &service(name, self.at(place), endpoints))
     }
 
-    /// Writes the manifest of a Service.
+    /// Writes the manifest of a Service. An edit's time counts from then on: a busy disk keeps rename(2) long after the file
+    /// is in its place, for the sake of the old one.
     pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         self.stage.write(&format!("{name}.yaml"), text)
     }
@@ -106,8 +107,9 @@ impl Ground {
     pub(super) async fn left(&self) -> anyhow::Result<Line> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = self.status("descriptors").await?;
-            let left = left.saturating_sub(self.descriptors);
+            // A flow lasts until nothing has come for its time: longer than this waits.
+            let known = self.descriptors + self.status("flows").await?;
+            let left = self.status("descriptors").await?.saturating_sub(known);
             if left <= POOLED || Instant::now() > deadline {
                 let what = "descriptors more than before (pools of pipes may keep some)";
                 return Ok(Line::bounded(what, number(left), number(POOLED)));

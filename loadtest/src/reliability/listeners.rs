@@ -79,8 +79,8 @@ async fn moves(ground: &Ground, endpoint: SocketAddr, until: Instant) -> anyhow:
         let mut last = None;
         for at in [first, second] {
             sleep(QUIET).await;
-            let began = Instant::now();
             ground.write("moves", &service("moves", at, &[endpoint]))?;
+            let began = Instant::now();
             wait_for(at, true).await?;
             seen.comes.answered("comes".into(), began.elapsed());
             if let Some(last) = last.replace(at) {
@@ -90,8 +90,8 @@ async fn moves(ground: &Ground, endpoint: SocketAddr, until: Instant) -> anyhow:
             seen.established.add(Kept::open(at, 1).await?);
         }
         sleep(QUIET).await;
-        let began = Instant::now();
         ground.write("moves", "")?;
+        let began = Instant::now();
         wait_for(second, false).await?;
         seen.goes.answered("goes".into(), began.elapsed());
     }
