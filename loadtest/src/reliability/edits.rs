@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use portico_core::object::Protocol;
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{
     figure::{Figure, number},
     load::{self, Done},
     report::Counts,
+    stage::manifests,
     stats,
 };
 
@@ -47,8 +49,8 @@ pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
         ],
     )
     .await?;
-    let over_udp = service("over-udp", ground.at(3), &[echo.addr]);
-    ground.write("over-udp", &of_udp(&over_udp))?;
+    let over_udp = manifests(ground.at(3), &[echo.addr], Protocol::Udp, None);
+    ground.write("over-udp", &over_udp.replace("loadtest", "over-udp"))?;
     let picks = first_picks(&ground, pair.addrs()).await?;
     let mut kept = Kept::open(ground.at(2), KEPT).await?;
     let flows = Flows::open(ground.at(3)).await?;
@@ -155,17 +157,6 @@ async fn first_picks(ground: &Ground, pair: &[SocketAddr]) -> anyhow::Result<Cou
         }
     }
     Ok(counts)
-}
-
-/// The same by UDP.
-fn of_udp(manifests: &str) -> String {
-    let lines = manifests
-        .lines()
-        .map(|line| match line.split_once("- port: ") {
-            Some((indent, port)) => format!("{indent}- {{port: {port}, protocol: UDP}}\n"),
-            None => format!("{line}\n"),
-        });
-    lines.collect()
 }
 
 /// UDP flows to an echo.
