@@ -544,19 +544,20 @@ fn add_options(bytes: &mut Vec<u8>, options: &[u8]) {
     bytes.extend_from_slice(options);
 }
 
-/// Says why in `response` (RFC 8914), if `query` has an OPT record to say it in: a code and a text for people.
+/// Says why in `response` (RFC 8914), if `query` has an OPT record to say it in and takes so much: a code and a text for
+/// people, in ASCII.
 pub fn explain(query: &Query, response: &mut Response, (code, text): (u16, &str)) {
-    // Codes are 16 bits, and what we say is shorter than what every client takes.
     let text = text.get(..text.len().min(160)).unwrap_or_default();
-    if let Some(length) = u16::try_from(text.len() + 2)
-        .ok()
-        .filter(|_| query.edns.is_some())
-    {
-        let mut option = Vec::with_capacity(text.len() + 6);
-        for word in [EXTENDED_ERROR, length, code] {
-            option.extend(word.to_be_bytes());
-        }
-        option.extend_from_slice(text.as_bytes());
+    let Ok(length) = u16::try_from(text.len() + 2) else {
+        return;
+    };
+    let mut option = Vec::with_capacity(text.len() + 6);
+    for word in [EXTENDED_ERROR, length, code] {
+        option.extend(word.to_be_bytes());
+    }
+    option.extend_from_slice(text.as_bytes());
+    let fits = response.bytes.len() + option.len() <= query.udp_limit();
+    if fits && query.edns.is_some() {
         add_options(&mut response.bytes, &option);
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Cache, Found, Prefetch,
-    message::{Age, Message, Relayed, is_cut},
+    message::{Age, Message, Relayed, explain, is_cut},
     special,
 };
 use crate::{
@@ -245,6 +245,26 @@ fn instead_asks_for_the_other_name_with_what_the_client_wants() {
         read.edns
             .is_some_and(|edns| edns.dnssec_ok && edns.payload == 1232)
     );
+}
+
+#[test]
+fn explain_is_said_only_to_who_takes_it() {
+    let plain = query("example.org", 1, 0x0100);
+    let mut with_opt = plain.clone();
+    with_opt[11] = 1;
+    with_opt.extend(opt(&[]));
+    let refused = |packet: &[u8], filler: usize| {
+        let query = wire::read(packet).unwrap();
+        let mut response = wire::write(&query, &Answer::elsewhere(&Name::root()), 512);
+        response.bytes.splice(..0, std::iter::repeat_n(0, filler));
+        let before = response.bytes.len();
+        explain(&query, &mut response, (23, "why"));
+        response.bytes.split_off(before - 2)
+    };
+    let said = [0, 9, 0, 15, 0, 5, 0, 23, b'w', b'h', b'y'];
+    assert_eq!(refused(&with_opt, 0), said);
+    assert_eq!(refused(&with_opt, 1232), [0, 0], "no room");
+    assert_eq!(refused(&plain, 0), [0, 1], "the end of the question");
 }
 
 #[test]
