@@ -71,7 +71,7 @@ pub struct Seen {
     pub sampler: Arc<Sampler>,
     /// The way to control.
     pub control: mpsc::Sender<Request>,
-    /// Cancelled when the end has begun.
+    /// Cancelled when the end has sent.
     pub stop: CancellationToken,
     /// Endpoints with series of their own.
     pub most_endpoints: usize,
@@ -267,10 +267,10 @@ mod tests {
         Router::new().route("/", get(|| async { text }))
     }
 
-    /// How long a connection lasts whose client has sent `begun` and takes nothing, and the client.
-    async fn lasts(begun: &[u8], text: String) -> (Duration, DuplexStream) {
+    /// How long a connection lasts whose client has sent `sent` and takes nothing, and the client.
+    async fn lasts(sent: &[u8], text: String) -> (Duration, DuplexStream) {
         let (mut client, server) = duplex(1024);
-        client.write_all(begun).await.unwrap();
+        client.write_all(sent).await.unwrap();
         let start = Instant::now();
         answer(server, of_text(text)).await;
         (start.elapsed(), client)
@@ -278,12 +278,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answer_to_half_a_request_ends_after_its_time() {
-        for begun in [
+        for sent in [
             &b""[..],
             b"GET / HT",
             b"GET / HTTP/1.1\r\nHost: localhost\r\n",
         ] {
-            let (lasted, _client) = lasts(begun, "hello".into()).await;
+            let (lasted, _client) = lasts(sent, "hello".into()).await;
             assert!(lasted >= ANSWER_TIME, "{lasted:?}");
         }
     }

@@ -240,12 +240,12 @@ fn half_requests_fill_the_admin_interface_and_nothing_else() {
         stream
     };
     // Three times as many as are accepted at a time.
-    let held: Vec<TcpStream> = (0..192).map(|_| half()).collect();
+    let silent: Vec<TcpStream> = (0..192).map(|_| half()).collect();
     assert_eq!(admin(&program), addr, "the unix socket answers");
     get(web).unwrap();
-    drop(held);
-    let (said, _) = ask(addr, "/livez", "localhost");
-    assert!(said.contains("200 ok"), "{said}");
+    drop(silent);
+    let (head, _) = ask(addr, "/livez", "localhost");
+    assert!(head.contains("200 ok"), "{head}");
 }
 
 #[test]
