@@ -71,7 +71,7 @@ pub struct Seen {
     pub sampler: Arc<Sampler>,
     /// The way to control.
     pub control: mpsc::Sender<Request>,
-    /// Cancelled when the end has sent.
+    /// Cancelled when the end has begun.
     pub stop: CancellationToken,
     /// Endpoints with series of their own.
     pub most_endpoints: usize,
