@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{PATIENCE, namespace::in_namespace, program::Program};
+use crate::support::{PATIENCE, is_installed, namespace::in_namespace, program::Program};
 
 /// Port 80 is one that a user may not bind; `many` has two ports, one of them not for HTTP.
 const MANIFESTS: &str = "
@@ -82,14 +82,18 @@ impl Door {
         }
     }
 
-    /// Status and body of what curl gets with these words; `DOOR` in them is the door's address.
-    fn curl(&self, words: &str) -> (String, String) {
-        let words = words
+    /// `words` with the door's address for `DOOR`, and its port for `PORT`.
+    fn meant(&self, words: &str) -> String {
+        words
             .replace("DOOR", &self.at.to_string())
-            .replace("PORT", &self.at.port().to_string());
+            .replace("PORT", &self.at.port().to_string())
+    }
+
+    /// Status and body of what curl gets with these words.
+    fn curl(&self, words: &str) -> (String, String) {
         let output = Command::new("curl")
             .args(["-sS", "-m", "20", "--noproxy", "", "-w", "\n%{http_code}\n"])
-            .args(words.split(' '))
+            .args(self.meant(words).split(' '))
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -311,4 +315,29 @@ fn env_has_the_variables_of_kubernetes_with_the_ports_that_are_served() {
     );
     let output = program.command(&["env", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn proxy_a_browser_gets_there_with_nothing_set_up_and_by_each_kind_of_proxy() {
+    in_namespace!(Unprivileged);
+    if !is_installed("chromium") {
+        return;
+    }
+    let program = up();
+    let door = Door::open(&program, "");
+    let home = tempfile::tempdir().unwrap();
+    for words in [
+        "http://web.default.svc.localhost:PORT/",
+        "--proxy-server=socks5://DOOR http://web/",
+        "--proxy-pac-url=http://DOOR/proxy.pac http://web.default.svc.cluster.local/",
+    ] {
+        let output = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+            .arg(format!("--user-data-dir={}", home.path().display()))
+            .args(door.meant(words).split(' '))
+            .output()
+            .unwrap();
+        let page = String::from_utf8_lossy(&output.stdout);
+        assert!(page.contains(">web-"), "{words}: {page}");
+    }
 }

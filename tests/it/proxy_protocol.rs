@@ -11,6 +11,7 @@ use std::{
 use crate::support::{
     PATIENCE,
     client::{get_from, is_dropped},
+    is_installed,
     namespace::in_namespace,
     program::{Program, way},
 };
@@ -27,17 +28,6 @@ impl Drop for Peer {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Whether `program` is there; says so if not.
-fn is_installed(program: &str) -> bool {
-    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(program).exists());
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
 }
 
 /// Starts it and returns once all of these ports answer.

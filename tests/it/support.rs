@@ -9,6 +9,7 @@ pub(crate) mod program;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     time::Duration,
 };
 
@@ -32,4 +33,15 @@ pub(crate) fn get(addr: SocketAddr) -> std::io::Result<String> {
 /// An address from text.
 pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// Whether `program` is there; says so if not.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .iter()
+        .any(|folder| Path::new(folder).join(program).exists());
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
 }
