@@ -26,9 +26,7 @@ use portico_core::{
     balance::{Endpoint, EndpointSet},
     dns::{self, Moment, Name, Question, RecordType},
     object::diagnostic::Severity,
-    snapshot::{
-        Cluster, NodePortAddresses, Scope, Snapshot, compile::compile, plan::ListenerTable,
-    },
+    snapshot::{Cluster, Scope, Snapshot, compile::compile, plan::ListenerTable},
     time::Timestamp,
     world::{
         Deviations, Input, Shard, Simulation, SourceReport, SourceView, World, WorldSettings,
@@ -156,21 +154,9 @@ fn shard(file: usize, text: &str, previous: Option<&Shard>) -> (Arc<str>, Arc<Sh
 
 fn cluster() -> Arc<Cluster> {
     Arc::new(Cluster {
-        domains: vec!["cluster.local".into()],
         search_namespace: Some("default".into()),
-        service_cidr: "127.96.0.0/12".parse().unwrap(),
-        dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
-        load_balancer_cidr: "127.112.0.0/20".parse().unwrap(),
-        pod_cidr: "127.120.0.0/17".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
-        dns: dns::DnsRules::default(),
+        ..Cluster::default()
     })
 }
 

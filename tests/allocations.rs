@@ -18,9 +18,7 @@ use portico_core::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Origin, Position,
         Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Weight,
     },
-    snapshot::{
-        Cluster, NodePortAddresses, ServiceView, Snapshot, SourceRangeReach, assemble::assemble,
-    },
+    snapshot::{Cluster, NodePortAddresses, ServiceView, Snapshot, assemble::assemble},
 };
 
 thread_local! {
@@ -118,21 +116,13 @@ fn view(name: &str, addr: [u8; 4], endpoints: &[[u8; 4]]) -> Arc<ServiceView> {
 
 fn cluster() -> Arc<Cluster> {
     Arc::new(Cluster {
-        domains: vec![Arc::from("cluster.local")],
         search_namespace: Some(Arc::from("default")),
         service_cidr: "127.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "127.96.16.0/20".parse().unwrap(),
         load_balancer_cidr: "127.97.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         pod_cidr: "127.98.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),
-        dns_address: "127.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: SourceRangeReach::LoadBalancer,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     })
 }
 

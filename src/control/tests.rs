@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc};
 use portico_core::{
     object::diagnostic::Severity,
     snapshot::{
-        Cluster, NodePortAddresses, Snapshot,
+        Cluster, Snapshot,
         filter::Filter,
         plan::{ListenerKey, Mode},
     },
@@ -264,21 +264,9 @@ impl Bench {
 
 fn cluster() -> Cluster {
     Cluster {
-        domains: vec!["cluster.local".into()],
         search_namespace: Some("default".into()),
-        service_cidr: "127.96.0.0/12".parse().unwrap(),
-        dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
-        load_balancer_cidr: "127.112.0.0/20".parse().unwrap(),
-        pod_cidr: "127.120.0.0/17".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     }
 }
 

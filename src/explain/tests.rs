@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use portico_core::{
     object::decode::{self, DecodeSettings, Decoded},
-    snapshot::{Cluster, NodePortAddresses, Snapshot},
+    snapshot::{Cluster, Snapshot},
     time::Timestamp,
     world::{
         Deviations, Shard, Simulation, SourceReport, SourceView, World, WorldSettings, compile_once,
@@ -18,21 +18,13 @@ use crate::{control::status::ListenerReports, source::yaml};
 fn world() -> World {
     let net = |text: &str| text.parse().unwrap();
     let cluster = Cluster {
-        domains: vec!["cluster.local".into()],
         search_namespace: Some("default".into()),
-        service_cidr: net("127.96.0.0/12"),
-        dynamic_service_cidr: net("127.96.0.0/16"),
         service_cidr_v6: Some("fd00:10:96::/112".parse().unwrap()),
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: net("127.112.0.0/16"),
         pod_cidr: net("127.120.0.0/13"),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: "127.96.0.10".parse().unwrap(),
         node_name: "n1".into(),
         zone: Some("za".into()),
-        host_addresses: Vec::new(),
-        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     };
     World::new(WorldSettings {
         cluster: Arc::new(cluster),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use portico_core::{
     object::diagnostic::Severity,
-    snapshot::{Cluster, NodePortAddresses, Snapshot, compile::compile},
+    snapshot::{Cluster, Snapshot, compile::compile},
     time::Timestamp,
     world::{
         Deviations, Input, Simulation, SourceReport, SourceView, World, WorldSettings,
@@ -151,21 +151,12 @@ impl Bench {
 
 fn cluster() -> Cluster {
     Cluster {
-        domains: vec!["cluster.local".into()],
-        search_namespace: None,
         service_cidr: "127.96.0.0/16".parse().unwrap(),
-        dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/24".parse().unwrap(),
         pod_cidr: "127.120.0.0/16".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
         zone: Some("desk".into()),
-        host_addresses: Vec::new(),
-        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     }
 }
 

@@ -15,12 +15,12 @@ pub mod sharded;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     affinity::ClientAffinity,
@@ -92,6 +92,35 @@ pub struct Cluster {
     pub source_range_reach: SourceRangeReach,
     /// What of DNS was chosen.
     pub dns: DnsRules,
+}
+
+impl Default for Cluster {
+    /// Where nothing is set: the first instance's ranges, on a host of which nothing is known.
+    fn default() -> Self {
+        let net = |second, third, bits| {
+            IpNet::V4(Ipv4Net::new_assert(
+                Ipv4Addr::new(127, second, third, 0),
+                bits,
+            ))
+        };
+        Self {
+            domains: vec![Arc::from("cluster.local")],
+            search_namespace: None,
+            service_cidr: net(96, 0, 12),
+            dynamic_service_cidr: net(96, 0, 16),
+            service_cidr_v6: None,
+            load_balancer_cidr: net(112, 0, 20),
+            load_balancer_cidr_v6: None,
+            pod_cidr: net(120, 0, 17),
+            node_port_addresses: NodePortAddresses::All,
+            dns_address: Ipv4Addr::new(127, 96, 0, 10).into(),
+            node_name: Arc::from("node"),
+            zone: None,
+            host_addresses: Vec::new(),
+            source_range_reach: SourceRangeReach::LoadBalancer,
+            dns: DnsRules::default(),
+        }
+    }
 }
 
 impl Cluster {

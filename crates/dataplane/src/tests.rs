@@ -33,8 +33,8 @@ use portico_core::{
         service::{IpFamily, ServiceType},
     },
     snapshot::{
-        Cluster, FrontendKey, FrontendKind, NodePortAddresses, PortView, Scope, ServicePortName,
-        ServiceView, Snapshot,
+        Cluster, FrontendKey, FrontendKind, PortView, Scope, ServicePortName, ServiceView,
+        Snapshot,
         assemble::assemble,
         plan::{Bind, ListenerKey, Mode},
     },
@@ -65,21 +65,11 @@ fn wildcard_port() -> u16 {
 
 fn cluster() -> Arc<Cluster> {
     Arc::new(Cluster {
-        domains: vec![Arc::from("cluster.local")],
-        search_namespace: None,
         service_cidr: "127.128.0.0/9".parse().unwrap(),
         dynamic_service_cidr: "127.128.0.0/9".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/16".parse().unwrap(),
         pod_cidr: "127.120.0.0/16".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: "127.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: portico_core::snapshot::SourceRangeReach::LoadBalancer,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     })
 }
 

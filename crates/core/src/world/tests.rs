@@ -25,21 +25,12 @@ use crate::{
 
 fn cluster() -> Cluster {
     Cluster {
-        domains: vec!["cluster.local".into()],
-        search_namespace: None,
         service_cidr: "127.96.0.0/24".parse().unwrap(),
         dynamic_service_cidr: "127.96.0.0/26".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.112.0.0/28".parse().unwrap(),
-        pod_cidr: "127.120.0.0/17".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(vec![[127, 0, 0, 1].into()]),
-        dns_address: [127, 96, 0, 10].into(),
         node_name: "here".into(),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
-        dns: crate::dns::DnsRules::default(),
+        ..Cluster::default()
     }
 }
 

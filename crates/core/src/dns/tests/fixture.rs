@@ -4,33 +4,24 @@
 use std::{net::IpAddr, sync::Arc};
 
 use portico_core::{
-    dns::DnsRules,
     object::{
         AddressType, ClusterIpRequest, Conditions, EndpointSlice, Hints, Origin, Position,
         Protocol, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort, Weight,
     },
-    snapshot::{
-        Cluster, NodePortAddresses, ServiceView, Snapshot, SourceRangeReach, assemble::assemble,
-    },
+    snapshot::{Cluster, NodePortAddresses, ServiceView, Snapshot, assemble::assemble},
 };
 
 pub(super) fn cluster() -> Cluster {
     Cluster {
-        domains: vec![Arc::from("cluster.local")],
         search_namespace: Some(Arc::from("shop")),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "10.96.16.0/20".parse().unwrap(),
         service_cidr_v6: Some("fd00:10:96::/48".parse().unwrap()),
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: "10.97.0.0/16".parse().unwrap(),
         pod_cidr: "10.1.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),
         dns_address: "10.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: SourceRangeReach::LoadBalancer,
-        dns: DnsRules::default(),
+        ..Cluster::default()
     }
 }
 

@@ -15,21 +15,12 @@ use crate::{
 
 fn cluster() -> Arc<Cluster> {
     Arc::new(Cluster {
-        domains: vec![Arc::from("cluster.local")],
-        search_namespace: None,
         service_cidr: "127.96.0.0/16".parse().unwrap(),
         dynamic_service_cidr: "127.96.16.0/20".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         load_balancer_cidr: "127.97.0.0/16".parse().unwrap(),
         pod_cidr: "127.98.0.0/16".parse().unwrap(),
         node_port_addresses: NodePortAddresses::Listed(Vec::new()),
-        dns_address: "127.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
-        host_addresses: Vec::new(),
-        source_range_reach: crate::snapshot::SourceRangeReach::LoadBalancer,
-        dns: crate::dns::DnsRules::default(),
+        ..Cluster::default()
     })
 }
 

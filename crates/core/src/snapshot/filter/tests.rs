@@ -11,8 +11,7 @@ use crate::{
         Origin, Position, Protocol, ProxyProtocol, Service, TrafficPolicy, service::ServiceType,
     },
     snapshot::{
-        FrontendKey, NodePortAddresses, Scope, ServicePortName, ServiceView, Snapshot,
-        SourceRangeReach,
+        FrontendKey, Scope, ServicePortName, ServiceView, Snapshot, SourceRangeReach,
         assemble::assemble,
         compile::Transition,
         plan::{Bind, ListenerKey, ListenerPlan, ListenerTable},
@@ -21,21 +20,12 @@ use crate::{
 
 fn cluster(reach: SourceRangeReach) -> Arc<Cluster> {
     Arc::new(Cluster {
-        domains: vec![Arc::from("cluster.local")],
-        search_namespace: None,
         service_cidr: "127.96.0.0/16".parse().unwrap(),
-        dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
         load_balancer_cidr: "127.112.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: "127.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
         host_addresses: vec!["192.0.2.1".parse().unwrap()],
         source_range_reach: reach,
-        dns: crate::dns::DnsRules::default(),
+        ..Cluster::default()
     })
 }
 

@@ -6,9 +6,7 @@ use std::{net::Ipv6Addr, sync::Arc};
 use portico_core::{
     balance::{Endpoint, EndpointSet},
     object::{Protocol, TrafficPolicy, service::IpFamily},
-    snapshot::{
-        Cluster, FrontendKind, NodePortAddresses, PortView, ServicePortName, SourceRangeReach,
-    },
+    snapshot::{Cluster, FrontendKind, PortView, ServicePortName, SourceRangeReach},
 };
 use proptest::prelude::*;
 
@@ -60,21 +58,12 @@ fn packet(source: IpAddr, destination: IpAddr) -> Vec<u8> {
 
 fn cluster(hosts: Vec<IpAddr>) -> Cluster {
     Cluster {
-        domains: vec![Arc::from("cluster.local")],
-        search_namespace: None,
         service_cidr: "127.96.0.0/16".parse().unwrap(),
-        dynamic_service_cidr: "127.96.0.0/16".parse().unwrap(),
         load_balancer_cidr: "127.112.0.0/16".parse().unwrap(),
-        service_cidr_v6: None,
-        load_balancer_cidr_v6: None,
         pod_cidr: "fd00:0:0:1::/64".parse().unwrap(),
-        node_port_addresses: NodePortAddresses::All,
-        dns_address: "127.96.0.10".parse().unwrap(),
-        node_name: Arc::from("node"),
-        zone: None,
         host_addresses: hosts,
         source_range_reach: SourceRangeReach::Everywhere,
-        dns: portico_core::dns::DnsRules::default(),
+        ..Cluster::default()
     }
 }
 
