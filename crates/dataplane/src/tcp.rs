@@ -87,8 +87,8 @@ pub(crate) fn serve(
             return;
         };
         let relayed = relay(
-            &mut both.downstream.stream,
-            &mut both.upstream.stream,
+            both.downstream.stream.split(),
+            both.upstream.stream.split(),
             patience,
             &mut both.active,
         )
@@ -208,6 +208,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(serve);
-        assert!(size <= 704, "{size} bytes for every connection");
+        assert!(size <= 744, "{size} bytes for every connection");
     }
 }

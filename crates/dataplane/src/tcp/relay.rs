@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     time::{Instant, Sleep},
 };
 
@@ -100,25 +100,29 @@ pub struct Relayed {
     pub to_downstream: u64,
 }
 
-/// Relays until both sides have finished, one breaks, or patience ends. The streams are left as they are then.
+/// Relays until both sides have finished, one breaks, or patience ends. The streams, each as the half that is read and
+/// the half that is written, are left as they are then.
 ///
 /// Sockets' bytes may go through a pipe of the thread that polls: it must be the same one from first to last.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side was slow to take are lost with the future.
-pub fn relay<D, U, M>(
-    downstream: &mut D,
-    upstream: &mut U,
+pub fn relay<'r, R, W, S, T, M>(
+    downstream: (R, W),
+    upstream: (S, T),
     patience: Patience,
     meter: &mut M,
 ) -> impl Future<Output = Relayed>
 where
-    D: MaybeSocket,
-    U: MaybeSocket,
+    R: AsyncRead + MaybeSocket + 'r,
+    W: AsyncWrite + MaybeSocket,
+    S: AsyncRead + MaybeSocket + 'r,
+    T: AsyncWrite + MaybeSocket,
     M: Meter,
 {
-    let mut there = Direction::new(Side::Downstream, Side::Upstream);
-    let mut back = Direction::new(Side::Upstream, Side::Downstream);
+    let mut there: Lane<'r, R> = Lane::new(downstream.0, Side::Downstream, Side::Upstream);
+    let mut back: Lane<'r, S> = Lane::new(upstream.0, Side::Upstream, Side::Downstream);
+    let (mut to_client, mut to_endpoint) = (downstream.1, upstream.1);
     let mut watch = Watch {
         patience,
         last: Instant::now(),
@@ -129,10 +133,10 @@ where
     async move {
         let mut timer = pin!(tokio::time::sleep(watch.patience.idle));
         let outcome = std::future::poll_fn(|cx| {
-            let moved = there.bytes + back.bytes;
+            let moved = there.bytes() + back.bytes();
             let ends = (
-                there.poll(cx, Pin::new(downstream), Pin::new(upstream), back.phase)?,
-                back.poll(cx, Pin::new(upstream), Pin::new(downstream), there.phase)?,
+                there.poll(cx, Pin::new(&mut to_endpoint), back.phase())?,
+                back.poll(cx, Pin::new(&mut to_client), there.phase())?,
             );
             if ends == (Progress::Done, Progress::Done) {
                 return Poll::Ready(Ok(Outcome::Finished));
@@ -145,9 +149,9 @@ where
                     Side::Upstream
                 });
             }
-            let has_moved = moved != there.bytes + back.bytes;
+            let has_moved = moved != there.bytes() + back.bytes();
             watch.note(timer.as_mut(), has_moved, half_closed);
-            if has_moved && meter.moved(there.bytes, back.bytes) {
+            if has_moved && meter.moved(there.bytes(), back.bytes()) {
                 watch.flush_soon(timer.as_mut());
             }
             watch
@@ -157,12 +161,12 @@ where
         .await
         .unwrap_or_else(|Broken(side, error)| Outcome::Broken(side, error));
         // What moved with the very last poll.
-        meter.moved(there.bytes, back.bytes);
+        meter.moved(there.bytes(), back.bytes());
         meter.flush();
         Relayed {
             outcome,
-            to_upstream: there.bytes,
-            to_downstream: back.bytes,
+            to_upstream: there.bytes(),
+            to_downstream: back.bytes(),
         }
     }
 }
@@ -250,6 +254,73 @@ enum Phase {
     Ended,
 }
 
+/// A direction with the stream that it reads. Once that has ended, its failure is waited for: no read finds it any more.
+struct Lane<'r, R> {
+    direction: Direction,
+    reader: Option<R>,
+    /// Boxed: most of its life a connection is open both ways.
+    failure: Option<Pin<Box<dyn Future<Output = io::Error> + Send + 'r>>>,
+}
+
+impl<'r, R: AsyncRead + MaybeSocket + 'r> Lane<'r, R> {
+    fn new(reader: R, from: Side, to: Side) -> Self {
+        Self {
+            direction: Direction::new(from, to),
+            reader: Some(reader),
+            failure: None,
+        }
+    }
+
+    const fn bytes(&self) -> u64 {
+        self.direction.bytes
+    }
+
+    const fn phase(&self) -> Phase {
+        self.direction.phase
+    }
+
+    fn poll<W: AsyncWrite + MaybeSocket>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Pin<&mut W>,
+        other: Phase,
+    ) -> Result<Progress, Broken> {
+        if let Some(reader) = &mut self.reader {
+            let progress = self.direction.poll(cx, Pin::new(reader), to, other)?;
+            if progress == Progress::Waiting || other == Phase::Ended {
+                return Ok(progress);
+            }
+        }
+        if let Some(reader) = self.reader.take() {
+            self.failure = Some(Box::pin(failure(reader)));
+        }
+        match self
+            .failure
+            .as_mut()
+            .map(|failure| failure.as_mut().poll(cx))
+        {
+            Some(Poll::Ready(error)) => Err(Broken(self.direction.from, error)),
+            _ => Ok(Progress::Done),
+        }
+    }
+}
+
+/// Waits until a socket that has ended fails: it is reset, or its peer does not answer any more. epoll(7) reports that
+/// whether asked or not (`EPOLLERR` of `epoll_ctl(2)`).
+async fn failure<R: MaybeSocket>(ended: R) -> io::Error {
+    let Some(socket) = ended.socket() else {
+        return std::future::pending().await;
+    };
+    match socket
+        .ready(Interest::ERROR)
+        .await
+        .and_then(|_| socket.take_error())
+    {
+        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+        Ok(Some(error)) | Err(error) => error,
+    }
+}
+
 /// One direction of a relay.
 struct Direction {
     from: Side,
@@ -286,8 +357,8 @@ impl Direction {
         other: Phase,
     ) -> Result<Progress, Broken>
     where
-        R: MaybeSocket,
-        W: MaybeSocket,
+        R: AsyncRead + MaybeSocket,
+        W: AsyncWrite + MaybeSocket,
     {
         for _ in 0..ROUNDS {
             let step = match self.phase {
@@ -342,8 +413,8 @@ impl Direction {
         to: Pin<&mut W>,
     ) -> Result<Poll<()>, Broken>
     where
-        R: MaybeSocket,
-        W: MaybeSocket,
+        R: AsyncRead + MaybeSocket,
+        W: AsyncWrite + MaybeSocket,
     {
         if self.splicing.is_due()
             && to.socket().is_some()

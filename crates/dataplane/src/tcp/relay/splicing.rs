@@ -11,8 +11,11 @@ use std::{
 
 use rustix::io::Errno;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest},
-    net::TcpStream,
+    io::Interest,
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
 };
 
 use super::SCRATCH_BYTES;
@@ -24,17 +27,23 @@ pub(super) const SPLICE_AFTER: usize = 128 * 1024;
 /// Fewer bytes from one pause of the sender to the next are small messages, not a stream.
 pub(super) const BURST_BYTES: usize = 16 * 1024;
 
-/// A stream that may be a socket: then its bytes need not pass through this process.
-pub trait MaybeSocket: AsyncRead + AsyncWrite + Unpin {
+/// A half of a stream that may be a socket: then its bytes need not pass through this process.
+pub trait MaybeSocket: Send + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
 }
 
-impl MaybeSocket for TcpStream {
+impl MaybeSocket for ReadHalf<'_> {
     fn socket(&self) -> Option<&TcpStream> {
-        Some(self)
+        Some(self.as_ref())
+    }
+}
+
+impl MaybeSocket for WriteHalf<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
     }
 }
 

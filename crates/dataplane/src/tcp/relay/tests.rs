@@ -2,14 +2,21 @@
 
 use std::task::Waker;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{
+    AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, Repeat, Sink, WriteHalf, duplex, repeat,
+    sink, split,
+};
 
 use super::*;
 
 mod sockets;
 
+impl MaybeSocket for ReadHalf<DuplexStream> {}
+impl MaybeSocket for WriteHalf<DuplexStream> {}
 impl MaybeSocket for DuplexStream {}
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> MaybeSocket for tokio::io::Join<R, W> {}
+impl MaybeSocket for Repeat {}
+impl MaybeSocket for Sink {}
+impl MaybeSocket for Failing {}
 
 const PATIENCE: Patience = Patience {
     idle: Duration::from_hours(1),
@@ -18,10 +25,12 @@ const PATIENCE: Patience = Patience {
 
 /// A relay in a task of its own, with the client's and the endpoint's ends.
 fn relaying(buffer: usize) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<Relayed>) {
-    let (client, mut downstream) = duplex(buffer);
-    let (endpoint, mut upstream) = duplex(buffer);
+    let (client, downstream) = duplex(buffer);
+    let (endpoint, upstream) = duplex(buffer);
     let relayed =
-        tokio::spawn(async move { relay(&mut downstream, &mut upstream, PATIENCE, &mut ()).await });
+        tokio::spawn(
+            async move { relay(split(downstream), split(upstream), PATIENCE, &mut ()).await },
+        );
     (client, endpoint, relayed)
 }
 
@@ -79,9 +88,9 @@ async fn relay_receiver_gone_names_the_broken_side() {
 #[tokio::test(start_paused = true)]
 async fn relay_read_error_names_the_broken_side() {
     let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-    let mut downstream = tokio::io::join(Failing(Some(reset)), tokio::io::sink());
-    let (_endpoint, mut upstream) = duplex(64);
-    let outcome = relay(&mut downstream, &mut upstream, PATIENCE, &mut ())
+    let downstream = (Failing(Some(reset)), sink());
+    let (_endpoint, upstream) = duplex(64);
+    let outcome = relay(downstream, split(upstream), PATIENCE, &mut ())
         .await
         .outcome;
     assert!(
@@ -117,8 +126,8 @@ async fn relay_receiver_stalled_takes_a_bounded_amount() {
 
 #[tokio::test(start_paused = true)]
 async fn relay_both_directions_busy_starves_neither() {
-    let mut downstream = tokio::io::join(tokio::io::repeat(1), tokio::io::sink());
-    let mut upstream = tokio::io::join(tokio::io::repeat(2), tokio::io::sink());
+    let (mut client, mut endpoint, mut to_client, mut to_endpoint) =
+        (repeat(1), repeat(2), sink(), sink());
     let mut there = Direction::new(Side::Downstream, Side::Upstream);
     let mut back = Direction::new(Side::Upstream, Side::Downstream);
     let mut cx = Context::from_waker(Waker::noop());
@@ -127,8 +136,8 @@ async fn relay_both_directions_busy_starves_neither() {
             there
                 .poll(
                     &mut cx,
-                    Pin::new(&mut downstream),
-                    Pin::new(&mut upstream),
+                    Pin::new(&mut client),
+                    Pin::new(&mut to_endpoint),
                     Phase::Open
                 )
                 .is_ok()
@@ -136,8 +145,8 @@ async fn relay_both_directions_busy_starves_neither() {
         assert!(
             back.poll(
                 &mut cx,
-                Pin::new(&mut upstream),
-                Pin::new(&mut downstream),
+                Pin::new(&mut endpoint),
+                Pin::new(&mut to_client),
                 Phase::Open
             )
             .is_ok()
@@ -212,12 +221,12 @@ impl Meter for &std::sync::Mutex<Hoard> {
 
 #[tokio::test(start_paused = true)]
 async fn relay_bytes_kept_back_are_flushed_within_a_second_and_patience_is_unchanged() {
-    let (mut client, mut downstream) = duplex(64);
-    let (mut endpoint, mut upstream) = duplex(64);
+    let (mut client, downstream) = duplex(64);
+    let (mut endpoint, upstream) = duplex(64);
     let hoard = std::sync::Mutex::new(Hoard::default());
     let start = Instant::now();
     let mut meter = &hoard;
-    let relaying = relay(&mut downstream, &mut upstream, PATIENCE, &mut meter);
+    let relaying = relay(split(downstream), split(upstream), PATIENCE, &mut meter);
     let talking = async {
         for _ in 0..3 {
             client.write_all(b"x").await.unwrap();

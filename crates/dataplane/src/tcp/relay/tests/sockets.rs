@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
     task::{JoinHandle, yield_now},
 };
 use xxhash_rust::xxh3::Xxh3;
@@ -140,8 +143,9 @@ async fn pair(buffer: Option<usize>) -> (TcpStream, TcpStream) {
 async fn relaying(buffer: Option<usize>) -> (TcpStream, TcpStream, JoinHandle<Relayed>) {
     let (client, mut downstream) = pair(buffer).await;
     let (mut upstream, endpoint) = pair(buffer).await;
-    let relayed =
-        tokio::spawn(async move { relay(&mut downstream, &mut upstream, PATIENCE, &mut ()).await });
+    let relayed = tokio::spawn(async move {
+        relay(downstream.split(), upstream.split(), PATIENCE, &mut ()).await
+    });
     (client, endpoint, relayed)
 }
 
@@ -393,11 +397,39 @@ async fn relay_urgent_byte_in_a_spliced_stream_is_left_out_and_stops_nothing() {
     );
 }
 
+#[tokio::test]
+async fn relay_side_that_resets_after_its_own_end_breaks_at_once() {
+    for (side, other_ends) in [
+        (Side::Downstream, false),
+        (Side::Downstream, true),
+        (Side::Upstream, false),
+        (Side::Upstream, true),
+    ] {
+        let (client, endpoint, relayed) = relaying(None).await;
+        let (mut resets, mut other) = match side {
+            Side::Downstream => (client, endpoint),
+            Side::Upstream => (endpoint, client),
+        };
+        resets.shutdown().await.unwrap();
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        resets.set_zero_linger().unwrap();
+        drop(resets);
+        // Otherwise the other neither reads nor writes: only the relay can notice.
+        let _silent = (!other_ends).then_some(other);
+        let outcome = relayed.await.unwrap().outcome;
+        assert!(
+            matches!(outcome, Outcome::Broken(broken, _) if broken == side),
+            "{side:?} resets, other ends: {other_ends}: {outcome:?}"
+        );
+    }
+}
+
 #[test]
 fn relay_future_of_two_sockets_stays_small() {
     fn size_of_future<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
-    let size = size_of_future(relay::<TcpStream, TcpStream, Active>);
-    assert!(size <= 464, "{size} bytes for every relay");
+    let size =
+        size_of_future(relay::<ReadHalf<'_>, WriteHalf<'_>, ReadHalf<'_>, WriteHalf<'_>, Active>);
+    assert!(size <= 504, "{size} bytes for every relay");
 }
