@@ -183,6 +183,56 @@ fn descriptors_that_run_out_pause_accepting_and_nothing_else() {
     assert!(said.contains("ulimit -n"), "{said}");
 }
 
+#[test]
+fn limits_of_a_service_hold_and_follow_edits() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let limited = |annotations: &str| {
+        let name = format!("{{name: web, annotations: {{{annotations}}}}}");
+        web(Ipv4Addr::LOCALHOST).replacen("{name: web}", &name, 1)
+    };
+    let per_endpoint = "portico.dev/max-connections-per-endpoint";
+    let program = Program::up(
+        &["--workers", "2", "--connect-timeout", "10s"],
+        &[("web.yaml", &limited(&format!("{per_endpoint}: \"2\"")))],
+    );
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let client = || connect_from((Ipv4Addr::LOCALHOST, 0), door);
+    let mut first: Vec<_> = (0..3).map(|_| client()).collect();
+    for client in &mut first[..2] {
+        seen(client).unwrap();
+    }
+    program.wait_for("one to wait", |status| {
+        status.services[0].ports[0].waiting == 1
+    });
+    let said = program.command(&["explain", "service", "web"]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.contains(per_endpoint) && said.contains("1 waits"),
+        "{said}"
+    );
+    // Raised.
+    program.write("web.yaml", &limited(&format!("{per_endpoint}: \"3\"")));
+    seen(&mut first[2]).unwrap();
+    // Another one: the listener's own, below what is open.
+    program.write("web.yaml", &limited("portico.dev/max-connections: \"2\""));
+    program.wait_for("the edit", |status| {
+        status.services[0].ports[0].max_connections == Some(2)
+    });
+    let mut late = client();
+    drop(first.pop());
+    drop(first.pop());
+    seen(&mut late).unwrap();
+    let status = program.wait_for("the ends", |status| status.services[0].ports[0].active == 2);
+    assert_eq!(status.services[0].ports[0].rejected, 0);
+    let described = program.command(&["describe", "service", "web"]).stdout;
+    let described = String::from_utf8_lossy(&described);
+    assert!(
+        described.contains("80/TCP: 2 of 2 connections"),
+        "{described}"
+    );
+}
+
 /// The limit of descriptors of the running program.
 fn set_limit_of(program: &Program, limit: u64) {
     let pid = i32::try_from(program.pid()).unwrap();

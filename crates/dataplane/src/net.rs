@@ -327,6 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn accept_failure_of_any_shortage_pauses_and_of_one_connection_does_not() {
+        let kind = |code| AcceptFailure::of(&io::Error::from_raw_os_error(code));
+        for shortage in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(kind(shortage), AcceptFailure::Exhausted);
+        }
+        // accept(2): errors of the network that waited on the new socket.
+        for gone in [libc::ECONNABORTED, libc::EPROTO, libc::ENETUNREACH] {
+            assert_eq!(kind(gone), AcceptFailure::Gone);
+        }
+        assert_eq!(kind(libc::EAGAIN), AcceptFailure::Empty);
+        assert_eq!(kind(libc::EINVAL), AcceptFailure::Stopped);
+    }
+
+    #[test]
     fn address_is_local_by_the_most_specific_route_alone() {
         let zero = "0".repeat(32);
         let line = |network: &str, length: &str, flags: &str| {

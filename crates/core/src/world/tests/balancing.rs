@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::*;
 use crate::{
     balance::EndpointSet,
-    object::{BalancePolicy, Weight, annotations::BALANCE},
+    object::{
+        BalancePolicy, Weight,
+        annotations::{BALANCE, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ENDPOINT},
+    },
     snapshot::PortView,
     time::Timestamp,
 };
@@ -66,6 +69,41 @@ fn compile_equal_weights_and_policy_keep_the_set_and_others_make_one_with_its_st
             &set.endpoints()[0].state
         ));
     }
+}
+
+#[test]
+fn compile_limits_hold_for_tcp_and_edits_keep_the_live_state() {
+    let limited = |[of_port, of_endpoint]: [&str; 2]| {
+        let mut object = Object::clone(&service(
+            "web",
+            spec(ClusterIP, &[(80, TCP, None), (80, UDP, None)]),
+        ));
+        object.meta.annotations = [
+            (MAX_CONNECTIONS.into(), of_port.into()),
+            (MAX_CONNECTIONS_PER_ENDPOINT.into(), of_endpoint.into()),
+        ]
+        .into();
+        Arc::new(object)
+    };
+    let mut bench = Bench::new(Deviations::default());
+    let mut limits = |annotations| {
+        let slice = weighed("s1", 1, 1);
+        bench.file("a", &[limited(annotations), slice]).round();
+        let ports = &bench.snapshot.service("ns/web").unwrap().ports;
+        let found = [0, 1].map(|n| {
+            let most = [ports[n].state.limit.get(), ports[n].endpoint_limit()];
+            most.map(|most| most.map(std::num::NonZeroU32::get))
+        });
+        (found, set(&bench))
+    };
+    let (found, first) = limits(["7", "3"]);
+    assert_eq!(found, [[Some(7), Some(3)], [None, None]]);
+    let (found, second) = limits(["many", "5"]);
+    assert_eq!(found, [[None, Some(5)], [None, None]]);
+    assert!(Arc::ptr_eq(
+        &first.endpoints()[0].state,
+        &second.endpoints()[0].state
+    ));
 }
 
 #[test]
