@@ -208,6 +208,7 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(serve);
-        assert!(size <= 744, "{size} bytes for every connection");
+        // 32 of them only where the workspace is tested as a whole, whose features make tokio's timers larger.
+        assert!(size <= 776, "{size} bytes for every connection");
     }
 }

@@ -431,5 +431,5 @@ fn relay_future_of_two_sockets_stays_small() {
     }
     let size =
         size_of_future(relay::<ReadHalf<'_>, WriteHalf<'_>, ReadHalf<'_>, WriteHalf<'_>, Active>);
-    assert!(size <= 504, "{size} bytes for every relay");
+    assert!(size <= 520, "{size} bytes for every relay");
 }
