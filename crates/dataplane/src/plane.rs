@@ -179,11 +179,11 @@ impl DataPlane {
         self.budget();
     }
 
-    /// Newly bound listeners begin to accept, and connections that wait for a place look for it in the new Snapshot. To be
-    /// called once that is published.
+    /// Newly bound listeners begin to accept, and limits are those of the new Snapshot, also for connections that wait for a
+    /// place. To be called once it is published.
     pub fn accept(&mut self) {
         self.listeners.accept(&self.workers);
-        self.workers.shared.changed.notify_waiters();
+        self.workers.shared.has_changed();
     }
 
     /// Makes a listener refuse or listen again. Established connections stay, and so does the port, unless another

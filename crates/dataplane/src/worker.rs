@@ -8,7 +8,10 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, Release},
+        },
         mpsc as blocking,
     },
     thread,
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) complained_at: AtomicU64,
     /// Another Snapshot is in force.
     pub(crate) changed: Notify,
+    /// How often that was said: to be asked by those who do not wait for it.
+    pub(crate) changes: AtomicU64,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
@@ -70,6 +75,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Says that another Snapshot is in force.
+    pub(crate) fn has_changed(&self) {
+        self.changes.fetch_add(1, Release);
+        self.changed.notify_waiters();
+    }
+
     /// Connections of all workers.
     pub(crate) fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Relaxed)).sum()
@@ -291,6 +302,7 @@ impl Workers {
             registries: Registry::of_workers(count),
             complained_at: AtomicU64::new(0),
             changed: Notify::new(),
+            changes: AtomicU64::new(0),
             ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),

@@ -55,6 +55,12 @@ impl PortState {
         claim(&self.active, self.limit.get())
     }
 
+    /// The same for one who has not stood in line: only if nobody waits. Without a limit nobody needs to.
+    pub fn enter_as_newcomer(&self) -> bool {
+        let limit = self.limit.get();
+        (limit.is_none() || self.entrance.is_empty()) && claim(&self.active, limit)
+    }
+
     /// Gives it back.
     pub fn leave(&self) {
         self.active.fetch_sub(1, SeqCst);

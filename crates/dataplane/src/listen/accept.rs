@@ -6,7 +6,10 @@ use std::{
     io,
     net::{SocketAddr, TcpStream},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
     time::Duration,
 };
 
@@ -74,7 +77,7 @@ impl Listening {
         self.bound.ip().is_unspecified()
     }
 
-    /// The Service port that all its connections are for, if it has a limit. One that hears several addresses has none of
+    /// The Service port that all its connections are for, if `snapshot` gives it a limit. One that hears several addresses has none of
     /// its own: what it accepted waits for its place.
     fn limited(&self, snapshot: &Snapshot) -> Option<Arc<PortState>> {
         if !matches!(self.key.bind, Bind::Address(_)) {
@@ -112,6 +115,27 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// The Service port whose places a listener takes before it accepts, as the Snapshot has it: nearly none has a limit, and
+/// to look for it at every turn would cost all others.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Which change of [`Shared::changes`] it was looked for after.
+    looked_after: Option<u64>,
+    port: Option<Arc<PortState>>,
+}
+
+impl Gate {
+    /// Until it is told of a change, what came to a port that has a limit now takes its place after it was accepted.
+    fn port(&mut self, shared: &Shared, listening: &Listening) -> Option<&Arc<PortState>> {
+        let changes = shared.changes.load(Acquire);
+        if self.looked_after != Some(changes) {
+            self.looked_after = Some(changes);
+            self.port = listening.limited(&shared.published.load());
+        }
+        self.port.as_ref()
+    }
+}
+
 /// What a turn of accepting came to.
 #[derive(Debug)]
 enum Turn {
@@ -140,13 +164,14 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
         }
     };
     let mut pause = Backoff::new(PAUSE_BASE, PAUSE_CAP);
+    let mut gate = Gate::default();
     while let Ok(mut ready) = socket.readable().await {
         // It refused for a moment at least. A hang-up stays in a registration for good, so that this one would spin
         // once the socket listens again; whoever makes it listen starts another task.
         if ready.ready().is_read_closed() {
             return;
         }
-        let turn = take_turn(&worker, &listening);
+        let turn = take_turn(&worker, &listening, &mut gate);
         match turn {
             Turn::Drained => ready.clear_ready(),
             Turn::Used => tokio::task::yield_now().await,
@@ -170,15 +195,15 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
     }
 }
 
-fn take_turn(worker: &Worker, listening: &Listening) -> Turn {
-    let limited = listening.limited(&worker.shared.published.load());
+fn take_turn(worker: &Worker, listening: &Listening, gate: &mut Gate) -> Turn {
+    let limited = gate.port(&worker.shared, listening);
     for _ in 0..worker.shared.settings.accept_burst.max(1) {
-        if let Some(port) = &limited
-            && !(port.entrance.is_empty() && port.enter())
+        if let Some(port) = limited
+            && !port.enter_as_newcomer()
         {
             return Turn::Limited(Arc::clone(port));
         }
-        if let Some(turn) = accept_one(worker, listening, limited.as_ref()) {
+        if let Some(turn) = accept_one(worker, listening, limited) {
             return turn;
         }
     }

@@ -63,7 +63,7 @@ impl Accepted {
 
     /// Takes a place, unless it has one or others wait for theirs; whether it has one now.
     pub(crate) fn enter(&mut self) -> bool {
-        self.entered = self.entered || (self.port.entrance.is_empty() && self.port.enter());
+        self.entered = self.entered || self.port.enter_as_newcomer();
         self.entered
     }
 

@@ -178,6 +178,25 @@ fn limit_of_a_service_pauses_its_listener_alone() {
 }
 
 #[test]
+fn limit_of_a_service_set_by_an_edit_pauses_its_listener_from_then_on() {
+    let (vip, free) = (vip(), vip());
+    let subject = Subject::at(vip, &[echo()]);
+    let other = Subject::at(free, &[echo()]);
+    let mut bench = impatient(&[&subject, &other], Duration::from_millis(30));
+    let first = served(vip);
+    subject.port.limit.set(NonZeroU32::new(1));
+    bench.publish(&[&subject, &other]);
+    bench.plane.accept();
+    let mut second = connect(vip, PORT).unwrap();
+    for _ in 0..20 {
+        served(free);
+    }
+    assert_eq!(subject.port.accepted.load(Relaxed), 1);
+    drop(first);
+    assert_echoes(&mut second);
+}
+
+#[test]
 fn limit_of_a_service_behind_a_wildcard_lets_accepted_ones_wait() {
     let vip = vip();
     let port = wildcard_port();
@@ -232,7 +251,8 @@ fn limit_hammered_from_many_clients_is_never_exceeded_and_serves_all() {
         client.join().unwrap();
     }
     wait_until("the end", || bench.plane.connections() == 0);
-    assert_eq!(most.1.load(Relaxed), 3);
+    // How many come together is chance.
+    assert!((1..=3).contains(&most.1.load(Relaxed)));
     assert_eq!(subject.port.connected.load(Relaxed), 800);
     subject.assert_reconciled();
 }
