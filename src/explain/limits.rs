@@ -48,7 +48,7 @@ fn of_endpoints(subject: Subject<'_>, port: &PortView) -> Option<(String, String
          --connect-timeout",
         title(port),
         counted(count(most.get().into()), "connection"),
-        match port.state.line.len() {
+        match port.state.line.len_of_all() {
             0 => "the next ones wait".to_owned(),
             1 => "1 waits".to_owned(),
             waiting => format!("{waiting} wait"),

@@ -31,7 +31,7 @@ use crate::{
 pub use header_faults::{HeaderFault, HeaderFaults};
 pub use limit::{Limit, Unpicked};
 use limit::{claim, leaves_room};
-pub use line::{Line, Place};
+pub use line::{Line, Place, Turn};
 use selector::Selector;
 pub use unkept::{Unkept, UnkeptCounts};
 
@@ -52,7 +52,7 @@ pub struct PortState {
     pub limit: Limit,
     /// Who waits for one of these places.
     pub entrance: Line,
-    /// Who waits for a place at an endpoint.
+    /// Who waits for a place at any endpoint.
     pub line: Line,
     /// Connections that reached an endpoint.
     pub connected: AtomicU64,
@@ -229,6 +229,8 @@ pub struct EndpointState {
     pub connect_latency: AtomicHistogram,
     /// Connections in progress, and those that are being made: a pick takes a place, [`EndpointState::leave`] gives it back.
     pub active: AtomicU64,
+    /// Who waits for a place here and nowhere else, before [`PortState::line`]: clients of session affinity.
+    pub line: Line,
     /// Passive ejection.
     pub ejection: health::Ejection,
 }
@@ -247,9 +249,15 @@ impl EndpointState {
         }
     }
 
-    /// Whoever was sent here by a pick is gone. Those who wait for an endpoint are to be called.
-    pub fn leave(&self) {
+    /// Whoever was sent here by a pick is gone, and the place is for those who wait for it, else for those in
+    /// [`PortState::line`].
+    pub fn leave(&self, port: &PortState) {
         self.active.fetch_sub(1, SeqCst);
+        if self.line.is_empty() {
+            port.line.call();
+        } else {
+            self.line.call();
+        }
     }
 }
 
@@ -416,20 +424,23 @@ impl EndpointSet {
     /// The endpoint at `addr` for a client that session affinity sends there. Counts as a pick, but draws no ticket.
     ///
     /// # Errors
-    /// It may not be used any more (it left the set, is drained, in `tried` or ejected), or is full.
+    /// It may not be used any more (it left the set, is drained, in `tried` or ejected), or is full, or others wait for it
+    /// whose turn comes first.
     pub fn pick_affine(
         &self,
         addr: SocketAddr,
         tried: &[SocketAddr],
         now: Timestamp,
+        turn: Turn<'_>,
     ) -> Result<&Endpoint, Unpicked> {
         let endpoint = self
             .open()
             .find(|endpoint| endpoint.addr == addr)
             .filter(|it| !tried.contains(&addr) && !it.state.ejection.is_ejected(now))
             .ok_or(Unpicked::Unusable)?;
-        if !self.take_place(endpoint) {
-            return Err(Unpicked::Full);
+        let is_in_turn = self.balance.limit.is_none() || turn.is_before(&endpoint.state.line);
+        if !(is_in_turn && self.take_place(endpoint)) {
+            return Err(Unpicked::Awaited(Arc::clone(&endpoint.state)));
         }
         endpoint.state.affine.fetch_add(1, Relaxed);
         Ok(endpoint)
@@ -443,9 +454,10 @@ impl EndpointSet {
             .any(|endpoint| self.has_place(endpoint) && (is_sound(endpoint) || !is_any_sound))
     }
 
+    /// Whether it has a place for those to whom any will do.
     fn has_place(&self, endpoint: &Endpoint) -> bool {
-        let limit = self.balance.limit;
-        limit.is_none() || leaves_room(limit, endpoint.state.active.load(SeqCst))
+        let (limit, state) = (self.balance.limit, &endpoint.state);
+        limit.is_none() || (state.line.is_empty() && leaves_room(limit, state.active.load(SeqCst)))
     }
 
     fn take_place(&self, endpoint: &Endpoint) -> bool {

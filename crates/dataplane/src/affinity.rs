@@ -11,7 +11,7 @@ use std::{
 
 use portico_core::{
     affinity::{AffinityTable, Client, ClientAffinity},
-    balance::{Endpoint, EndpointSet, Unpicked},
+    balance::{Endpoint, EndpointSet, Turn, Unpicked},
     flow::routes::{Asker, Stickiness},
     time::Timestamp,
 };
@@ -69,7 +69,7 @@ impl Affinity {
     /// one, as behind a cookie of `HAProxy`.
     pub(crate) fn pick<'s>(
         &self,
-        sticky: Sticky,
+        (sticky, turn): (Sticky, Turn<'_>),
         set: &'s EndpointSet,
         tried: &[SocketAddr],
         now: Timestamp,
@@ -77,7 +77,7 @@ impl Affinity {
         let Sticky { rule, client } = sticky;
         let mut table = self.table(client).ok_or(Unpicked::Unusable)?;
         let before = table.lookup(client, rule.timeout, now);
-        let before = before.map(|addr| set.pick_affine(addr, tried, now));
+        let before = before.map(|addr| set.pick_affine(addr, tried, now, turn));
         let endpoint = match before {
             None | Some(Err(Unpicked::Unusable)) => set.pick_for(Some(client.addr), tried, now),
             Some(found) => found,
@@ -115,7 +115,8 @@ impl Stickiness for Affinity {
         tried: &[SocketAddr],
         now: Timestamp,
     ) -> Option<&'s Endpoint> {
-        self.pick(Sticky::by(asker), set, tried, now).ok()
+        self.pick((Sticky::by(asker), Turn::Newcomer), set, tried, now)
+            .ok()
     }
 
     fn forget(&self, asker: Asker, endpoint: SocketAddr) {
@@ -140,6 +141,10 @@ mod tests {
     };
 
     use super::*;
+
+    fn newcomer(client: u32) -> (Sticky, Turn<'static>) {
+        (sticky(client), Turn::Newcomer)
+    }
 
     fn sticky(client: u32) -> Sticky {
         let name = ServicePortName {
@@ -168,7 +173,7 @@ mod tests {
     fn pick_twenty_thousand_clients_keeps_each_at_its_endpoint_and_forgets_none() {
         let (affinity, set) = (Affinity::new(), set(0..7));
         let now = Timestamp::from_millis(1);
-        let pick = |n, now| affinity.pick(sticky(n), &set, &[], now).unwrap().addr;
+        let pick = |n, now| affinity.pick(newcomer(n), &set, &[], now).unwrap().addr;
         let first: Vec<_> = (0..20_000).map(|n| pick(n, now)).collect();
         assert_eq!(affinity.counts(), (20_000, 0));
         let again: Vec<_> = (0..20_000).rev().map(|n| pick(n, now)).collect();
@@ -180,7 +185,7 @@ mod tests {
         let (affinity, set) = (Affinity::new(), set(0..2));
         let now = Timestamp::from_millis(1);
         for n in 0..100_000 {
-            let _ = affinity.pick(sticky(n), &set, &[], now);
+            let _ = affinity.pick(newcomer(n), &set, &[], now);
         }
         let (clients, shed) = affinity.counts();
         assert!(clients <= TABLES * CLIENTS_PER_TABLE);
@@ -198,10 +203,12 @@ mod tests {
         let mut order = Vec::new();
         for n in 0..6 {
             for _ in 0..5 {
-                let picked = affinity.pick(sticky(0), &set, &[], now).unwrap();
+                let picked = affinity.pick(newcomer(0), &set, &[], now).unwrap();
                 assert_eq!(last(picked), 0);
             }
-            order.push(last(affinity.pick(sticky(1 + n), &set, &[], now).unwrap()));
+            order.push(last(
+                affinity.pick(newcomer(1 + n), &set, &[], now).unwrap(),
+            ));
         }
         assert_eq!(order, [1, 2, 0, 1, 2, 0]);
     }
@@ -211,17 +218,20 @@ mod tests {
         let affinity = Affinity::new();
         let now = Timestamp::from_millis(1);
         let both = set(0..2);
-        let first = affinity.pick(sticky(0), &both, &[], now).unwrap().addr;
-        let second = affinity.pick(sticky(0), &both, &[first], now).unwrap().addr;
+        let first = affinity.pick(newcomer(0), &both, &[], now).unwrap().addr;
+        let second = affinity
+            .pick(newcomer(0), &both, &[first], now)
+            .unwrap()
+            .addr;
         assert_ne!(first, second);
         for _ in 0..4 {
             assert_eq!(
-                affinity.pick(sticky(0), &both, &[], now).unwrap().addr,
+                affinity.pick(newcomer(0), &both, &[], now).unwrap().addr,
                 second
             );
         }
         let other = set(5..6);
-        let third = affinity.pick(sticky(0), &other, &[], now).unwrap().addr;
+        let third = affinity.pick(newcomer(0), &other, &[], now).unwrap().addr;
         assert_eq!(third, other.endpoints()[0].addr);
     }
 
@@ -229,7 +239,7 @@ mod tests {
     fn pick_after_the_timeout_or_a_refusal_is_a_new_choice() {
         let (affinity, set) = (Affinity::new(), set(0..2));
         let at = |ms| Timestamp::from_millis(ms);
-        let pick = |now| affinity.pick(sticky(0), &set, &[], now).unwrap().addr;
+        let pick = |now| affinity.pick(newcomer(0), &set, &[], now).unwrap().addr;
         let first = pick(at(0));
         assert_eq!(pick(at(9_999)), first);
         assert_ne!(pick(at(19_999)), first, "ten seconds after the last one");

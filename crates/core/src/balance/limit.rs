@@ -3,10 +3,13 @@
 
 use std::{
     num::NonZeroU32,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
 };
 
-use super::PortState;
+use super::{EndpointState, PortState};
 
 /// Most connections at a time; without limit unless it is told.
 #[derive(Debug, Default)]
@@ -41,12 +44,14 @@ pub(super) fn claim(active: &AtomicU64, limit: Option<NonZeroU32>) -> bool {
 }
 
 /// Why a set gives no endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Unpicked {
     /// There is none that may be used.
     Unusable,
-    /// Those that may be used have as many connections as they may.
+    /// Those that may be used have as many connections as they may, or others wait for what is left of them.
     Full,
+    /// So it is with the one that session affinity sends the client to.
+    Awaited(Arc<EndpointState>),
 }
 
 impl PortState {
@@ -74,6 +79,6 @@ impl PortState {
 
     /// Connections that wait for a place of either kind.
     pub fn waiting(&self) -> u64 {
-        self.entrance.len() + self.line.len()
+        self.entrance.len() + self.line.len_of_all()
     }
 }

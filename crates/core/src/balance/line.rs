@@ -5,6 +5,9 @@
 //! nothing for itself: those in line may want different things (their own endpoint, one that they have not tried). So the
 //! call goes on to whom it is for, and no further than there is room.
 //!
+//! A line may be served before another one: those who wait for one endpoint alone stand before those to whom any will do,
+//! and whatever the last of them leaves is for the others.
+//!
 //! The lock is for those who wait, and for whoever makes room for them. Where nobody does, a call is a load.
 
 use std::{
@@ -22,6 +25,8 @@ use std::{
 pub struct Line {
     /// Changed under the lock, read without.
     length: AtomicU64,
+    /// Who stands in lines that are served before this one.
+    before: AtomicU64,
     waiters: Mutex<Waiters>,
 }
 
@@ -41,7 +46,24 @@ struct Waiter {
 #[derive(Debug)]
 pub struct Place<'l> {
     line: &'l Line,
+    behind: Option<&'l Line>,
     number: u64,
+}
+
+/// Whose turn it is to look for a place.
+#[derive(Debug, Clone, Copy)]
+pub enum Turn<'l> {
+    /// If nobody waits for one.
+    Newcomer,
+    /// It was called, in this line.
+    Called(&'l Line),
+}
+
+impl Turn<'_> {
+    /// Whether those in `line` do not come first.
+    pub fn is_before(self, line: &Line) -> bool {
+        line.is_empty() || matches!(self, Self::Called(own) if std::ptr::eq(own, line))
+    }
 }
 
 impl Line {
@@ -50,21 +72,34 @@ impl Line {
         self.length.load(SeqCst)
     }
 
+    /// How many wait in it and in the lines that are served before it.
+    pub fn len_of_all(&self) -> u64 {
+        self.len() + self.before.load(SeqCst)
+    }
+
     /// Whether nobody waits: only then whoever comes may look at once.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// To the end of the line. The first is called: what became free since the caller looked is not overlooked.
-    pub fn join(&self) -> Place<'_> {
+    /// To the end of the line, which is served before that `behind` it, if any. The first is called: what became free since
+    /// the caller looked is not overlooked.
+    pub fn join<'l>(&'l self, behind: Option<&'l Self>) -> Place<'l> {
         let mut waiters = self.lock();
         let number = waiters.next;
         waiters.next += 1;
         waiters.by_number.insert(number, Waiter::default());
         self.length.fetch_add(1, SeqCst);
         drop(waiters);
+        if let Some(behind) = behind {
+            behind.before.fetch_add(1, SeqCst);
+        }
         self.call();
-        Place { line: self, number }
+        Place {
+            line: self,
+            behind,
+            number,
+        }
     }
 
     /// There may be room: the first may look.
@@ -128,6 +163,12 @@ impl Drop for Place<'_> {
         if left.is_some_and(|waiter| waiter.is_called) {
             self.call_next();
         }
+        if let Some(behind) = self.behind {
+            behind.before.fetch_sub(1, SeqCst);
+            if self.line.is_empty() {
+                behind.call();
+            }
+        }
     }
 }
 
@@ -143,7 +184,7 @@ mod tests {
     #[test]
     fn call_goes_to_the_first_and_on_from_there_only_when_it_says_so() {
         let line = Line::default();
-        let places = [(); 3].map(|()| line.join());
+        let places = [(); 3].map(|()| line.join(None));
         assert!(is_called(&places[0]), "by joining");
         line.call();
         assert_eq!(
@@ -162,8 +203,8 @@ mod tests {
     #[test]
     fn call_of_one_that_leaves_before_it_looked_goes_on_to_the_next() {
         let line = Line::default();
-        let first = line.join();
-        let second = line.join();
+        let first = line.join(None);
+        let second = line.join(None);
         assert!(is_called(&first) && !is_called(&second));
         line.call();
         drop(first);
@@ -171,6 +212,21 @@ mod tests {
         drop(second);
         assert!(line.is_empty());
         line.call();
+    }
+
+    #[test]
+    fn last_of_a_line_leaves_its_call_to_the_line_behind() {
+        let (line, others) = (Line::default(), Line::default());
+        let other = others.join(None);
+        assert!(is_called(&other), "by joining");
+        let first = line.join(Some(&others));
+        let second = line.join(Some(&others));
+        assert_eq!((others.len(), others.len_of_all()), (1, 3));
+        drop(first);
+        assert!(is_called(&second) && !is_called(&other));
+        drop(second);
+        assert!(is_called(&other));
+        assert_eq!(others.len_of_all(), 1);
     }
 
     #[test]
@@ -183,7 +239,7 @@ mod tests {
             }
         }
         let line = Line::default();
-        let place = line.join();
+        let place = line.join(None);
         let flag = Arc::new(Flag(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&flag));
         let waking = Context::from_waker(&waker);

@@ -137,12 +137,12 @@ fn pick_one_of_three_full_splits_two_thousand_exactly() {
     set.endpoints()[1].state.active.store(1_000, Relaxed);
     (0..2_000).for_each(|_| assert!(set.pick(&[], Timestamp::default()).is_some()));
     assert_eq!(picks(&set), [1_000, 0, 1_000]);
-    assert_eq!(
+    assert!(matches!(
         set.pick_for(None, &[], Timestamp::default()).unwrap_err(),
         Unpicked::Full
-    );
+    ));
     assert!(!set.has_room(Timestamp::default()));
-    set.endpoints()[1].state.leave();
+    set.endpoints()[1].state.leave(&PortState::default());
     assert!(set.has_room(Timestamp::default()));
     assert!(set.pick(&[], Timestamp::default()).is_some());
     assert_eq!(picks(&set), [1_000, 1, 1_000]);
@@ -155,20 +155,23 @@ fn pick_beside_full_ones_takes_no_ejected_one_until_all_are_ejected() {
     let [first, second] = [0, 1].map(|n| &set.endpoints()[n].state);
     first.ejection.eject_until(later);
     assert_eq!(set.pick(&[], now).unwrap().addr.port(), 8001);
-    assert_eq!(set.pick_for(None, &[], now).unwrap_err(), Unpicked::Full);
+    assert!(matches!(
+        set.pick_for(None, &[], now).unwrap_err(),
+        Unpicked::Full
+    ));
     assert!(!set.has_room(now) && set.has_room(later));
     second.ejection.eject_until(later);
     assert_eq!(set.pick(&[], now).unwrap().addr.port(), 8000);
     let tried = set.endpoints()[1].addr;
-    assert_eq!(
+    assert!(matches!(
         set.pick_for(None, &[tried], now).unwrap_err(),
         Unpicked::Full
-    );
+    ));
     let both: Vec<_> = set.endpoints().iter().map(|of| of.addr).collect();
-    assert_eq!(
+    assert!(matches!(
         set.pick_for(None, &both, now).unwrap_err(),
         Unpicked::Unusable
-    );
+    ));
 }
 
 #[test]
@@ -241,7 +244,10 @@ fn pick_weight_zero_is_drained_while_another_has_more_under_every_policy() {
             "{policy:?}"
         );
         let drained = set.endpoints()[0].addr;
-        assert!(set.pick_affine(drained, &[], Timestamp::default()).is_err());
+        assert!(
+            set.pick_affine(drained, &[], Timestamp::default(), Turn::Newcomer)
+                .is_err()
+        );
     }
 }
 
@@ -338,9 +344,17 @@ fn pick_affine_counts_beside_the_tickets() {
     let second = set.endpoints()[1].addr;
     let now = Timestamp::default();
     for _ in 0..3 {
-        assert_eq!(set.pick_affine(second, &[], now).unwrap().addr, second);
+        assert_eq!(
+            set.pick_affine(second, &[], now, Turn::Newcomer)
+                .unwrap()
+                .addr,
+            second
+        );
     }
-    assert!(set.pick_affine(second, &[second], now).is_err());
+    assert!(
+        set.pick_affine(second, &[second], now, Turn::Newcomer)
+            .is_err()
+    );
     pick_times(&set, 4);
     let state = &set.endpoints()[1].state;
     let (picks, affine) = (state.picks.load(Relaxed), state.affine.load(Relaxed));

@@ -123,7 +123,7 @@ impl Account {
     /// An attempt at `endpoint`, which a ticket chose, that is not even made. `now` if the endpoint is to blame.
     pub(super) fn failed(&self, endpoint: &Endpoint, blame: Option<Timestamp>) {
         self.port.picked.fetch_add(1, Relaxed);
-        endpoint.state.leave();
+        endpoint.state.leave(&self.port);
         self.unmade(endpoint);
         if let Some(now) = blame {
             endpoint.state.ejection.failed(now);
@@ -164,7 +164,7 @@ impl Account {
     fn leave(&mut self) -> Option<Placed> {
         let placed = self.placed.take()?;
         self.port.active.fetch_sub(1, Relaxed);
-        placed.endpoint.state.leave();
+        placed.endpoint.state.leave(&self.port);
         Some(placed)
     }
 }

@@ -131,8 +131,7 @@ impl Drop for Attempt {
         if !self.settled {
             self.endpoint.failures.fetch_add(1, Relaxed);
             self.port.retries.fetch_add(1, Relaxed);
-            self.endpoint.leave();
-            self.port.line.call();
+            self.endpoint.leave(&self.port);
         }
     }
 }
@@ -211,8 +210,7 @@ impl Drop for Active {
         self.port.ends.count(end);
         self.live.ended(end);
         self.port.durations.record(micros(self.since.elapsed()));
-        self.endpoint.leave();
-        self.port.line.call();
+        self.endpoint.leave(&self.port);
         self.port.leave();
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use portico_core::{
-    balance::{PortState, Unpicked},
+    balance::{EndpointState, PortState, Turn, Unpicked},
     object::Protocol,
     snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict},
 };
@@ -58,24 +58,8 @@ pub(crate) enum Rejection {
     SourceRange,
     /// As many attempts as allowed have failed.
     AllFailed,
-    /// A limit left no place, and none became free in time.
-    Full,
-}
-
-/// Whether a connection may look for a place at an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// If nobody waits for one.
-    Newcomer,
-    /// It was called.
-    Called,
-}
-
-impl Turn {
-    /// It has a place of its Service port, and nobody who came before waits for an endpoint.
-    fn may_look(self, account: &mut Accepted, port: &PortState) -> bool {
-        account.enter() && (self == Self::Called || port.line.is_empty())
-    }
+    /// A limit left no place, and none became free in time. Session affinity waits for this endpoint alone.
+    Full(Option<Arc<EndpointState>>),
 }
 
 /// A connection to an endpoint, and the account of it.
@@ -98,7 +82,7 @@ struct Choice {
     sticky: Option<Sticky>,
     /// The client, where its address is to be kept.
     keeping: Option<Keeping>,
-    /// Whether there may be places for others; looked for in [`Turn::Called`] only.
+    /// Whether there may be places for others; looked for by those who were called only.
     is_more: bool,
 }
 
@@ -119,7 +103,7 @@ pub(super) async fn connect(
     };
     loop {
         let mut choice = asks.choose(&tried, accepted, Turn::Newcomer)?;
-        if matches!(choice.attempt, Err(Rejection::Full)) {
+        if matches!(choice.attempt, Err(Rejection::Full(_))) {
             let patience = shared.settings.connect_timeout;
             let deadline = *give_up_at.get_or_insert_with(|| Instant::now() + patience);
             // Boxed: most connections never wait.
@@ -186,37 +170,64 @@ impl Asks<'_> {
         full: Choice,
         deadline: Instant,
     ) -> Result<Choice, Rejection> {
-        let Choice {
-            port, mut account, ..
-        } = full;
+        let port = Arc::clone(&full.port.state);
         let changed = &self.shared.changed;
         let waiting = async {
-            account.enter_in_turn(changed).await;
-            let mut accepted = Some(account);
-            in_turn(changed, &port.state.line, || {
-                match self.choose(tried, &mut accepted, Turn::Called) {
-                    Ok(choice) => {
-                        let is_more = choice.is_more;
-                        let found = if matches!(choice.attempt, Err(Rejection::Full)) {
-                            accepted = Some(choice.account);
-                            None
-                        } else {
-                            Some(Ok(choice))
-                        };
-                        Looked { found, is_more }
-                    }
-                    Err(why) => Looked {
-                        found: Some(Err(why)),
-                        is_more: true,
-                    },
-                }
-            })
-            .await
+            let mut choice = full;
+            // What it waits for may change while it does.
+            while let Err(Rejection::Full(at)) = choice.attempt {
+                let (port, mut account) = (choice.port, choice.account);
+                account.enter_in_turn(changed).await;
+                let any = &port.state.line;
+                let lines = at.as_ref().map_or((any, None), |at| (&at.line, Some(any)));
+                let mut accepted = Some(account);
+                let look = || self.look(tried, &mut accepted, (&port.state, at.as_ref()));
+                choice = in_turn(changed, lines, look).await?;
+            }
+            Ok(choice)
         };
         timeout_at(deadline, waiting).await.unwrap_or_else(|_| {
-            count(&Rejection::Full, &port.state, tried);
-            Err(Rejection::Full)
+            let why = Rejection::Full(None);
+            count(&why, &port, tried);
+            Err(why)
         })
+    }
+
+    /// The look of one that waits for a place of this port's, at this endpoint or at any. To wait for another one counts as
+    /// found.
+    fn look(
+        self,
+        tried: &[SocketAddr],
+        accepted: &mut Option<Accepted>,
+        (port, at): (&Arc<PortState>, Option<&Arc<EndpointState>>),
+    ) -> Looked<Result<Choice, Rejection>> {
+        let line = at.map_or(&port.line, |at| &at.line);
+        let choice = match self.choose(tried, accepted, Turn::Called(line)) {
+            Ok(choice) => choice,
+            Err(why) => {
+                return Looked {
+                    found: Some(Err(why)),
+                    is_more: true,
+                };
+            }
+        };
+        match &choice.attempt {
+            Err(Rejection::Full(still))
+                if choice.account.is_by(port)
+                    && still.as_ref().map(Arc::as_ptr) == at.map(Arc::as_ptr) =>
+            {
+                let is_more = at.is_none() && choice.is_more;
+                *accepted = Some(choice.account);
+                Looked {
+                    found: None,
+                    is_more,
+                }
+            }
+            _ => Looked {
+                is_more: at.is_some() || choice.is_more,
+                found: Some(Ok(choice)),
+            },
+        }
     }
 
     /// The next attempt, by the newest Snapshot; takes `accepted` if it is by the same Service port.
@@ -224,7 +235,7 @@ impl Asks<'_> {
         self,
         tried: &[SocketAddr],
         accepted: &mut Option<Accepted>,
-        turn: Turn,
+        turn: Turn<'_>,
     ) -> Result<Choice, Rejection> {
         let Self {
             shared,
@@ -257,16 +268,17 @@ impl Asks<'_> {
         let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
         let endpoint = match port.verdict(frontend.kind, place) {
             _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
-            Verdict::Forward(_) if !turn.may_look(&mut account, &port.state) => {
-                Err(Rejection::Full)
+            Verdict::Forward(_) if !(account.enter() && may_look(turn, &port.state)) => {
+                Err(Rejection::Full(None))
             }
             Verdict::Forward(set) => match sticky {
-                Some(sticky) => shared.affinity.pick(sticky, set, tried, now),
+                Some(sticky) => shared.affinity.pick((sticky, turn), set, tried, now),
                 None => set.pick_for(arrival.peer, tried, now),
             }
             .map_err(|why| match why {
                 Unpicked::Unusable => Rejection::NoEndpoint,
-                Unpicked::Full => Rejection::Full,
+                Unpicked::Full => Rejection::Full(None),
+                Unpicked::Awaited(endpoint) => Rejection::Full(Some(endpoint)),
             }),
             Verdict::Refuse => Err(Rejection::NoEndpoint),
             Verdict::Drop => Err(Rejection::Policy),
@@ -276,7 +288,7 @@ impl Asks<'_> {
         let is_loop =
             (attempt.as_ref()).is_ok_and(|(addr, _)| leads_back(&snapshot, arrival, *addr));
         Ok(Choice {
-            is_more: turn == Turn::Called && port.has_room(now),
+            is_more: matches!(turn, Turn::Called(_)) && port.has_room(now),
             port: Arc::clone(port),
             account,
             attempt,
@@ -287,13 +299,18 @@ impl Asks<'_> {
     }
 }
 
+/// Whether nobody who came before waits for an endpoint.
+fn may_look(turn: Turn<'_>, port: &PortState) -> bool {
+    matches!(turn, Turn::Called(_)) || port.line.is_empty()
+}
+
 /// Counts a rejection by its reason; one after failed attempts is already counted as those.
 fn count(why: &Rejection, port: &PortState, tried: &[SocketAddr]) {
     let counter = match why {
         Rejection::NoEndpoint if tried.is_empty() => &port.refused_no_endpoints,
         Rejection::Policy => &port.dropped_policy,
         Rejection::SourceRange => &port.dropped_source_range,
-        Rejection::Full => &port.rejected_full,
+        Rejection::Full(_) => &port.rejected_full,
         _ => return,
     };
     counter.fetch_add(1, Relaxed);

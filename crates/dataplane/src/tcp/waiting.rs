@@ -12,18 +12,18 @@ pub(crate) struct Looked<T> {
     pub(crate) is_more: bool,
 }
 
-/// Stands in `line` and lets `look` whenever it is called, until it has found something. When Snapshots have `changed` there may
+/// Stands in `line`, which is served before that `behind` it, and lets `look` whenever it is called, until it has found something. When Snapshots have `changed` there may
 /// be room, too.
 ///
 /// # Cancel safety
 /// Cancel safe: what is found is returned at once.
 pub(crate) async fn in_turn<T>(
     changed: &Notify,
-    line: &Line,
+    (line, behind): (&Line, Option<&Line>),
     mut look: impl FnMut() -> Looked<T>,
 ) -> T {
     let mut change = pin!(changed.notified());
-    let mut place = line.join();
+    let mut place = line.join(behind);
     loop {
         tokio::select! {
             biased;
@@ -53,7 +53,7 @@ pub(crate) async fn enter(changed: &Notify, port: &PortState) {
         found: port.enter().then_some(()),
         is_more: port.has_room(),
     };
-    in_turn(changed, &port.entrance, look).await;
+    in_turn(changed, (&port.entrance, None), look).await;
 }
 
 #[cfg(test)]

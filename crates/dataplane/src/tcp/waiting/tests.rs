@@ -1,10 +1,15 @@
 //! Whatever comes, goes and is edited: there are never more connections than limits allow, no place is free while somebody
 //! waits for it, and of those who want the same, who came first goes first.
 
-use std::{cell::RefCell, num::NonZeroU32, rc::Rc, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    cell::{Cell, RefCell},
+    num::NonZeroU32,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use portico_core::{
-    balance::{Balance, Endpoint, EndpointSet, Unpicked},
+    balance::{Balance, Endpoint, EndpointSet, EndpointState, Turn, Unpicked},
     snapshot::Scope,
     time::Timestamp,
 };
@@ -26,7 +31,7 @@ const ENDPOINTS: u8 = 3;
 const NOW: Timestamp = Timestamp::from_millis(1);
 
 /// What happens to a Service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     /// A connection begins, for any endpoint or for this one.
     Begin(Option<u8>),
@@ -65,6 +70,8 @@ struct Service {
     changed: Notify,
     /// In the order in which they began; `None` when over.
     seen: RefCell<Vec<Option<Seen>>>,
+    /// How often somebody looked for a place.
+    looks: Cell<usize>,
 }
 
 fn endpoint(n: u8) -> Endpoint {
@@ -82,26 +89,34 @@ impl Service {
             set: RefCell::new(EndpointSet::new(endpoints, None)),
             changed: Notify::new(),
             seen: RefCell::default(),
+            looks: Cell::default(),
         })
     }
 
     /// As `choose` does.
-    fn look(&self, account: &mut Accepted, wants: Option<u8>, is_called: bool) -> Option<Attempt> {
+    fn look(&self, account: &mut Accepted, wants: Option<u8>, turn: Turn<'_>) -> Option<Attempt> {
+        self.looks.set(self.looks.get() + 1);
+        let is_called = matches!(turn, Turn::Called(_));
         if !account.enter() || (!is_called && !self.port.line.is_empty()) {
             return None;
         }
         let set = self.set.borrow();
         let picked = match wants {
-            Some(n) => set.pick_affine(endpoint(n).addr, &[], NOW),
+            Some(n) => set.pick_affine(endpoint(n).addr, &[], NOW, turn),
             None => set.pick_for(None, &[], NOW),
         };
         match picked {
             Ok(endpoint) => Some(Attempt::at(&self.port, &endpoint.state)),
             Err(why) => {
-                assert_eq!(why, Unpicked::Full);
+                assert!(!matches!(why, Unpicked::Unusable));
                 None
             }
         }
+    }
+
+    fn state(&self, n: u8) -> Arc<EndpointState> {
+        let set = self.set.borrow();
+        Arc::clone(&set.endpoints()[usize::from(n)].state)
     }
 
     fn update(&self, id: usize, change: impl FnOnce(&mut Seen)) {
@@ -115,17 +130,24 @@ impl Service {
         ended: oneshot::Receiver<()>,
     ) {
         let mut account = Accepted::by(&self.port);
-        let attempt = self.look(&mut account, wants, false);
+        let attempt = self.look(&mut account, wants, Turn::Newcomer);
         let attempt = if let Some(attempt) = attempt {
             attempt
         } else {
             account.enter_in_turn(&self.changed).await;
             self.update(id, |seen| seen.entered = true);
-            let look = || Looked {
-                found: self.look(&mut account, wants, true),
-                is_more: self.set.borrow().has_room(NOW),
+            let at = wants.map(|n| self.state(n));
+            let any = &self.port.line;
+            let lines = at.as_ref().map_or((any, None), |at| (&at.line, Some(any)));
+            let look = || {
+                let found = self.look(&mut account, wants, Turn::Called(lines.0));
+                let is_more = match wants {
+                    Some(_) => found.is_some(),
+                    None => self.set.borrow().has_room(NOW),
+                };
+                Looked { found, is_more }
             };
-            in_turn(&self.changed, &self.port.line, look).await
+            in_turn(&self.changed, lines, look).await
         };
         let at = {
             let set = self.set.borrow();
@@ -213,8 +235,7 @@ impl Service {
     }
 }
 
-async fn history(steps: Vec<Step>) {
-    let service = Service::new();
+async fn history(service: Rc<Service>, steps: Vec<Step>) {
     let mut tasks = Vec::new();
     for step in steps {
         let before = service.active();
@@ -276,6 +297,22 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..60)
     ) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-        LocalSet::new().block_on(&runtime, history(steps));
+        LocalSet::new().block_on(&runtime, history(Service::new(), steps));
     }
+}
+
+#[test]
+fn waiting_for_one_endpoint_looks_no_more_often_than_something_happens_there() {
+    const WAITING: usize = 100;
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let service = Service::new();
+    let mut steps = vec![Step::LimitEndpoints(NonZeroU32::new(1))];
+    steps.extend(vec![Step::Begin(Some(0)); WAITING + 1]);
+    // Others come and go beside them: the first in the order of those that have an endpoint is who keeps it full.
+    steps.extend([Step::Begin(Some(1)), Step::End(1)].repeat(WAITING));
+    LocalSet::new().block_on(&runtime, history(Rc::clone(&service), steps));
+    // Each when it comes, for a place that it takes or when another one joins or goes; with one line for all, every event
+    // made all of them look.
+    let events = 2 * WAITING + 1;
+    assert!(service.looks.get() <= 4 * events, "{}", service.looks.get());
 }
