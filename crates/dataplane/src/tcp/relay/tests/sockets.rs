@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
     task::{JoinHandle, yield_now},
@@ -122,10 +122,21 @@ impl Way {
     }
 }
 
+/// The kernel makes the least that it has of it (socket(7)): some thousand bytes.
+const LEAST: Option<usize> = Some(1);
+/// Segments that fit the least window: larger ones would go only when the sender's timers make them (RFC 9293, 3.8.6.2.1).
+const SMALL_SEGMENT: u32 = 536;
+
 /// Two ends of a connection.
 async fn pair(buffer: Option<usize>) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap())
+    let client = TcpSocket::new_v4().unwrap();
+    if buffer == LEAST {
+        SockRef::from(&listener).set_tcp_mss(SMALL_SEGMENT).unwrap();
+        SockRef::from(&client).set_tcp_mss(SMALL_SEGMENT).unwrap();
+    }
+    let client = client
+        .connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (server, _) = listener.accept().await.unwrap();
@@ -141,8 +152,15 @@ async fn pair(buffer: Option<usize>) -> (TcpStream, TcpStream) {
 
 /// A relay in a task of its own, with the client's and the endpoint's sockets.
 async fn relaying(buffer: Option<usize>) -> (TcpStream, TcpStream, JoinHandle<Relayed>) {
-    let (client, mut downstream) = pair(buffer).await;
-    let (mut upstream, endpoint) = pair(buffer).await;
+    relaying_by([buffer; 2]).await
+}
+
+/// The same with buffers of the client's side and of the endpoint's.
+async fn relaying_by(
+    [near, far]: [Option<usize>; 2],
+) -> (TcpStream, TcpStream, JoinHandle<Relayed>) {
+    let (client, mut downstream) = pair(near).await;
+    let (mut upstream, endpoint) = pair(far).await;
     let relayed = tokio::spawn(async move {
         relay(downstream.split(), upstream.split(), PATIENCE, &mut ()).await
     });
@@ -190,8 +208,8 @@ async fn relay_spliced_from_every_offset_in_a_page_keeps_every_byte() {
 }
 
 /// Sends both ways at once, in chunks and with stalls by chance; each side finishes when it has sent its part.
-async fn exchange(there: usize, back: usize, most: usize, buffer: Option<usize>, seed: u64) {
-    let (mut client, mut endpoint, relayed) = relaying(buffer).await;
+async fn exchange([there, back]: [usize; 2], most: usize, buffers: [Option<usize>; 2], seed: u64) {
+    let (mut client, mut endpoint, relayed) = relaying_by(buffers).await;
     let (to, from) = (Way::default(), Way::default());
     let (mut client_in, mut client_out) = client.split();
     let (mut endpoint_in, mut endpoint_out) = endpoint.split();
@@ -229,7 +247,15 @@ proptest! {
         buffer in prop_oneof![Just(None), Just(Some(256 * 1024))],
         seed: u64,
     ) {
-        block_on(exchange(there, back, most, buffer, seed));
+        block_on(exchange([there, back], most, [buffer; 2], seed));
+    }
+}
+
+#[test]
+fn relay_smallest_buffers_on_either_side_keeps_every_byte() {
+    const BYTES: usize = SPLICE_AFTER + 2 * BURST_BYTES;
+    for buffers in [[LEAST, None], [None, LEAST], [LEAST, LEAST]] {
+        block_on(exchange([BYTES, BYTES / 2], 60_000, buffers, 7));
     }
 }
 
@@ -295,7 +321,7 @@ async fn relay_tens_of_megabytes_both_ways_through_every_mode_have_the_same_hash
 async fn relay_kernel_refuses_pipes_copies_the_same_bytes() {
     for errno in [Errno::MFILE, Errno::PERM] {
         testing::refuse(errno);
-        exchange(4_000_000, 3_000_000, 200_000, None, 7).await;
+        exchange([4_000_000, 3_000_000], 200_000, [None; 2], 7).await;
         assert_eq!(testing::count(), (0, 0), "there was no pipe");
     }
 }
@@ -304,7 +330,7 @@ async fn relay_kernel_refuses_pipes_copies_the_same_bytes() {
 async fn relay_data_after_the_other_sides_end_arrives_whole() {
     const AFTER: usize = 10_000_000;
     for (there, back) in [(0, AFTER), (AFTER, 0), (AFTER, 300_000), (300_000, AFTER)] {
-        exchange(there, back, 150_000, None, 3).await;
+        exchange([there, back], 150_000, [None; 2], 3).await;
     }
 }
 
