@@ -25,7 +25,10 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::{
     affinity::ClientAffinity,
     balance::{EndpointSet, PortState},
-    dns::{DnsRules, fast::Prepared},
+    dns::{
+        DnsRules,
+        fast::{Key, Prepared},
+    },
     object::{
         BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
         service::{IpFamily, TrafficPolicy},
@@ -430,7 +433,7 @@ pub struct Snapshot {
     pub synced: bool,
     pub(crate) services: Sharded<Arc<str>, Arc<ServiceView>>,
     /// What DNS answers for each Service, by its name and namespace as labels in wire form.
-    pub(crate) prepared: Sharded<Box<[u8]>, Arc<Prepared>>,
+    pub(crate) prepared: Sharded<Key, Arc<Prepared>>,
     pub(crate) frontends: Sharded<FrontendKey, Frontend>,
     /// Services behind an address: the owner of a cluster IP, or those an endpoint address belongs to.
     pub(crate) addresses: Sharded<IpAddr, AddressOwners>,

@@ -4,6 +4,7 @@
 //! Whatever is rare, malformed, from another machine or not plainly below a Service takes the ordinary way of [`super::packet`], which gives
 //! the same response to everything that is answered here.
 
+mod few;
 mod prepared;
 mod question;
 mod response;
@@ -12,8 +13,8 @@ use std::net::Ipv4Addr;
 
 use super::{Moment, Rcode, RecordType, packet::Transport, wire};
 use crate::snapshot::{ClientPlace, Cluster, Snapshot};
-pub(crate) use prepared::Prepared;
 use prepared::{Found, Records};
+pub(crate) use prepared::{Key, Prepared};
 use question::Asked;
 use response::Reply;
 
@@ -66,11 +67,11 @@ fn place(cluster: &Cluster, asked: &Asked<'_>) -> Option<Place> {
         .iter()
         .filter(|domain| super::zone::is_ours(domain));
     let longest = domains
-        .filter_map(|domain| asked.labels_before(domain.split('.')))
+        .filter_map(|domain| asked.labels_before(domain))
         .min();
     let is_alias = longest.is_none() && !cluster.domains.is_empty();
     let labels = match longest {
-        None if is_alias => asked.labels_before(super::zone::SERVICE_ALIAS.into_iter()),
+        None if is_alias => asked.labels_before(super::zone::SERVICE_ALIAS),
         longest => longest,
     }?;
     Some(Place { labels, is_alias })
@@ -147,7 +148,7 @@ fn reverse(snapshot: &Snapshot, asked: &Asked<'_>, mut reply: Reply<'_>) -> Opti
     if asked.rtype != RecordType::Ptr {
         return None;
     }
-    if asked.labels_before(["in-addr", "arpa"].into_iter()) != Some(4) {
+    if asked.labels_before("in-addr.arpa") != Some(4) {
         return None;
     }
     let mut octets = [0; 4];

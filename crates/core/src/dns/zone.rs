@@ -10,7 +10,7 @@ use crate::{object::service::IpFamily, snapshot::Cluster};
 
 /// Zone that short tutorials and some tools write for `svc.cluster.local`; it answers as that subtree does.
 /// `local` above it is never ours: it belongs to multicast DNS (RFC 6762 section 3).
-pub(super) const SERVICE_ALIAS: [&str; 2] = ["svc", "local"];
+pub(super) const SERVICE_ALIAS: &str = "svc.local";
 
 /// Where a name lies.
 #[derive(Debug)]
@@ -64,13 +64,9 @@ pub(super) fn place(cluster: &Cluster, name: &Name) -> Place {
     if let Some(domain) = domain {
         return Place::Forward(Zone::new(name, labels, domain.len(), ZoneKind::Cluster));
     }
-    if !cluster.domains.is_empty() && is_suffix(&labels, &SERVICE_ALIAS) {
-        return Place::Forward(Zone::new(
-            name,
-            labels,
-            SERVICE_ALIAS.len(),
-            ZoneKind::ServiceAlias,
-        ));
+    let alias: Vec<_> = SERVICE_ALIAS.split('.').collect();
+    if !cluster.domains.is_empty() && is_suffix(&labels, &alias) {
+        return Place::Forward(Zone::new(name, labels, alias.len(), ZoneKind::ServiceAlias));
     }
     ReverseName::read(&labels).map_or(Place::Foreign, Place::Reverse)
 }

@@ -348,8 +348,8 @@ impl Batch {
     }
 }
 
-/// The longest request of an [`Exchange`]; what is longer is cut.
-const LONGEST_REQUEST: usize = 4096;
+/// The longest request of an [`Exchange`]; what is longer is cut. No power of two, for the reason of [`STRIDE`].
+const LONGEST_REQUEST: usize = 4096 + 320;
 
 /// Requests and their replies, in batches: one system call receives, one sends. Its buffers are made once, so that an
 /// exchange allocates nothing but what a reply needs beyond the longest one so far.

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use super::few::Few;
 use crate::{
     dns::{
         Name, Record, RecordData, TTL,
@@ -21,21 +22,32 @@ pub(super) const OWNER: [u8; 2] = [0xc0, 12];
 /// The names at and below one Service, which share its Snapshot entry: a change costs one of these.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Prepared {
-    /// Sorted by name: the labels in front of the Service's own, in wire form and lower case. `None` for an alias,
-    /// which may lead anywhere.
-    names: Option<Box<[Named]>>,
+    /// `None` for an alias, which may lead anywhere.
+    names: Option<Names>,
 }
 
-/// Labels and what stands there.
-type Named = (Box<[u8]>, Records);
+/// Under what a Service is found: its name and its namespace. The usual ones fit.
+pub(crate) type Key = Few<u8, 38>;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
+    /// At the Service's own name: most questions end here, beside the key and one line of memory further.
+    own: Records,
+    /// Sorted by name.
+    below: Box<[Named]>,
+}
+
+/// The labels in front of the Service's own, in wire form and lower case, and what stands there.
+type Named = (Labels, Records);
+type Labels = Few<u8, 22>;
 
 /// What stands at a name. None of them at all: the name exists because others lie below it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Records {
     /// A records, whole.
-    pub(super) v4: Box<[[u8; 16]]>,
+    pub(super) v4: Few<[u8; 16], 1>,
     /// AAAA records, whole.
-    pub(super) v6: Box<[[u8; 28]]>,
+    pub(super) v6: Few<[u8; 28], 1>,
     /// SRV records, if there are any.
     pub(super) srv: Option<Box<Located>>,
 }
@@ -72,7 +84,7 @@ pub(super) enum Found<'a> {
 
 impl Prepared {
     /// Under what the answers of `service` are found. A name that cannot be asked for finds nothing.
-    pub(crate) fn key(service: &ServiceView) -> Box<[u8]> {
+    pub(crate) fn key(service: &ServiceView) -> Key {
         wire(&[&service.name, &service.namespace]).unwrap_or_default()
     }
 
@@ -89,10 +101,7 @@ impl Prepared {
         if is_headless && endpoints::shown(service).next().is_none() {
             return None;
         }
-        let mut names = Vec::new();
-        let mut own = Records::of(&tree::addresses(service, Asker::Here));
-        own.srv = located(service, None);
-        names.push((Box::from([]), own));
+        let mut names: Vec<Named> = Vec::new();
         let ports = tree::ports(service);
         let protocols: BTreeSet<_> = ports.iter().map(|port| port.protocol.srv_label()).collect();
         for protocol in protocols {
@@ -116,10 +125,15 @@ impl Prepared {
         }
         names.extend(endpoint_names(service));
         // The names of protocols come before endpoints that are called like them.
-        names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        names.sort_by(|(a, _), (b, _)| a[..].cmp(b));
         names.dedup_by(|(a, _), (b, _)| a == b);
+        let own = Records {
+            srv: located(service, None),
+            ..Records::of(&tree::addresses(service, Asker::Here))
+        };
+        let below = names.into_boxed_slice();
         Some(Self {
-            names: Some(names.into_boxed_slice()),
+            names: Some(Names { own, below }),
         })
     }
 
@@ -132,8 +146,12 @@ impl Prepared {
                 Found::Missing
             };
         };
-        let at = names.binary_search_by(|(name, _)| (**name).cmp(front));
-        match at.ok().and_then(|at| names.get(at)) {
+        if front.is_empty() {
+            return Found::Records(&names.own);
+        }
+        let below = &names.below;
+        let at = below.binary_search_by(|(name, _)| (**name).cmp(front));
+        match at.ok().and_then(|at| below.get(at)) {
             Some((_, records)) => Found::Records(records),
             None => Found::Missing,
         }
@@ -150,8 +168,8 @@ impl Records {
             }
         }
         Self {
-            v4: v4.into(),
-            v6: v6.into(),
+            v4: v4.as_slice().into(),
+            v6: v6.as_slice().into(),
             srv: None,
         }
     }
@@ -175,7 +193,7 @@ fn record<const N: usize>(rtype: u16, length: u16, data: &[u8]) -> [u8; N] {
 }
 
 /// Labels in wire form; `None` where one is too long to be asked for.
-fn wire(labels: &[&str]) -> Option<Box<[u8]>> {
+fn wire<const N: usize>(labels: &[&str]) -> Option<Few<u8, N>> {
     let name = Name::from_labels(labels.iter().map(|label| label.as_bytes())).ok()?;
     let (_, labels) = name.as_wire().split_last()?;
     Some(labels.into())
@@ -186,7 +204,7 @@ fn endpoint_names(service: &ServiceView) -> Vec<Named> {
         .filter_map(|endpoint| Some((wire(&[&endpoint.label()])?, endpoint.addr)))
         .collect();
     // Stable, so that the addresses of one name stay in their order.
-    shown.sort_by(|(a, _), (b, _)| a.cmp(b));
+    shown.sort_by(|(a, _), (b, _)| a[..].cmp(b));
     let named = shown.chunk_by(|(a, _), (b, _)| a == b).filter_map(|same| {
         let (name, _) = same.first()?;
         let mut seen = BTreeSet::new();

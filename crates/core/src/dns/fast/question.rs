@@ -114,14 +114,14 @@ impl<'a> Asked<'a> {
     }
 
     /// How many labels the name has in front of `zone`, if it lies in that.
-    pub(super) fn labels_before<'z>(
-        &self,
-        zone: impl Iterator<Item = &'z str> + Clone,
-    ) -> Option<usize> {
-        let front = self.labels.checked_sub(zone.clone().count())?;
-        let mut places = front..;
-        zone.into_iter()
-            .all(|label| self.label(places.next().unwrap_or_default()) == Some(label.as_bytes()))
-            .then_some(front)
+    pub(super) fn labels_before(&self, zone: &str) -> Option<usize> {
+        let dots = zone.bytes().filter(|byte| *byte == b'.').count();
+        let last = self.labels.checked_sub(1)?;
+        let front = last.checked_sub(dots)?;
+        let mut rest = zone.as_bytes();
+        for place in front..last {
+            rest = rest.strip_prefix(self.label(place)?)?.strip_prefix(b".")?;
+        }
+        (rest == self.label(last)?).then_some(front)
     }
 }
