@@ -9,6 +9,7 @@ pub mod completion;
 pub mod delete;
 pub mod demo;
 pub mod describe;
+mod draining;
 pub mod env;
 pub mod explain;
 pub mod get;

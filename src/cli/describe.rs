@@ -77,6 +77,8 @@ pub struct Related {
     pub slices: Vec<Value>,
     /// Sockets, for Services.
     pub listeners: Listeners,
+    /// Live connections, for Services of the running program.
+    pub connections: Vec<Value>,
     /// Now, for ages.
     pub now: Timestamp,
     /// In which times are shown.
@@ -226,6 +228,7 @@ impl<'a, O: Objects> Fetched<'a, O> {
         }
         if resource == Resource::Services && matches!(self.related.listeners, Listeners::Hidden) {
             self.related.listeners = self.source.listeners()?;
+            self.related.connections = self.source.list(Resource::Connections, None)?;
         }
         Ok(&self.related)
     }

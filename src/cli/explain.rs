@@ -5,10 +5,15 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::{Verbatim, cluster::ScopeOptions, say, table::TabWriter};
+use super::{
+    Verbatim,
+    cluster::{Cluster, ScopeOptions},
+    draining, say,
+    table::TabWriter,
+};
 use crate::{
     admin::client,
-    app,
+    app, clock,
     explain::{EndpointReport, Explanation, Problem},
     objects::Resource,
     settings::{ClusterOptions, InstanceOptions, ManifestOptions},
@@ -80,7 +85,16 @@ pub fn run(args: &ExplainArgs, instance: &InstanceOptions) -> anyhow::Result<Exi
     };
     match args.output {
         Format::Json => say::line(serde_json::to_string_pretty(&explanation)?),
-        Format::Text => say::text(text(&explanation, place)),
+        Format::Text => {
+            say::text(text(&explanation, place));
+            if place == Place::Running {
+                let live = Cluster::Live(instance.clone());
+                let connections = live.list(Resource::Connections, Some(namespace))?;
+                for line in draining::lines(&connections, namespace, name, clock::now()) {
+                    say::line(format_args!("Draining: {line}"));
+                }
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ mod yaml;
 
 use std::{
     io::{self, Write},
+    num::NonZeroUsize,
     process::ExitCode,
 };
 
@@ -36,6 +37,7 @@ Examples:
   portico get pods -l app=web -w             what changes, as it changes
   portico get all -A                         every namespace
   portico get connections service/web        who is connected, to which endpoint, and what is to end
+  portico get connections --limit 20         the first of many, and how many more there are
   portico get svc -f ./k8s                   offline, from manifests";
 
 /// Show objects as kubectl does.
@@ -98,6 +100,9 @@ pub struct GetOptions {
     /// What does not exist is no error
     #[arg(long)]
     ignore_not_found: bool,
+    /// At most so many objects (of each kind in tables); how many there are beyond is said on standard error
+    #[arg(long, value_name = "N", conflicts_with_all = ["watch", "watch_only"], overrides_with = "limit")]
+    limit: Option<NonZeroUsize>,
 }
 
 /// Where objects come from.

@@ -314,6 +314,7 @@ fn describe_prints_what_kubectl_prints() {
         replica_sets: of(&objects, Resource::ReplicaSets),
         slices: of(&objects, Resource::EndpointSlices),
         listeners: Listeners::Hidden,
+        connections: Vec::new(),
         now: now(),
         zone: Zone::local(Some(ZONE)),
     };

@@ -276,6 +276,43 @@ fn descriptors_that_others_took_pause_accepting_until_they_are_back() {
 }
 
 #[test]
+fn connections_that_drain_are_told_with_their_deadline() {
+    in_namespace!(Root);
+    let (first, second) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+    telling(first);
+    let annotated = "{name: web, annotations: {portico.dev/drain-timeout: 1h}}";
+    let text = |endpoint| web(endpoint).replacen("{name: web}", annotated, 1);
+    let program = Program::up(&[], &[("web.yaml", &text(first))]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let mut clients = [(); 3].map(|()| connect_from((Ipv4Addr::LOCALHOST, 0), door));
+    for client in &mut clients {
+        seen(client).unwrap();
+    }
+    program.write("web.yaml", &text(second));
+    let said = |arguments: &[&str]| {
+        let output = program.command(arguments);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        (out, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let expected = "3 connections to 127.0.0.1:9000: the endpoint is none of its Service any more; the first is closed in ";
+    let began = std::time::Instant::now();
+    while !said(&["describe", "service", "web"]).0.contains(expected) {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{:?}",
+            said(&["describe", "service", "web"])
+        );
+    }
+    let (explained, _) = said(&["explain", "service", "web"]);
+    assert!(
+        explained.contains(&format!("Draining: {expected}")),
+        "{explained}"
+    );
+    let (table, beyond) = said(&["get", "connections", "--limit", "2", "--no-headers"]);
+    assert_eq!((table.lines().count(), &*beyond), (2, "and 1 more\n"));
+}
+
+#[test]
 fn peers_that_vanish_end_their_connections_on_either_side() {
     in_namespace!(Root);
     let host = Host::join();

@@ -9,7 +9,7 @@ use super::{
     meta::{self, NONE, UNSET, or_none},
     writer::Writer,
 };
-use crate::objects::Resource;
+use crate::{cli::draining, objects::Resource};
 
 /// Most endpoints that are named.
 const MOST_ENDPOINTS: usize = 3;
@@ -51,6 +51,10 @@ pub(super) fn describe(out: &mut Writer, service: &Value, related: &Related) {
         text(service, "/spec/trafficDistribution"),
     );
     listeners::write(out, service, &related.listeners);
+    let connections = &related.connections;
+    for line in draining::lines(connections, namespace(service), name(service), related.now) {
+        out.pair(1, "Draining", &line);
+    }
     events::write(out, Resource::Services, service, related);
 }
 

@@ -35,6 +35,7 @@ fn related() -> Related {
         replica_sets: of(Resource::ReplicaSets),
         slices: of(Resource::EndpointSlices),
         listeners: Listeners::Hidden,
+        connections: Vec::new(),
         zone: Zone::default(),
         now: Timestamp::from_millis(u64::try_from(parse_rfc3339(NOW).unwrap()).unwrap()),
     }

@@ -1,7 +1,10 @@
 //! The arguments of `portico get`, understood: what is selected by them, in which order, and as what it is shown. Owns
 //! what kubectl says about arguments, and about what is not there; must not know where objects come from.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    num::NonZeroUsize,
+};
 
 use serde_json::{Value, json};
 
@@ -40,6 +43,7 @@ pub(super) struct Request {
     output: Output,
     decoration: Decoration,
     sort_by: Option<String>,
+    limit: Option<NonZeroUsize>,
     ignore_not_found: bool,
     watch: bool,
     pub(super) watch_only: bool,
@@ -89,6 +93,7 @@ impl Request {
             decoration: decoration(options, &output),
             output,
             sort_by: options.sort_by.clone().filter(|path| !path.is_empty()),
+            limit: options.limit,
             ignore_not_found: options.ignore_not_found,
             watch: options.watch || options.watch_only,
             watch_only: options.watch_only,
@@ -250,10 +255,9 @@ impl Request {
             decoration.kind = Kind::Shown;
         }
         let mut text = String::new();
+        let mut beyond = 0;
         for group in groups.iter_mut().filter(|group| !group.items.is_empty()) {
-            if let Some(path) = &self.sort_by {
-                sort::by(path, &mut group.items)?;
-            }
+            beyond += self.arrange(&mut group.items)?;
             if !text.is_empty() && decoration.headers == Headers::Shown {
                 text.push('\n');
             }
@@ -263,10 +267,22 @@ impl Request {
         }
         // A reader that has gone is no error.
         let _ = terminal.put(&text);
+        tell_beyond(beyond, terminal);
         if text.is_empty() && problems.is_empty() && !self.ignore_not_found {
             let _ = writeln!(terminal.err, "{}", self.nothing());
         }
         Ok(())
+    }
+
+    /// Sorts `items` and leaves as many of them as are wanted; how many there are beyond.
+    fn arrange(&self, items: &mut Vec<Value>) -> Result<usize, Verbatim> {
+        if let Some(path) = &self.sort_by {
+            sort::by(path, items)?;
+        }
+        let most = self.limit.map_or(usize::MAX, NonZeroUsize::get);
+        let beyond = items.len().saturating_sub(most);
+        items.truncate(most);
+        Ok(beyond)
     }
 
     fn nothing(&self) -> String {
@@ -302,9 +318,7 @@ impl Request {
         if (is_single && !problems.is_empty()) || (items.is_empty() && self.ignore_not_found) {
             return Ok(());
         }
-        if let Some(path) = &self.sort_by {
-            sort::by(path, &mut items)?;
-        }
+        let beyond = self.arrange(&mut items)?;
         let object = match items.pop() {
             Some(item) if is_single && items.is_empty() => item,
             last => {
@@ -314,7 +328,15 @@ impl Request {
         };
         let text = Printer::new(format.clone(), self.decoration.headers).object(&object)?;
         let _ = terminal.put(&text);
+        tell_beyond(beyond, terminal);
         Ok(())
+    }
+}
+
+/// Beside the output, which scripts read.
+fn tell_beyond(beyond: usize, terminal: &mut Terminal<'_>) {
+    if beyond > 0 {
+        let _ = writeln!(terminal.err, "and {beyond} more");
     }
 }
 

@@ -831,6 +831,28 @@ fn connections() -> Fixture {
 }
 
 #[test]
+fn get_with_a_limit_shows_the_first_in_order_and_says_how_many_there_are_beyond() {
+    let named = |arguments: &[&str]| {
+        let arguments = [&["connections", "-o", "name"], arguments].concat();
+        get(&connections(), &arguments)
+    };
+    let (first, second) = (
+        "connection.portico.dev/tcp-1\n",
+        "connection.portico.dev/tcp-2\n",
+    );
+    let more = "and 1 more\n".to_owned();
+    assert_eq!(named(&["--limit", "1"]), (first.to_owned(), more.clone()));
+    let by_service = ["--limit", "1", "--sort-by", ".spec.service"];
+    assert_eq!(named(&by_service), (second.to_owned(), more.clone()));
+    assert_eq!(
+        named(&["--limit", "2"]),
+        (format!("{first}{second}"), String::new())
+    );
+    let (table, said) = get(&connections(), &["connections", "--limit", "1"]);
+    assert_eq!((table.lines().count(), said), (2, more));
+}
+
+#[test]
 fn get_connections_shows_both_ends_and_what_is_to_end() {
     check(
         &connections(),
