@@ -355,7 +355,7 @@ async fn resolve(
     Query(question): Query<Question>,
 ) -> Result<Json<serde_json::Value>, (StatusCode, String)> {
     let record_type = question.record_type.as_deref().unwrap_or("A");
-    match dns::answer_json(&state.dns, &question.name, record_type) {
+    match dns::answer_json(&state.dns, &question.name, record_type).await {
         Ok(answer) => Ok(Json(answer)),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }

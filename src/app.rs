@@ -281,8 +281,10 @@ fn start_serving(
         .context("cannot start the data path")?;
     let dns_settings = build::dns_settings(up, cluster);
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
-    let forward = build::forward_settings(&up.forward);
-    let dns = parts::DnsThread::start((dns_settings, forward), view, sockets)?;
+    let kept_back = data_plane.descriptors_kept_back();
+    let forward = build::forward_settings(&up.forward, kept_back);
+    let settings = (dns_settings, forward, build::dns_connections(kept_back));
+    let dns = parts::DnsThread::start(settings, view, sockets)?;
     Ok((data_plane, dns))
 }
 
@@ -304,7 +306,8 @@ impl Base {
         let instance = Instance::acquire(&settings.instance.instance, &dirs, guard)?;
         // Before the host's addresses are looked at: some may be left over from a killed run.
         let mut routes = Routes::open(&build::route_owner(&instance));
-        let cluster = build::cluster(&up.cluster, &up.manifests, &instance.ranges())?;
+        let mut cluster = build::cluster(&up.cluster, &up.manifests, &instance.ranges())?;
+        cluster.dns.listened = build::listened(up);
         build::make_local(&mut routes, &up.cluster, &cluster)?;
         let cluster = Arc::new(cluster);
         let mut file = instance.state_file();

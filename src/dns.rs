@@ -5,6 +5,7 @@
 //! them is cached. What is prepared answers this host; clients elsewhere take the ordinary way, over UDP and TCP alike.
 //! `forward` asks others for names that are not ours, and keeps what they say for a while.
 
+mod connections;
 mod counters;
 mod forward;
 mod listen;
@@ -24,6 +25,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use connections::Connections;
 use missed::Missed;
 use portico_core::{
     dns::{
@@ -53,6 +55,7 @@ pub struct DnsService {
     seeds: AtomicU64,
     counters: DnsCounters,
     forwarder: Arc<Forwarder>,
+    connections: Connections,
     withheld: Withheld,
     missed: Missed,
 }
@@ -68,6 +71,8 @@ pub struct MissedName {
     pub meant: String,
 }
 
+/// The most connections at one time, over all addresses.
+const MAX_CONNECTIONS: usize = 256;
 /// Names that people are told of: each costs a walk over all Services.
 const MAX_MISSED: usize = 5;
 
@@ -87,7 +92,7 @@ impl Said {
             rtype: response.rtype,
             rcode: response.rcode,
             truncated: response.truncated,
-            is_foreign: response.elsewhere,
+            is_foreign: response.is_foreign,
         }
     }
 }
@@ -101,6 +106,7 @@ impl DnsService {
             first_serial: started,
             seeds: AtomicU64::new(seed),
             counters: DnsCounters::default(),
+            connections: Connections::new(MAX_CONNECTIONS),
             withheld: Withheld::default(),
             missed: Missed::default(),
             forwarder: Arc::new(Forwarder::new(ForwardSettings::default())),
@@ -113,6 +119,19 @@ impl DnsService {
             forwarder: Arc::new(Forwarder::new(settings)),
             ..self
         }
+    }
+
+    /// The same, with no more than `most` connections over TCP at a time.
+    pub fn holding(self, most: usize) -> Self {
+        Self {
+            connections: Connections::new(most.min(MAX_CONNECTIONS)),
+            ..self
+        }
+    }
+
+    /// Connections over TCP that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
     }
 
     /// What was counted so far.
@@ -133,16 +152,6 @@ impl DnsService {
     /// The servers that are asked for names of others.
     pub fn upstreams(&self) -> Vec<UpstreamReport> {
         self.forwarder.upstreams()
-    }
-
-    /// The answer to a question that came another way than as a packet.
-    pub fn answer(&self, name: Name, rtype: RecordType) -> Answer {
-        let snapshot = self.published.load();
-        portico_core::dns::answer(
-            &snapshot,
-            &Question::new(name, rtype),
-            self.moment(&snapshot, 1),
-        )
     }
 
     /// Writes the response to the packet of `client` into `reply`, by the prepared way or else the ordinary one; `None`
@@ -235,18 +244,29 @@ impl DnsService {
     }
 }
 
-/// The JSON form of the answer to `name` and `rtype`, as the admin interface gives it to `portico resolve`.
+/// The JSON form of what a client of this host gets for `name` and `rtype`, as the admin interface gives it to `portico
+/// resolve`: with `byOthers` where other servers said it, and `reason` where they were to be asked and could not.
 ///
 /// # Errors
 /// If the text is no name or no type, or the answer cannot be serialised.
-pub fn answer_json(
+pub async fn answer_json(
     service: &DnsService,
     name: &str,
     rtype: &str,
 ) -> Result<serde_json::Value, AskError> {
     let (name, rtype) = parse_question(name, Some(rtype))?;
-    let answer = service.answer(name.clone(), rtype);
-    Ok(with_guess(&answer, &service.published.load(), &name)?)
+    let question = Question::new(name.clone(), rtype);
+    let (answer, source) = slow::answer_for_people(service, question).await;
+    let mut json = with_guess(&answer, &service.published.load(), &name)?;
+    let more = match source {
+        slow::Source::Ours => None,
+        slow::Source::Others => Some(("byOthers", true.into())),
+        slow::Source::Nobody(reason) => Some(("reason", reason.into())),
+    };
+    if let (Some((field, value)), Some(fields)) = (more, json.as_object_mut()) {
+        fields.insert(field.to_owned(), value);
+    }
+    Ok(json)
 }
 
 /// The same from one snapshot, without a server.

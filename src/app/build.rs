@@ -1,12 +1,18 @@
 //! From settings to what the parts are started with. Owns the translation and nothing that runs.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
     dns::{DnsRules, Name, PodNames},
     object::{Protocol, diagnostic::Severity},
-    snapshot::{Cluster, SourceRangeReach},
+    snapshot::{Cluster, NodePortAddresses, SourceRangeReach},
     world::{
         Deviations, Simulation, SourceReport, SourceView, WorldSettings,
         allocate::{nth, size_of},
@@ -81,6 +87,9 @@ pub(super) fn cluster(
         Some(range) => (range, nth(range, 10)),
         None => (share.dynamic_service, share.dns),
     };
+    let host_addresses = host::addresses();
+    let node_port_addresses =
+        host::node_port_addresses(&options.nodeport_addresses, &host_addresses);
     Ok(Cluster {
         domains: domains(&options.cluster_domain)?,
         search_namespace: (!options.no_server_search).then(|| manifests.namespace.as_str().into()),
@@ -90,20 +99,17 @@ pub(super) fn cluster(
         load_balancer_cidr: load_balancer_cidr.trunc(),
         load_balancer_cidr_v6: options.loadbalancer_cidr_v6.map(|range| range.trunc()),
         pod_cidr: pod_cidr.trunc(),
-        node_port_addresses: host::node_port_addresses(
-            &options.nodeport_addresses,
-            &host::addresses(),
-        ),
         dns_address,
         node_name: options.node_name.clone().unwrap_or_else(host_name).into(),
         zone: options.zone.as_deref().map(Arc::from),
-        host_addresses: host::addresses(),
         source_range_reach: if options.source_ranges_everywhere {
             SourceRangeReach::Everywhere
         } else {
             SourceRangeReach::LoadBalancer
         },
-        dns: dns_rules(options)?,
+        dns: dns_rules(options, &node_port_addresses, &host_addresses)?,
+        node_port_addresses,
+        host_addresses,
     })
 }
 
@@ -127,7 +133,11 @@ fn domains(wanted: &[String]) -> anyhow::Result<Vec<Arc<str>>> {
     Ok(domains)
 }
 
-fn dns_rules(options: &ClusterOptions) -> anyhow::Result<DnsRules> {
+fn dns_rules(
+    options: &ClusterOptions,
+    node_ports: &NodePortAddresses,
+    host: &[IpAddr],
+) -> anyhow::Result<DnsRules> {
     for (place, addr) in options.advertise.iter().enumerate() {
         if addr.is_loopback() || addr.is_unspecified() || addr.is_multicast() {
             bail!("--advertise {addr}: no other machine reaches this one there");
@@ -135,6 +145,15 @@ fn dns_rules(options: &ClusterOptions) -> anyhow::Result<DnsRules> {
         let mut before = options.advertise.iter().take(place);
         if let Some(other) = before.find(|other| other.is_ipv4() == addr.is_ipv4()) {
             bail!("--advertise {other} and {addr}: one address a family is given to clients");
+        }
+        // An address that is not the host's own may be translated to one that is.
+        if let NodePortAddresses::Listed(served) = node_ports
+            && host.contains(addr)
+            && !served.contains(addr)
+        {
+            bail!(
+                "--advertise {addr}: --nodeport-addresses leaves it out, so no node port is there"
+            );
         }
     }
     Ok(DnsRules {
@@ -144,6 +163,7 @@ fn dns_rules(options: &ClusterOptions) -> anyhow::Result<DnsRules> {
             DnsPods::Verified => PodNames::Verified,
         },
         advertised: options.advertise.clone(),
+        listened: Vec::new(),
     })
 }
 
@@ -301,8 +321,17 @@ pub(super) fn dns_settings(up: &UpOptions, cluster: &Cluster) -> DnsSettings {
     }
 }
 
+/// The addresses of `--dns-listen`, each once.
+pub(super) fn listened(up: &UpOptions) -> Vec<IpAddr> {
+    let mut addrs: Vec<_> = up.dns_listen.iter().map(SocketAddr::ip).collect();
+    let mut seen = BTreeSet::new();
+    addrs.retain(|addr| seen.insert(*addr));
+    addrs
+}
+
 /// Whom to ask for names of others: what was given, else whom this machine asks.
-pub(super) fn forward_settings(options: &ForwardOptions) -> ForwardSettings {
+/// Half of the descriptors that are kept back may be sockets towards them.
+pub(super) fn forward_settings(options: &ForwardOptions, kept_back: usize) -> ForwardSettings {
     let given = options.dns_upstream.clone();
     let upstreams = if given.is_empty() {
         UpstreamSource::Machine(ResolvConf::default())
@@ -313,7 +342,13 @@ pub(super) fn forward_settings(options: &ForwardOptions) -> ForwardSettings {
     ForwardSettings {
         upstreams,
         stubs: stubs.map(|stub| (stub.domain, stub.server)).collect(),
+        sockets: kept_back / 2,
     }
+}
+
+/// DNS over TCP may have a quarter of the descriptors that are kept back.
+pub(super) const fn dns_connections(kept_back: usize) -> usize {
+    kept_back / 4
 }
 
 /// Ports where sockets of ours that are for no Service, or may come to be, have single addresses, which the shared

@@ -305,13 +305,14 @@ const DNS_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 impl DnsThread {
     /// Binds and begins to answer. An address that cannot be had is reported and tried again, not fatal.
     pub(super) fn start(
-        (settings, forward): (DnsSettings, ForwardSettings),
+        (settings, forward, connections): (DnsSettings, ForwardSettings, usize),
         published: Arc<Published>,
         inherited: Arc<Inherited>,
     ) -> anyhow::Result<Self> {
         let now = clock::now().as_millis();
         let started = u32::try_from(now / 1000 % (1 << 32)).unwrap_or_default();
-        let service = Arc::new(DnsService::new(published, started, now).forwarding(forward));
+        let service = DnsService::new(published, started, now).forwarding(forward);
+        let service = Arc::new(service.holding(connections));
         let cancel = CancellationToken::new();
         let bound = Arc::new(Mutex::new(Vec::new()));
         let (ready, is_ready) = std::sync::mpsc::sync_channel(1);

@@ -179,7 +179,7 @@ fn write_value(
                 "NODATA: the name exists, but has no records of this type"
             )?,
             ("NOERROR", _) => {}
-            _ => writeln!(out, "{rcode}: {}", explain(rcode))?,
+            _ => writeln!(out, "{rcode}: {}", explain(answer))?,
         }
         if let Some(meant) = answer.get("didYouMean").and_then(serde_json::Value::as_str) {
             writeln!(out, "did you mean {meant}?")?;
@@ -188,13 +188,18 @@ fn write_value(
     Ok(rcode == "NOERROR" && !records.is_empty())
 }
 
-fn explain(rcode: &str) -> &'static str {
-    match rcode {
-        "NXDOMAIN" => "the name does not exist",
-        "SERVFAIL" => "not known yet: manifests are still being read",
-        "REFUSED" => "the name is in none of our zones",
+/// Why there are no records.
+fn explain(answer: &serde_json::Value) -> &str {
+    let reason = answer.get("reason").and_then(serde_json::Value::as_str);
+    let by_others = answer.get("byOthers").is_some();
+    let code = text(answer, "rcode");
+    reason.unwrap_or(match (code, by_others) {
+        ("NXDOMAIN", _) => "the name does not exist",
+        ("SERVFAIL", false) => "not known yet: manifests are still being read",
+        ("REFUSED", false) => "the name is in none of our zones",
+        (_, true) => "so say the DNS servers that portico asks",
         _ => "the question was not answered",
-    }
+    })
 }
 
 fn section<'a>(answer: &'a serde_json::Value, name: &str) -> &'a [serde_json::Value] {

@@ -37,8 +37,8 @@ pub struct DnsCounters {
     pub truncated: AtomicU64,
     /// Responses without a record, since every address would have been the client's own machine.
     pub withheld: AtomicU64,
-    /// TCP connections that are open.
-    pub connections: AtomicU64,
+    /// TCP connections that were closed to make room for another one.
+    pub displaced: AtomicU64,
     /// From a query read to its response written, in microseconds, without the sockets.
     pub latency: AtomicHistogram,
     /// By type, the last row for all others, and by code.

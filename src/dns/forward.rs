@@ -21,7 +21,10 @@ use std::{
 };
 
 use portico_core::{
-    dns::{Name, Question, Rcode, RecordType, wire::Query},
+    dns::{
+        Name, Question, Rcode, RecordType,
+        wire::{Query, RECURSION_DESIRED},
+    },
     dns_cache::{
         self, Cache, Key, Prefetch,
         message::{Age, Message, Relayed},
@@ -49,6 +52,8 @@ const MOST_KEPT: usize = 10_000;
 
 /// Why a server is not asked.
 const LOOP: &str = "it leads back to portico";
+/// The same.
+const OWN: &str = "it is portico itself";
 
 /// Whom to ask for names of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct ForwardSettings {
     pub upstreams: UpstreamSource,
     /// For a domain and what is below it, instead of those.
     pub stubs: Vec<(Name, SocketAddr)>,
+    /// Sockets towards them at a time; further tries wait for one.
+    pub sockets: usize,
 }
 
 /// Where the servers are named.
@@ -74,6 +81,7 @@ impl Default for ForwardSettings {
         Self {
             upstreams: UpstreamSource::Given(Vec::new()),
             stubs: Vec::new(),
+            sockets: 0,
         }
     }
 }
@@ -166,6 +174,8 @@ struct Current {
     group: Group,
     /// By domain.
     stubs: Vec<(Name, Group)>,
+    /// Places for tries.
+    sockets: Arc<Semaphore>,
 }
 
 impl Forwarder {
@@ -175,6 +185,7 @@ impl Forwarder {
             upstreams: Arc::default(),
             problem: Arc::from("none is configured"),
         };
+        let sockets = Arc::new(Semaphore::new(settings.sockets.min(MOST_WAITING)));
         Self {
             settings,
             permits: Semaphore::new(MOST_WAITING),
@@ -183,6 +194,7 @@ impl Forwarder {
                 machine: resolv_conf::Watch::default(),
                 group: empty,
                 stubs: Vec::new(),
+                sockets,
             }),
             kept: Mutex::new(Kept {
                 cache: Cache::new(MOST_KEPT),
@@ -270,7 +282,8 @@ impl Forwarder {
         let now = Instant::now();
         for (domain, upstream) in self.all_upstreams() {
             let name = exchange::secret_name(&domain);
-            let Some(name) = name.filter(|_| upstream.is_probe_due(now)) else {
+            let Some(name) = name.filter(|_| !upstream.is_barred() && upstream.is_probe_due(now))
+            else {
                 continue;
             };
             self.probes().push((name.clone(), Arc::clone(&upstream)));
@@ -278,7 +291,7 @@ impl Forwarder {
             self.tasks.spawn(async move {
                 let query = Query {
                     id: 0,
-                    flags: 0x0100,
+                    flags: RECURSION_DESIRED,
                     question: Question::new(name.clone(), RecordType::Hinfo),
                     edns: None,
                 };
@@ -295,7 +308,7 @@ impl Forwarder {
         let Some((_, upstream)) = probes.iter().find(|(probe, _)| probe == name) else {
             return false;
         };
-        if upstream.closes_a_loop() {
+        if upstream.bar(LOOP) {
             tracing::warn!(
                 target: "dns",
                 address = %upstream.addr,
@@ -436,26 +449,32 @@ impl Current {
         let (own, others): (Vec<_>, Vec<_>) =
             addrs.iter().partition(|addr| self.own.contains(addr));
         for addr in &own {
-            tracing::warn!(target: "dns", address = %addr, from = origin, "not asked for names of others: it is our own address");
+            tracing::warn!(target: "dns", address = %addr, from = origin, "not asked for names of others: it is portico's own address");
         }
         let known = |addr: &SocketAddr| {
             let known = self.group.upstreams.iter();
             let known = known.chain(self.stubs.iter().flat_map(|(_, group)| &*group.upstreams));
-            let mut same = known.filter(|upstream| upstream.addr == *addr && !upstream.is_loop());
+            let mut same = known.filter(|upstream| upstream.addr == *addr && !upstream.is_barred());
             same.next().cloned()
         };
-        let upstreams: Arc<[_]> = others
-            .into_iter()
-            .map(|addr| known(addr).unwrap_or_else(|| Arc::new(Upstream::new(*addr))))
-            .collect();
-        let problem = match (upstreams.is_empty(), own.is_empty()) {
+        let new = |addr: &SocketAddr| Arc::new(Upstream::new(*addr, Arc::clone(&self.sockets)));
+        let barred = |addr: &SocketAddr| {
+            let upstream = new(addr);
+            upstream.bar(OWN);
+            upstream
+        };
+        let asked = others
+            .iter()
+            .map(|addr| known(addr).unwrap_or_else(|| new(addr)));
+        // Those are shown.
+        let upstreams = asked.chain(own.iter().map(barred)).collect();
+        let problem = match (others.is_empty(), own.is_empty()) {
             (false, _) => String::new(),
             (true, true) => format!("{origin} names none"),
             (true, false) => format!("{origin} names none but portico itself"),
         };
         if problem.is_empty() {
-            let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.addr).collect();
-            tracing::info!(target: "dns", from = origin, ?servers, "names of others are asked of these servers");
+            tracing::info!(target: "dns", from = origin, servers = ?others, "names of others are asked of these servers");
         } else {
             tracing::warn!(target: "dns", reason = problem, "names of others are refused");
         }

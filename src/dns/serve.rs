@@ -5,7 +5,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -13,16 +12,15 @@ use portico_core::{dns::packet::Transport, snapshot::ClientPlace};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DnsListeners, DnsService, responder::Responders, slow};
+use super::{
+    DnsListeners, DnsService, connections::Connection, forward::count, responder::Responders, slow,
+};
 
-/// The most connections at one time, over all addresses; the next one waits in the kernel's queue.
-pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long a connection may be without a query.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the rest of a query may take after its first byte.
@@ -40,7 +38,6 @@ const REST: Duration = Duration::from_millis(50);
 
 /// Serves `listeners` until `cancel`. Connections that are open then are closed.
 pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut loops = JoinSet::new();
     let own = listeners.bound().iter().filter_map(|bound| bound.addr);
     service.forwarder.add_own(own);
@@ -52,26 +49,20 @@ pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: Ca
         tracing::error!(target: "dns", %error, "cannot answer over UDP");
     }
     for tcp in streams {
-        loops.spawn(serve_tcp(tcp, Arc::clone(&service), Arc::clone(&permits)));
+        loops.spawn(serve_tcp(tcp, Arc::clone(&service)));
     }
     // Dropping the set ends the loops, and with each its connections; dropping the responders ends their threads.
     cancel.cancelled().await;
 }
 
-async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>, permits: Arc<Semaphore>) {
+async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, client)) => {
                 let service = Arc::clone(&service);
-                connections.spawn(async move {
-                    let _permit = permit;
-                    serve_stream(stream, client, &service).await;
-                });
+                connections.spawn(async move { serve_stream(stream, client, &service).await });
             }
             Err(error) => {
                 tracing::debug!(target: "dns", %error, "cannot accept");
@@ -82,27 +73,22 @@ async fn serve_tcp(listener: TcpListener, service: Arc<DnsService>, permits: Arc
 }
 
 async fn serve_stream(stream: TcpStream, client: SocketAddr, service: &Arc<DnsService>) {
-    service.counters.connections.fetch_add(1, Relaxed);
-    let open = Open(service);
+    let (held, was_full) = service.connections.enter(client.ip());
+    if was_full {
+        count(&service.counters.displaced);
+    }
+    let connection = &held.connection;
     let served = async {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?.ip();
         let cluster = Arc::clone(&service.published.load().cluster);
         let place = cluster.place_of(Some(client.ip()), local);
-        serve_connection(stream, (client.ip(), place), service).await
+        serve_connection(stream, (client.ip(), place), service, connection).await
     };
-    if let Err(error) = served.await {
-        tracing::debug!(target: "dns", %client, %error, "connection ended");
-    }
-    drop(open);
-}
-
-/// Counts a connection off, also when its task is dropped.
-struct Open<'a>(&'a DnsService);
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.counters.connections.fetch_sub(1, Relaxed);
+    match connection.closing.run_until_cancelled(served).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(target: "dns", %client, %error, "connection ended"),
+        None => tracing::debug!(target: "dns", %client, "connection gave way to another one"),
     }
 }
 
@@ -113,6 +99,7 @@ pub(super) async fn serve_connection<S>(
     mut stream: S,
     client: (IpAddr, ClientPlace),
     service: &Arc<DnsService>,
+    connection: &Connection,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -145,6 +132,7 @@ where
         if !is_open && asked.is_empty() {
             return frames.end();
         }
+        connection.note(asked.len());
         let deadline = frames.deadline(Instant::now());
         // Both are cancel safe.
         tokio::select! {

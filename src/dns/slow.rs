@@ -5,9 +5,9 @@ use std::{net::SocketAddr, net::UdpSocket, sync::Arc};
 
 use portico_core::{
     dns::{
-        self, Moment, Question,
+        self, Answer, Moment, Question,
         packet::{self, Transport},
-        wire::{self, Response},
+        wire::{self, Query, Response},
     },
     dns_cache::{
         message::{self, Relayed},
@@ -89,6 +89,44 @@ async fn answer_one(Waiting { packet, client }: Waiting, service: Arc<DnsService
     let _ = client.socket.send_to(&response.bytes, client.addr);
 }
 
+/// What we say ourselves to a question, and the one that is then left to ask of others.
+struct Begun {
+    answer: Answer,
+    left: Option<Question>,
+    moment: Moment,
+}
+
+impl Begun {
+    fn of(service: &DnsService, question: &Question, place: ClientPlace) -> Self {
+        let snapshot = service.published.load();
+        let moment = Moment {
+            place,
+            ..service.moment(&snapshot, 1)
+        };
+        let mut answer = dns::answer(&snapshot, question, moment);
+        let left = answer.foreign.take().map(|name| Question {
+            name,
+            ..question.clone()
+        });
+        let Some(special) = left.as_ref().and_then(|left| special::answer(left, moment)) else {
+            return Self {
+                answer,
+                left,
+                moment,
+            };
+        };
+        answer.rcode = special.rcode;
+        answer.authoritative = true;
+        answer.answers.extend(special.answers);
+        answer.authority.extend(special.authority);
+        Self {
+            answer,
+            left: None,
+            moment,
+        }
+    }
+}
+
 /// The response to `packet` with what others say. `None` if it is no query.
 pub(super) async fn resolve(
     service: &DnsService,
@@ -97,29 +135,14 @@ pub(super) async fn resolve(
 ) -> Option<Response> {
     let query = wire::read(packet).ok()?;
     let limit = packet::limit(&query, transport);
-    let (mut answer, moment) = {
-        let snapshot = service.published.load();
-        let moment = Moment {
-            place,
-            ..service.moment(&snapshot, 1)
-        };
-        (dns::answer(&snapshot, &query.question, moment), moment)
-    };
-    let Some(name) = answer.elsewhere.take() else {
+    let Begun {
+        mut answer,
+        left,
+        moment,
+    } = Begun::of(service, &query.question, place);
+    let Some(Question { name, .. }) = left else {
         return Some(wire::write(&query, &answer, limit));
     };
-    let question = Question {
-        name,
-        ..query.question.clone()
-    };
-    if let Some(special) = special::answer(&question, moment) {
-        answer.rcode = special.rcode;
-        answer.authoritative = true;
-        answer.answers.extend(special.answers);
-        answer.authority.extend(special.authority);
-        return Some(wire::write(&query, &answer, limit));
-    }
-    let (name, seed) = (question.name, moment.seed);
     let is_alias = !answer.answers.is_empty();
     let relayed = if is_alias {
         Relayed::instead(&query, &name)
@@ -128,14 +151,14 @@ pub(super) async fn resolve(
     };
     let response = match service.forwarder.resolve(&name, relayed).await {
         Ok(found) if is_alias => {
-            found.message.extend(&mut answer, found.age, seed);
+            found.message.extend(&mut answer, found.age, moment.seed);
             let mut response = wire::write(&query, &answer, limit);
             if found.message.is_truncated() {
                 message::cut(&mut response);
             }
             response
         }
-        Ok(found) => found.message.respond(&query, limit, found.age, seed),
+        Ok(found) => found.message.respond(&query, limit, found.age, moment.seed),
         // Whoever asked may have somebody to ask for what the alias leads to.
         Err(Failure::NoUpstream(_) | Failure::NotWanted) if is_alias => {
             wire::write(&query, &answer, limit)
@@ -149,4 +172,46 @@ pub(super) async fn resolve(
         }
     };
     Some(response)
+}
+
+/// Who had the last word.
+pub(super) enum Source {
+    /// We ourselves.
+    Ours,
+    /// Other servers.
+    Others,
+    /// They were to be asked, and could not, for this reason.
+    Nobody(String),
+}
+
+/// The answer to `question` for people, with what others say.
+pub(super) async fn answer_for_people(
+    service: &DnsService,
+    question: Question,
+) -> (Answer, Source) {
+    let Begun {
+        mut answer,
+        left,
+        moment,
+    } = Begun::of(service, &question, ClientPlace::OnNode);
+    let Some(Question { name, .. }) = left else {
+        return (answer, Source::Ours);
+    };
+    let query = Query {
+        id: 0,
+        flags: wire::RECURSION_DESIRED,
+        question,
+        edns: None,
+    };
+    let relayed = Relayed::instead(&query, &name);
+    match service.forwarder.resolve(&name, relayed).await {
+        Ok(found) => {
+            found.message.extend(&mut answer, found.age, moment.seed);
+            (answer, Source::Others)
+        }
+        Err(failure) => {
+            answer.rcode = failure.rcode();
+            (answer, Source::Nobody(failure.explanation().1))
+        }
+    }
 }

@@ -635,23 +635,23 @@ async fn serve_length_that_is_a_lie_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn serve_connections_at_the_limit_the_next_one_waits_its_turn() {
-    let server = Running::start();
+async fn serve_connections_at_the_limit_the_one_silent_longest_makes_room() {
+    let few = Arc::into_inner(service()).unwrap().holding(3);
+    let server = Running::of(Arc::new(few));
     let asked = framed(&query("web.", HickoryType::A));
     let mut open = Vec::new();
-    for _ in 0..serve::MAX_CONNECTIONS {
+    for _ in 0..4 {
         let mut stream = server.connect().await;
         stream.write_all(&asked).await.unwrap();
-        read_message(&mut stream).await;
+        assert_eq!(read_message(&mut stream).await.answers.len(), 1);
         open.push(stream);
     }
-    let mut next = server.connect().await;
-    next.write_all(&asked).await.unwrap();
-    let connections = &server.service.counters().connections;
-    assert_eq!(connections.load(Relaxed), 256);
-    drop(open.pop());
-    assert_eq!(read_message(&mut next).await.answers.len(), 1);
-    assert_eq!(connections.load(Relaxed), 256);
+    let end = open[0].read_u8().await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
+    open[1].write_all(&asked).await.unwrap();
+    assert_eq!(read_message(&mut open[1]).await.answers.len(), 1);
+    let displaced = server.service.counters().displaced.load(Relaxed);
+    assert_eq!((server.service.connections(), displaced), (3, 1));
     server.stop().await;
 }
 
@@ -681,17 +681,14 @@ async fn serve_cancelled_closes_open_connections() {
         .unwrap();
     read_message(&mut stream).await;
     let service = Arc::clone(&server.service);
-    assert_eq!(service.counters().connections.load(Relaxed), 1);
+    assert_eq!(service.connections(), 1);
     server.stop().await;
     let mut read = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut read))
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(
-        (read.len(), service.counters().connections.load(Relaxed)),
-        (0, 0)
-    );
+    assert_eq!((read.len(), service.connections()), (0, 0));
 }
 
 async fn serve_connection(
@@ -699,7 +696,8 @@ async fn serve_connection(
     service: &Arc<DnsService>,
 ) -> std::io::Result<()> {
     let client = ([127, 0, 0, 1].into(), ClientPlace::OnNode);
-    serve::serve_connection(stream, client, service).await
+    let (held, _) = service.connections.enter(client.0);
+    serve::serve_connection(stream, client, service, &held.connection).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -846,9 +844,10 @@ async fn bind_unspecified_address_is_refused_with_the_reason() {
     );
 }
 
-#[test]
-fn answer_json_has_the_documented_shape() {
-    let answer = answer_json(&service(), "web.default.svc.cluster.local", "A").unwrap();
+#[tokio::test]
+async fn answer_json_has_the_documented_shape() {
+    let asked = answer_json(&service(), "web.default.svc.cluster.local", "A").await;
+    let answer = asked.unwrap();
     assert_eq!(answer["rcode"], "NXDOMAIN");
     assert_eq!(answer["didYouMean"], "web.shop.svc.cluster.local.");
     let answer = answer_offline(

@@ -288,6 +288,13 @@ spec: {type: LoadBalancer, loadBalancerIP: 127.112.0.9, ports: [{name: http, por
 fn clients_elsewhere_get_what_is_reachable_there_and_never_loopback() {
     in_namespace!(Root);
     let there = Host::join();
+    let unserved = [
+        "--advertise",
+        "10.77.0.1",
+        "--nodeport-addresses",
+        "127.0.0.0/8",
+    ];
+    assert_refused(&unserved, "--nodeport-addresses leaves it out");
     let program = Program::up(
         &["--dns-listen", "10.77.0.1:53", "--advertise", "10.77.0.1"],
         &[("ways.yaml", WAYS)],
@@ -308,6 +315,8 @@ fn clients_elsewhere_get_what_is_reachable_there_and_never_loopback() {
         by_udp
     };
     let here = Ipv4Addr::from(HERE);
+    let name_server = there.run(|| ask_udp(server, "ns.dns.cluster.local.", RecordType::A));
+    assert_eq!(addresses(&name_server), [here], "where DNS is listened at");
     for (name, expected) in [
         ("inside", &[][..]),
         ("node", &[here]),
@@ -409,19 +418,24 @@ fn names_that_cannot_be_served_are_refused_at_the_start() {
             "one address a family",
         ),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = portico(folder.path())
-            .arg("up")
-            .args(args)
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(
-            !refused.status.success() && text.contains(said),
-            "{args:?}: {text}"
-        );
+        assert_refused(&args, said);
     }
+}
+
+/// `portico up` with `args` does not start and says so.
+fn assert_refused(args: &[&str], said: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = portico(folder.path())
+        .arg("up")
+        .args(args)
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && text.contains(said),
+        "{args:?}: {text}"
+    );
 }
 
 #[test]

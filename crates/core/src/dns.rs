@@ -13,6 +13,7 @@
 //! - `reverse`: addresses back to names
 //! - [`meant`]: what a name that does not exist may stand for
 //! - [`fast`]: what most queries ask, from answers prepared with each Service
+//! - `text`: what records of others hold, for people
 //! - [`wire`]: parsing queries and writing responses; [`packet`]: one datagram in, at most one out
 
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ pub(crate) mod order;
 pub mod packet;
 mod record;
 mod reverse;
+mod text;
 mod tree;
 pub mod wire;
 mod zone;
@@ -50,6 +52,8 @@ pub struct DnsRules {
     pub pods: PodNames,
     /// `--advertise`: addresses that lead clients elsewhere to node ports, at most one a family.
     pub advertised: Vec<IpAddr>,
+    /// Addresses of `--dns-listen`, each once; none stand for the cluster's DNS address.
+    pub listened: Vec<IpAddr>,
 }
 
 /// Which names Pods have, such as `10-1-0-21.shop.pod.cluster.local`.

@@ -132,6 +132,14 @@ impl Cluster {
         self.ranges().any(|range| range.contains(&addr))
     }
 
+    /// Where DNS is asked, which is what the zones' name server leads to.
+    pub fn name_servers(&self) -> &[IpAddr] {
+        match &*self.dns.listened {
+            [] => std::slice::from_ref(&self.dns_address),
+            listened => listened,
+        }
+    }
+
     /// Our own ranges.
     pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
         let v6 = [self.service_cidr_v6, self.load_balancer_cidr_v6];

@@ -29,8 +29,11 @@ use crate::{
     worker::{DESCRIPTORS_PER_CONNECTION, Shared, Workers},
 };
 
-/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves.
+/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves. An eighth of the
+/// limit, no fewer than these
 const RESERVED_DESCRIPTORS: usize = 256;
+/// and no more than these.
+const MOST_RESERVED_DESCRIPTORS: usize = 2048;
 /// The two ends of a pipe.
 const DESCRIPTORS_PER_PIPE: usize = 2;
 /// Fewer than these, beside those of the workers, serve nothing.
@@ -257,6 +260,11 @@ impl DataPlane {
         self.descriptor_limit
     }
 
+    /// Those of them that it leaves to everything else.
+    pub fn descriptors_kept_back(&self) -> usize {
+        reserved(self.descriptor_limit)
+    }
+
     /// Sums since the start.
     pub fn counters(&self) -> Counters {
         Counters::of(&self.workers.shared)
@@ -344,12 +352,9 @@ const fn most_listeners(limit: usize) -> usize {
 }
 
 /// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
-const fn reserved(limit: usize) -> usize {
-    if limit / 2 < RESERVED_DESCRIPTORS {
-        limit / 2
-    } else {
-        RESERVED_DESCRIPTORS
-    }
+fn reserved(limit: usize) -> usize {
+    let eighth = (limit / 8).clamp(RESERVED_DESCRIPTORS, MOST_RESERVED_DESCRIPTORS);
+    eighth.min(limit / 2)
 }
 
 #[cfg(test)]
@@ -359,8 +364,8 @@ mod tests {
     #[test]
     fn reserved_small_limit_leaves_half_for_connections() {
         assert_eq!(
-            (reserved(20_000), reserved(512), reserved(100)),
-            (256, 256, 50)
+            [100_000, 8000, 1024, 512, 100].map(reserved),
+            [2048, 1000, 256, 256, 50]
         );
     }
 

@@ -177,9 +177,10 @@ fn dns(to: &mut Families<'_>, seen: &Seen) {
         counters.withheld.load(Relaxed),
     );
     to.one("portico_dns_unsent_total", counters.unsent.load(Relaxed));
+    to.one("portico_dns_connections_active", seen.dns.connections());
     to.one(
-        "portico_dns_connections_active",
-        counters.connections.load(Relaxed),
+        "portico_dns_connections_displaced_total",
+        counters.displaced.load(Relaxed),
     );
     let latency = counters.latency.load();
     to.of("portico_dns_response_duration_seconds")

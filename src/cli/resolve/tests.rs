@@ -92,6 +92,20 @@ fn resolve_not_found_says_so_and_fails() {
     );
     explain("NXDOMAIN", "NXDOMAIN: the name does not exist\n");
     explain("REFUSED", "REFUSED: the name is in none of our zones\n");
+    let by_others = json!({"rcode": "SERVFAIL", "answers": [], "byOthers": true});
+    let reason =
+        json!({"rcode": "SERVFAIL", "answers": [], "reason": "no answer from 192.0.2.1:53"});
+    for (answer, expected) in [
+        (
+            by_others,
+            "SERVFAIL: so say the DNS servers that portico asks\n",
+        ),
+        (reason, "SERVFAIL: no answer from 192.0.2.1:53\n"),
+    ] {
+        let mut out = Vec::new();
+        assert!(!write_value(&answer, ResolveOutput::Text, &mut out).unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 }
 
 #[test]

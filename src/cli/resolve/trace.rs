@@ -139,6 +139,6 @@ fn said(answer: &Value) -> String {
                 records.map(|record| format!("{} {}", text(record, "type"), text(record, "data")));
             format!("NOERROR: {}", shown.collect::<Vec<_>>().join(", "))
         }
-        rcode => format!("{rcode}: {}", explain(rcode)),
+        rcode => format!("{rcode}: {}", explain(answer)),
     }
 }

@@ -27,7 +27,7 @@ const ROUNDS: usize = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     pub(super) upstreams: Arc<[Arc<Upstream>]>,
-    /// Why there is none.
+    /// Why none of them is asked; empty if one is.
     pub(super) problem: Arc<str>,
 }
 
@@ -35,13 +35,12 @@ pub(super) struct Group {
 /// answer that says no more than that the server cannot or will not help counts only if no other has a better one, as
 /// with glibc.
 pub(super) async fn ask_all(group: Group, query: Relayed) -> Result<Message, Failure> {
-    if group.upstreams.is_empty() {
-        return Err(Failure::NoUpstream(group.problem));
-    }
     let query = Arc::new(query);
     let order = in_order(&group.upstreams, Instant::now());
     if order.is_empty() {
-        return Err(Failure::NoUpstream(LOOP.into()));
+        // There were some, that lead back.
+        let problem = Some(group.problem).filter(|problem| !problem.is_empty());
+        return Err(Failure::NoUpstream(problem.unwrap_or_else(|| LOOP.into())));
     }
     let mut next = (0..ROUNDS).flat_map(|_| &order);
     let mut helpless: Vec<SocketAddr> = Vec::new();

@@ -3,10 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -14,9 +11,12 @@ use portico_core::{
     dns_cache::message::{Message, Relayed},
     observe::histogram::AtomicHistogram,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
-use super::{LOOP, exchange, report::count};
+use super::{exchange, report::count};
 
 /// Failures in a row after which others are asked first.
 const MOST_FAILURES: u32 = 2;
@@ -33,8 +33,10 @@ pub(super) struct Upstream {
     pub(super) failures: AtomicU64,
     /// How long its answers took, in microseconds.
     pub(super) latency: AtomicHistogram,
-    is_loop: AtomicBool,
+    /// Why it is never asked.
+    barred: OnceLock<&'static str>,
     health: Mutex<Health>,
+    sockets: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -45,12 +47,14 @@ struct Health {
 }
 
 impl Upstream {
-    pub(super) fn new(addr: SocketAddr) -> Self {
+    /// The server at `addr`; its tries take their places in `sockets`.
+    pub(super) fn new(addr: SocketAddr, sockets: Arc<Semaphore>) -> Self {
         Self {
             addr,
             failures: AtomicU64::new(0),
             latency: AtomicHistogram::default(),
-            is_loop: AtomicBool::new(false),
+            barred: OnceLock::new(),
+            sockets,
             health: Mutex::default(),
         }
     }
@@ -58,6 +62,8 @@ impl Upstream {
     /// Its response to `query`. If it takes longer than `patience` that is a failure already, since then another one
     /// is asked and this one perhaps no longer waited for.
     pub(super) async fn ask(&self, query: &Relayed, patience: Duration) -> io::Result<Message> {
+        // It is never closed.
+        let _place = self.sockets.acquire().await.ok();
         let began = Instant::now();
         let mut exchange = std::pin::pin!(exchange::ask(self.addr, query));
         let in_time = timeout(patience, &mut exchange).await;
@@ -116,23 +122,22 @@ impl Upstream {
         is_due
     }
 
-    /// It does; returns whether that is news.
-    pub(super) fn closes_a_loop(&self) -> bool {
-        !self.is_loop.swap(true, Relaxed)
+    /// It is never asked again, for this reason; returns whether that is news.
+    pub(super) fn bar(&self, reason: &'static str) -> bool {
+        self.barred.set(reason).is_ok()
     }
 
-    pub(super) fn is_loop(&self) -> bool {
-        self.is_loop.load(Relaxed)
+    pub(super) fn is_barred(&self) -> bool {
+        self.barred.get().is_some()
     }
 
     /// Why it is not asked, or not in its turn.
     pub(super) fn problem(&self) -> Option<&'static str> {
-        let is_behind = self.health().behind_until.is_some();
-        match (self.is_loop(), is_behind) {
-            (true, _) => Some(LOOP),
-            (false, true) => Some("it has failed or been slow lately, others come first"),
-            (false, false) => None,
-        }
+        let behind = || {
+            let until = self.health().behind_until;
+            until.map(|_| "it has failed or been slow lately, others come first")
+        };
+        self.barred.get().copied().or_else(behind)
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -140,9 +145,9 @@ impl Upstream {
     }
 }
 
-/// `upstreams` in their order, those that fail behind the others, and none that leads back to us.
+/// `upstreams` in their order, those that fail behind the others, and none that is never asked.
 pub(super) fn in_order(upstreams: &[Arc<Upstream>], now: Instant) -> Vec<Arc<Upstream>> {
-    let all = upstreams.iter().filter(|upstream| !upstream.is_loop());
+    let all = upstreams.iter().filter(|upstream| !upstream.is_barred());
     let all = all.cloned();
     let (mut order, behind): (Vec<_>, Vec<_>) =
         all.partition(|upstream| upstream.has_its_turn(now));

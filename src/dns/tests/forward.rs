@@ -130,6 +130,7 @@ fn asking_with(upstreams: &[SocketAddr], stubs: &[(&str, SocketAddr)]) -> Arc<Dn
     let settings = ForwardSettings {
         upstreams: UpstreamSource::Given(upstreams.to_vec()),
         stubs: stubs.iter().map(stub).collect(),
+        sockets: 64,
     };
     set(settings)
 }
@@ -395,6 +396,11 @@ async fn forward_our_own_address_is_not_asked_and_nobody_left_is_explained() {
     let query = with_edns(asked("example.org.", HickoryType::A), 1232);
     let response = ask(&service, &query).await;
     assert_eq!(response.metadata.response_code, ResponseCode::Refused);
+    let upstreams = service.upstreams();
+    assert_eq!(
+        (upstreams.len(), upstreams[0].problem),
+        (1, Some("it is portico itself"))
+    );
     let why = "portico has no DNS server to ask: --dns-upstream names none but portico itself";
     assert_eq!(explanation(&response), why);
     let alias = ask(
@@ -416,6 +422,50 @@ async fn forward_too_many_at_a_time_are_refused() {
     assert_eq!(code(&service, ours).await, ResponseCode::NoError);
     drop(all);
     assert_eq!(code(&service, "example.org.").await, ResponseCode::NoError);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forward_without_a_socket_nobody_is_asked_and_the_time_ends() {
+    let good = Fake::having([192, 0, 2, 1]);
+    let service = set(ForwardSettings {
+        upstreams: UpstreamSource::Given(vec![good.addr]),
+        stubs: Vec::new(),
+        sockets: 0,
+    });
+    assert_eq!(code(&service, "example.org.").await, ResponseCode::ServFail);
+    let upstreams = service.upstreams();
+    let failed = (upstreams[0].failures, upstreams[0].problem);
+    assert_eq!(
+        (good.asked(), failed),
+        (0, (0, None)),
+        "it is not its fault"
+    );
+}
+
+#[tokio::test]
+async fn answer_json_of_names_of_others_is_what_they_say_or_why_not() {
+    let good = Fake::having([192, 0, 2, 1]);
+    let service = asking(&[good.addr]);
+    let ask = async |name| answer_json(&service, name, "A").await.unwrap();
+    let answer = ask("db.shop.svc.cluster.local").await;
+    let data: Vec<_> = answer["answers"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        (data.len(), &data[1]["data"]),
+        (2, &"192.0.2.1".into()),
+        "{answer}"
+    );
+    let answer = ask("example.org").await;
+    assert_eq!(
+        (&answer["rcode"], &answer["byOthers"]),
+        (&"NOERROR".into(), &true.into())
+    );
+    assert_eq!(answer["answers"][0]["data"], "192.0.2.1");
+    assert_eq!(ask("localhost").await["answers"][0]["data"], "127.0.0.1");
+    let nobody = asking(&[]);
+    let answer = answer_json(&nobody, "example.org", "A").await.unwrap();
+    assert_eq!(answer["rcode"], "REFUSED");
+    let why = "portico has no DNS server to ask: --dns-upstream names none";
+    assert_eq!(answer["reason"], why);
 }
 
 #[tokio::test]
@@ -714,6 +764,7 @@ async fn forward_resolv_conf_is_followed_live() {
     let service = set(ForwardSettings {
         upstreams: UpstreamSource::Machine(files),
         stubs: Vec::new(),
+        sockets: 64,
     });
     let own = "127.0.0.99:53".parse().unwrap();
     service.forwarder.add_own([own]);
@@ -731,7 +782,8 @@ async fn forward_resolv_conf_is_followed_live() {
         pass(2).await;
         ask(&service, &unasked).await;
         let upstreams = service.upstreams();
-        let addrs: Vec<_> = upstreams.iter().map(|one| one.addr.to_string()).collect();
+        let asked = upstreams.iter().filter(|one| one.problem.is_none());
+        let addrs: Vec<_> = asked.map(|one| one.addr.to_string()).collect();
         assert_eq!(addrs, expected, "{text:?}");
     }
     let query = with_edns(asked("example.org.", HickoryType::A), 1232);

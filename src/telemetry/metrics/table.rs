@@ -376,6 +376,12 @@ pub const TABLE: &[Metric] = &[
         "TCP connections to the DNS server.",
     ),
     metric(
+        "portico_dns_connections_displaced_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "TCP connections to the DNS server that were closed to make room for another one.",
+    ),
+    metric(
         "portico_dns_response_duration_seconds",
         Kind::Histogram,
         &[NONE, &[]],

@@ -41,7 +41,7 @@ pub fn answer(snapshot: &Snapshot, question: &Question, moment: Moment) -> Answe
         }
         Place::Foreign => match lookup.search(&question.name) {
             Some(zone) => lookup.follow(&mut answer, question.name.clone(), zone),
-            None => return Answer::elsewhere(&question.name),
+            None => return Answer::foreign(&question.name),
         },
     }
     answer
@@ -81,7 +81,7 @@ impl Lookup<'_> {
             match zone::place(&self.snapshot.cluster, &target) {
                 Place::Forward(next) => (owner, zone) = (target, next),
                 Place::Foreign => {
-                    answer.elsewhere = Some(target);
+                    answer.foreign = Some(target);
                     return;
                 }
                 // Nobody means that.
@@ -150,12 +150,10 @@ impl Lookup<'_> {
         match (self.rtype, server) {
             (RecordType::Soa, _) => answer.answers.push(zone::soa(owner, self.moment)),
             (RecordType::Ns, Some(server)) => {
-                let addr = self.snapshot.cluster.dns_address;
-                if self.asker.may_have(addr) {
-                    answer
-                        .additional
-                        .push(Record::address(server.clone(), addr));
-                }
+                let servers = self.snapshot.cluster.name_servers().iter();
+                let servers = servers.filter(|addr| self.asker.may_have(**addr));
+                let addresses = servers.map(|addr| Record::address(server.clone(), *addr));
+                answer.additional.extend(addresses);
                 answer.answers.push(Record {
                     name: owner.clone(),
                     ttl: TTL,
@@ -168,7 +166,7 @@ impl Lookup<'_> {
 
     fn reverse(&self, owner: &Name, found: Reverse) -> Answer {
         let Reverse::Within(length, node) = found else {
-            return Answer::elsewhere(owner);
+            return Answer::foreign(owner);
         };
         let mut answer = Answer::empty(Rcode::NoError, true);
         let origin = owner.tail(length);

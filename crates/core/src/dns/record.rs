@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::Name;
+use super::{Name, text::text};
 use crate::snapshot::ClientPlace;
 
 /// What a client wants to know.
@@ -417,7 +417,10 @@ impl fmt::Display for RecordData {
                 )
             }
             // RFC 3597 section 5.
-            Self::Other(_, data) => {
+            Self::Other(rtype, data) => {
+                if let Some(text) = text(*rtype, data) {
+                    return f.write_str(&text);
+                }
                 write!(f, "\\# {}", data.len())?;
                 data.iter().enumerate().try_for_each(|(at, byte)| {
                     write!(f, "{}{byte:02x}", if at == 0 { " " } else { "" })
@@ -442,7 +445,7 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// The name that is still to be asked for, of others: that of the question, or what the last alias leads to.
     #[serde(skip)]
-    pub elsewhere: Option<Name>,
+    pub foreign: Option<Name>,
 }
 
 impl Answer {
@@ -454,14 +457,14 @@ impl Answer {
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),
-            elsewhere: None,
+            foreign: None,
         }
     }
 
     /// The answer to a question for `name` that others may have.
-    pub(crate) fn elsewhere(name: &Name) -> Self {
+    pub(crate) fn foreign(name: &Name) -> Self {
         Self {
-            elsewhere: Some(name.clone()),
+            foreign: Some(name.clone()),
             ..Self::empty(Rcode::Refused, false)
         }
     }

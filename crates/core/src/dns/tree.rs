@@ -56,7 +56,7 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, labels: &'a [String]) -> Option<N
         // Nothing lies below, so that it is not there either.
         [.., "pod"] if snapshot.cluster.dns.pods == PodNames::Disabled => None,
         ["dns" | "svc" | "pod"] => Some(Node::Empty),
-        ["ns", "dns"] => Some(Node::Addresses(vec![snapshot.cluster.dns_address])),
+        ["ns", "dns"] => Some(Node::Addresses(snapshot.cluster.name_servers().to_vec())),
         [namespace, "svc" | "pod"] => snapshot.has_namespace(namespace).then_some(Node::Empty),
         [label, namespace, "pod"] => find_pod(snapshot, label, namespace),
         [ref front @ .., service, namespace, "svc"] => {

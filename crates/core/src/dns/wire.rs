@@ -14,6 +14,8 @@ pub use response::{Response, write, write_error};
 pub const PAYLOAD: u16 = 1232;
 /// What every client takes without EDNS (RFC 1035 section 4.2.1), and the least that EDNS may say.
 const MIN_PAYLOAD: u16 = 512;
+/// The flag of a query that others may be asked for (RFC 1035 section 4.1.1).
+pub const RECURSION_DESIRED: u16 = 0x0100;
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 12;
 /// Bytes of an OPT record without options.

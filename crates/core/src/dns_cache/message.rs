@@ -9,8 +9,8 @@ use crate::dns::{
     Answer, Name, Rcode, Record, RecordData, RecordType,
     order::shuffle,
     wire::{
-        AUTHORITATIVE, HEADER, OPT, OPT_BYTES, PAYLOAD, Query, REPEATED, RESPONSE, RawRecord,
-        Reader, Response, TRUNCATED, put, write_opt,
+        AUTHORITATIVE, HEADER, OPT, OPT_BYTES, PAYLOAD, Query, RECURSION_DESIRED, REPEATED,
+        RESPONSE, RawRecord, Reader, Response, TRUNCATED, put, write_opt,
     },
 };
 
@@ -20,7 +20,6 @@ const COOKIE: u16 = 10;
 const EXTENDED_ERROR: u16 = 15;
 /// Bytes of options that are handed on.
 const MOST_OPTIONS: usize = 256;
-const RECURSION_DESIRED: u16 = 0x0100;
 const CHECKING_DISABLED: u16 = 0x0010;
 /// The answer was validated (RFC 4035).
 const AUTHENTIC: u16 = 0x0020;
@@ -390,7 +389,7 @@ impl Message {
             rcode: self.known_rcode(),
             rtype: Some(query.question.rtype),
             truncated: is_cut,
-            elsewhere: false,
+            is_foreign: false,
         }
     }
 

@@ -207,7 +207,7 @@ fn extend_reads_names_behind_pointers_and_stops_at_loops() {
     let check = |name: &[u8], expected: Option<&str>| {
         let packet = response(&asked, 0, [&[mail(name)], &[], &[]]);
         let message = Message::read(&packet, &asked).unwrap();
-        let mut answer = Answer::elsewhere(&Name::root());
+        let mut answer = Answer::foreign(&Name::root());
         message.extend(&mut answer, Age::Fresh, 0);
         let data = answer.answers.first().map(|record| {
             let wire::Response { bytes, .. } =
@@ -255,7 +255,7 @@ fn explain_is_said_only_to_who_takes_it() {
     with_opt.extend(opt(&[]));
     let refused = |packet: &[u8], filler: usize| {
         let query = wire::read(packet).unwrap();
-        let mut response = wire::write(&query, &Answer::elsewhere(&Name::root()), 512);
+        let mut response = wire::write(&query, &Answer::foreign(&Name::root()), 512);
         response.bytes.splice(..0, std::iter::repeat_n(0, filler));
         let before = response.bytes.len();
         explain(&query, &mut response, (23, "why"));
@@ -496,7 +496,7 @@ proptest! {
         if let Some(message) = Message::read(&packet, &query("example.org", 1, 0x0100)) {
             let response = message.respond(&client, limit, Age::Stale, 3);
             prop_assert!(response.bytes.len() <= limit.max(query("example.org", 1, 0).len() + 11));
-            let mut answer = Answer::elsewhere(&client.question.name);
+            let mut answer = Answer::foreign(&client.question.name);
             message.extend(&mut answer, Age::Fresh, 3);
             wire::write(&client, &answer, limit);
         }

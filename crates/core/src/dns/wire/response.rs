@@ -28,7 +28,7 @@ pub struct Response {
     /// Whether records of the answer had to be left out.
     pub truncated: bool,
     /// Whether others are still to be asked.
-    pub elsewhere: bool,
+    pub is_foreign: bool,
 }
 
 impl Response {
@@ -49,7 +49,7 @@ pub fn write_error(id: u16, flags: u16, rcode: Rcode) -> Response {
         rcode,
         rtype: None,
         truncated: false,
-        elsewhere: false,
+        is_foreign: false,
     }
 }
 
@@ -108,7 +108,7 @@ pub fn write(query: &Query, answer: &Answer, limit: usize) -> Response {
         bytes,
         rcode: answer.rcode,
         truncated: !complete,
-        elsewhere: answer.elsewhere.is_some(),
+        is_foreign: answer.foreign.is_some(),
     }
 }
 
