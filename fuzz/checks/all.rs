@@ -8,4 +8,5 @@ pub(crate) mod draw;
 pub(crate) mod flow;
 pub(crate) mod manifests;
 pub(crate) mod proxy_protocol;
+pub(crate) mod relayed;
 pub(crate) mod world;

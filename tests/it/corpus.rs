@@ -39,6 +39,11 @@ fn corpus_of_packets_finds_nothing() {
 }
 
 #[test]
+fn corpus_of_relayed_messages_finds_nothing() {
+    replay("relayed", checks::relayed::check);
+}
+
+#[test]
 fn corpus_of_flows_finds_nothing() {
     replay("flow", checks::flow::check);
 }
