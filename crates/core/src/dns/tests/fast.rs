@@ -23,12 +23,6 @@ const MOMENT: Moment = Moment {
     place: ClientPlace::OnNode,
 };
 
-/// The fixture, made once.
-fn snapshot_once() -> Arc<Snapshot> {
-    static ONCE: std::sync::OnceLock<Arc<Snapshot>> = std::sync::OnceLock::new();
-    Arc::clone(ONCE.get_or_init(|| Arc::new(fixture::snapshot())))
-}
-
 /// What the short way says; checked against the ordinary one where it says something.
 fn ask(snapshot: &Snapshot, packet: &[u8], transport: Transport, moment: Moment) -> Option<Hit> {
     let mut out = vec![0xff; 7];
@@ -419,8 +413,8 @@ proptest! {
             packet.truncate(cut.index(packet.len()));
         }
         let mut out = Vec::new();
-        if fast::respond(&snapshot_once(), &packet, (Transport::Udp, MOMENT), &mut out).is_some() {
-            let ordinary = respond(&snapshot_once(), &packet, Transport::Udp, MOMENT);
+        if fast::respond(&fixture::snapshot(), &packet, (Transport::Udp, MOMENT), &mut out).is_some() {
+            let ordinary = respond(&fixture::snapshot(), &packet, Transport::Udp, MOMENT);
             prop_assert_eq!(Some(out), ordinary.map(|response| response.bytes));
         }
     }

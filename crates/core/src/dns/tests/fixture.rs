@@ -1,7 +1,10 @@
 //! The Services that the tables ask for: two namespaces with one Service for each rule. The program's tests of its server
 //! have it, too.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use portico_core::{
     object::{
@@ -25,9 +28,13 @@ pub(super) fn cluster() -> Cluster {
     }
 }
 
+/// Assembled once: a test of arbitrary packets asks for it thousands of times.
 pub(super) fn snapshot() -> Snapshot {
-    let services = shop().into_iter().chain(data()).map(Arc::new).collect();
-    assemble(Arc::new(cluster()), services, &["empty"])
+    static ONCE: LazyLock<Snapshot> = LazyLock::new(|| {
+        let services = shop().into_iter().chain(data()).map(Arc::new).collect();
+        assemble(Arc::new(cluster()), services, &["empty"])
+    });
+    ONCE.clone()
 }
 
 fn shop() -> Vec<ServiceView> {
