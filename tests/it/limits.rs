@@ -83,6 +83,14 @@ fn counted(program: &Program, metric: &str) -> u64 {
     values.next().unwrap()
 }
 
+/// Until a worker has paused accepting.
+fn wait_for_a_pause(program: &Program) {
+    let began = std::time::Instant::now();
+    while counted(program, "portico_accept_pauses_total") == 0 {
+        assert!(began.elapsed() < PATIENCE);
+    }
+}
+
 #[test]
 fn ports_that_run_out_are_said_and_the_next_source_address_has_as_many_again() {
     in_namespace!(Root);
@@ -273,6 +281,32 @@ fn descriptors_that_others_took_pause_accepting_until_they_are_back() {
     let pauses = u128::from(counted(&program, "portico_accept_pauses_total"));
     let most = began.elapsed().as_millis() / 5 * 2 + 40;
     assert!((1..=most).contains(&pauses), "{pauses} of {most}");
+}
+
+#[test]
+fn descriptors_lowered_from_outside_keep_back_those_of_the_admin_interface() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    limit_descriptors(1024);
+    let program = Program::up(&["--workers", "2"], &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let before = counted(&program, "portico_connections_limit");
+    set_limit_of(&program, 200);
+    let limit = counted(&program, "portico_connections_limit");
+    assert!(limit < 50 && limit < before, "{limit} of {before}");
+    // Together they need what is kept back, and more.
+    let mut clients: Vec<TcpStream> = (0..100)
+        .map(|_| connect_from((Ipv4Addr::LOCALHOST, 0), door))
+        .collect();
+    wait_for_a_pause(&program);
+    // As many as the other worker accepts at the same moment.
+    let open = u64::try_from(program.status().connections).unwrap();
+    assert!((limit..=limit + 1).contains(&open), "{open} of {limit}");
+    set_limit_of(&program, 1024);
+    for client in &mut clients {
+        assert_eq!(seen(client).unwrap(), "127.0.0.1");
+    }
 }
 
 #[test]

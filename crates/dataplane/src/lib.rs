@@ -23,6 +23,7 @@
 //! a bound. An unmeant end of a connection is a reset on both sides, never a clean close.
 
 mod affinity;
+mod budget;
 mod clock;
 mod draining;
 mod inherit;

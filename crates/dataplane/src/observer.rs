@@ -39,6 +39,6 @@ impl Observer {
 
     /// Most connections at a time, as the descriptors stand.
     pub fn connection_limit(&self) -> usize {
-        self.0.limit.load(Relaxed)
+        self.0.limit()
     }
 }

@@ -19,23 +19,18 @@ use portico_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Published, clock,
+    Published,
+    budget::{DESCRIPTORS_PER_CONNECTION, most_listeners, reserved},
+    clock,
     draining::Drains,
     inherit::Inherited,
     listen::{Listeners, status::ListenerStatus},
     net,
     observer::Observer,
     settings::DataSettings,
-    worker::{DESCRIPTORS_PER_CONNECTION, Shared, Workers},
+    worker::{Shared, Workers},
 };
 
-/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves. An eighth of the
-/// limit, no fewer than these
-const RESERVED_DESCRIPTORS: usize = 256;
-/// and no more than these.
-const MOST_RESERVED_DESCRIPTORS: usize = 2048;
-/// The two ends of a pipe.
-const DESCRIPTORS_PER_PIPE: usize = 2;
 /// Fewer than these, beside those of the workers, serve nothing.
 const LEAST_DESCRIPTORS: usize = 48;
 /// The descriptors of a worker's runtime.
@@ -242,7 +237,7 @@ impl DataPlane {
 
     /// Most connections at a time, as the descriptors stand.
     pub fn connection_limit(&self) -> usize {
-        self.workers.shared.limit.load(Relaxed)
+        self.workers.shared.limit()
     }
 
     /// Descriptors that listeners, connections and flows have open (at most; a connection without endpoint has one).
@@ -308,18 +303,8 @@ impl DataPlane {
 
     fn budget(&self) {
         let shared = &self.workers.shared;
-        let limit = self.descriptor_limit;
-        let pipes = shared.loads().len() * net::pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE;
-        let free = limit.saturating_sub(self.listeners.sockets() + reserved(limit) + pipes);
-        shared.spare.store(free, Relaxed);
-        let affordable = (free / DESCRIPTORS_PER_CONNECTION).max(1);
-        shared.limit.store(
-            shared
-                .settings
-                .max_connections
-                .map_or(affordable, |most| most.min(affordable)),
-            Relaxed,
-        );
+        shared.sockets.store(self.listeners.sockets(), Relaxed);
+        shared.share_out();
     }
 }
 
@@ -346,28 +331,9 @@ fn check_descriptors(limit: usize, workers: usize) -> io::Result<()> {
     )))
 }
 
-/// Listeners' share of the descriptors: half.
-const fn most_listeners(limit: usize) -> usize {
-    limit / 2
-}
-
-/// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
-fn reserved(limit: usize) -> usize {
-    let eighth = (limit / 8).clamp(RESERVED_DESCRIPTORS, MOST_RESERVED_DESCRIPTORS);
-    eighth.min(limit / 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reserved_small_limit_leaves_half_for_connections() {
-        assert_eq!(
-            [100_000, 8000, 1024, 512, 100].map(reserved),
-            [2048, 1000, 256, 256, 50]
-        );
-    }
 
     #[test]
     fn check_descriptors_too_few_says_what_to_type() {

@@ -28,8 +28,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Published,
     affinity::Affinity,
+    budget::{self, DESCRIPTORS_PER_CONNECTION},
     clock,
     listen::{accept, accept::Listening},
+    net,
     settings::DataSettings,
     tcp::{
         self,
@@ -41,8 +43,6 @@ use crate::{
     udp::{self, Udp},
 };
 
-/// A connection has a socket to the client and one to the endpoint.
-pub(crate) const DESCRIPTORS_PER_CONNECTION: usize = 2;
 /// Commands that may wait for a worker; the control side waits when there are more.
 const COMMAND_QUEUE: usize = 64;
 
@@ -54,10 +54,10 @@ pub(crate) struct Shared {
     pub(crate) totals: Totals,
     pub(crate) affinity: Affinity,
     pub(crate) sources: Sources,
-    /// Most connections at a time; changes with the number of listeners.
-    pub(crate) limit: AtomicUsize,
-    /// Descriptors for connections and flows together; changes with the number of listeners.
-    pub(crate) spare: AtomicUsize,
+    /// Descriptors of listeners.
+    pub(crate) sockets: AtomicUsize,
+    /// What [`Self::share_out`] found last.
+    spare: AtomicUsize,
     /// Flows of all workers.
     pub(crate) flows: AtomicUsize,
     /// Live connections of each worker.
@@ -91,13 +91,33 @@ impl Shared {
         self.loads.iter().map(|load| load.load(Relaxed)).collect()
     }
 
+    /// Descriptors for connections and flows together. Done for each connection, for the process's limit may be lowered from
+    /// outside (prlimit(2)), and when listeners come and go; flows, which take turns of a few microseconds, go by what was
+    /// found last.
+    pub(crate) fn share_out(&self) -> usize {
+        let (workers, listeners) = (self.loads.len(), self.sockets.load(Relaxed));
+        let spare = budget::spare(net::descriptor_limit(), workers, listeners);
+        self.spare.store(spare, Relaxed);
+        spare
+    }
+
+    /// Most connections at a time.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit_by(self.share_out())
+    }
+
+    fn limit_by(&self, spare: usize) -> usize {
+        let affordable = (spare / DESCRIPTORS_PER_CONNECTION).max(1);
+        let most = self.settings.max_connections;
+        most.map_or(affordable, |most| most.min(affordable))
+    }
+
     pub(crate) fn is_full(&self) -> bool {
-        let connections = self.connections();
+        let (connections, spare) = (self.connections(), self.share_out());
         let used = connections
             .saturating_mul(DESCRIPTORS_PER_CONNECTION)
             .saturating_add(self.flows.load(Relaxed));
-        connections >= self.limit.load(Relaxed)
-            || (connections > 0 && used >= self.spare.load(Relaxed))
+        connections >= self.limit_by(spare) || (connections > 0 && used >= spare)
     }
 
     /// How many more flows there may be: flows leave half of the descriptors to connections.
@@ -296,8 +316,8 @@ impl Workers {
             totals: Totals::default(),
             affinity: Affinity::new(),
             sources: Sources::default(),
-            limit: AtomicUsize::new(usize::MAX),
-            spare: AtomicUsize::new(usize::MAX),
+            sockets: AtomicUsize::new(0),
+            spare: AtomicUsize::new(0),
             flows: AtomicUsize::new(0),
             registries: Registry::of_workers(count),
             complained_at: AtomicU64::new(0),

@@ -253,7 +253,7 @@ fn complain(shared: &Shared, listening: &Listening, turn: &Turn) {
     if !is_due || is_first().is_err() {
         return;
     }
-    let (limit, descriptors) = (shared.limit.load(Relaxed), net::descriptor_limit());
+    let (limit, descriptors) = (shared.limit(), net::descriptor_limit());
     let listener = listening.bound;
     if matches!(turn, Turn::Exhausted) {
         tracing::warn!(

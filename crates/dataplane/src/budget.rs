@@ -1,0 +1,57 @@
+//! How the descriptors of the process are shared out. Owns the arithmetic; must not open or count any.
+
+use crate::net::pipe;
+
+/// A connection has a socket to the client and one to the endpoint.
+pub(crate) const DESCRIPTORS_PER_CONNECTION: usize = 2;
+/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves. An eighth of the
+/// limit, no fewer than these
+const RESERVED_DESCRIPTORS: usize = 256;
+/// and no more than these.
+const MOST_RESERVED_DESCRIPTORS: usize = 2048;
+/// The two ends of a pipe.
+const DESCRIPTORS_PER_PIPE: usize = 2;
+
+/// Listeners' share of the descriptors: half.
+pub(crate) const fn most_listeners(limit: usize) -> usize {
+    limit / 2
+}
+
+/// What is left of `limit` for connections and flows together. Each worker may be accepting a connection at the same
+/// moment, which the others do not see yet: what those need is kept back, too.
+pub(crate) fn spare(limit: usize, workers: usize, listeners: usize) -> usize {
+    let pipes = pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE;
+    let of_workers = workers * (pipes + DESCRIPTORS_PER_CONNECTION);
+    limit.saturating_sub(listeners + reserved(limit) + of_workers)
+}
+
+/// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
+pub(crate) fn reserved(limit: usize) -> usize {
+    let eighth = (limit / 8).clamp(RESERVED_DESCRIPTORS, MOST_RESERVED_DESCRIPTORS);
+    eighth.min(limit / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_small_limit_leaves_half_for_connections() {
+        assert_eq!(
+            [100_000, 8000, 1024, 512, 100].map(reserved),
+            [2048, 1000, 256, 256, 50]
+        );
+    }
+
+    #[test]
+    fn spare_never_reaches_what_is_kept_back_whatever_the_workers_do_at_once() {
+        for limit in [0, 3, 48, 100, 256, 1024, 20_000] {
+            for workers in [1, 2, 16] {
+                let pipes = pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE * workers;
+                let at_once = workers * DESCRIPTORS_PER_CONNECTION;
+                let spare = spare(limit, workers, 7);
+                assert!(spare == 0 || spare + at_once + pipes + 7 + reserved(limit) <= limit);
+            }
+        }
+    }
+}
