@@ -346,6 +346,108 @@ fn connections_that_drain_are_told_with_their_deadline() {
     assert_eq!((table.lines().count(), &*beyond), (2, "and 1 more\n"));
 }
 
+/// Takes connections on port 9000 and never says a word nor closes one.
+fn holding(addr: Ipv4Addr) {
+    let listener = TcpListener::bind((addr, 9000)).unwrap();
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+}
+
+#[test]
+fn connections_beyond_the_flag_wait_in_the_kernels_queue() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    let program = Program::up(&["--max-connections", "2"], &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    assert_eq!(counted(&program, "portico_connections_limit"), 2);
+    let [mut first, mut second, mut third] =
+        [(); 3].map(|()| connect_from((Ipv4Addr::LOCALHOST, 0), door));
+    seen(&mut first).unwrap();
+    seen(&mut second).unwrap();
+    wait_for_a_pause(&program);
+    assert_eq!(program.status().connections, 2);
+    let said = program.stderr();
+    assert!(
+        said.contains("as many connections are open as the settings allow"),
+        "{said}"
+    );
+    drop(first);
+    seen(&mut third).unwrap();
+}
+
+#[test]
+fn connections_that_are_silent_too_long_are_reset() {
+    in_namespace!(Root);
+    holding(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    // The one flag at a time: the other's default is beyond patience.
+    for flag in ["--tcp-idle-timeout", "--tcp-half-closed-timeout"] {
+        let program = Program::up(&[flag, "200ms"], &[("web.yaml", &text)]);
+        let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+        let mut client = connect_from((Ipv4Addr::LOCALHOST, 0), door);
+        if flag == "--tcp-half-closed-timeout" {
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let end = seen(&mut client).unwrap_err().kind();
+        assert_eq!(end, ErrorKind::ConnectionReset, "{flag}");
+    }
+}
+
+#[test]
+fn connections_left_at_the_end_are_reset_after_the_drain_timeout() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST);
+    let mut program = Program::up(&["--drain-timeout", "100ms"], &[("web.yaml", &text)]);
+    let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let mut client = connect_from((Ipv4Addr::LOCALHOST, 0), door);
+    seen(&mut client).unwrap();
+    program.signal("TERM");
+    let end = seen(&mut client).unwrap_err().kind();
+    assert_eq!(end, ErrorKind::ConnectionReset);
+    program.ended();
+}
+
+#[test]
+fn listeners_have_the_queue_that_the_kernel_allows() {
+    in_namespace!(Root);
+    for (allowed, queue) in [("8192", "4096"), ("16", "16")] {
+        std::fs::write("/proc/sys/net/core/somaxconn", allowed).unwrap();
+        let program = Program::up(&[], &[("web.yaml", &web(Ipv4Addr::LOCALHOST))]);
+        way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+        let listeners = std::process::Command::new("ss")
+            .args(["-Hltn", "sport", "=", ":80"])
+            .output()
+            .unwrap();
+        // State, what waits, the most of it.
+        let listeners = String::from_utf8(listeners.stdout).unwrap();
+        let found = listeners.split_whitespace().nth(2);
+        assert_eq!(found, Some(queue), "{listeners}");
+    }
+}
+
+#[test]
+fn connections_to_the_admin_interface_beyond_sixty_four_wait() {
+    in_namespace!(Root);
+    let program = Program::up(&[], &[]);
+    let admin = program.status().admin.unwrap();
+    let before = program.status().descriptors;
+    let mut clients: Vec<TcpStream> = (0..90)
+        .map(|_| TcpStream::connect(admin).unwrap())
+        .collect();
+    program.wait_for("the first ones", |status| status.descriptors >= before + 64);
+    // A file that is being read goes by.
+    let open = program.status().descriptors;
+    assert!(open < before + 80, "{open} of {before}");
+    let mut last = clients.pop().unwrap();
+    last.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    drop(clients);
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("portico_connections_limit"), "{answer}");
+}
+
 #[test]
 fn peers_that_vanish_end_their_connections_on_either_side() {
     in_namespace!(Root);
