@@ -315,7 +315,8 @@ fn clients_elsewhere_get_what_is_reachable_there_and_never_loopback() {
         by_udp
     };
     let here = Ipv4Addr::from(HERE);
-    let name_server = there.run(|| ask_udp(server, "ns.dns.cluster.local.", RecordType::A));
+    let name = "ns.dns.cluster.local.";
+    let name_server = there.run(|| ask_udp_from("10.77.0.2:0", server, name, RecordType::A));
     assert_eq!(addresses(&name_server), [here], "where DNS is listened at");
     for (name, expected) in [
         ("inside", &[][..]),
