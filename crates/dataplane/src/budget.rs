@@ -4,11 +4,11 @@ use crate::net::pipe;
 
 /// A connection has a socket to the client and one to the endpoint.
 pub(crate) const DESCRIPTORS_PER_CONNECTION: usize = 2;
-/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves. An eighth of the
+/// Descriptors kept for everything else: sources, DNS, the admin interface, the runtimes themselves. A sixteenth of the
 /// limit, no fewer than these
 const RESERVED_DESCRIPTORS: usize = 256;
 /// and no more than these.
-const MOST_RESERVED_DESCRIPTORS: usize = 2048;
+const MOST_RESERVED_DESCRIPTORS: usize = 1024;
 /// The two ends of a pipe.
 const DESCRIPTORS_PER_PIPE: usize = 2;
 
@@ -27,8 +27,8 @@ pub(crate) fn spare(limit: usize, workers: usize, listeners: usize) -> usize {
 
 /// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
 pub(crate) fn reserved(limit: usize) -> usize {
-    let eighth = (limit / 8).clamp(RESERVED_DESCRIPTORS, MOST_RESERVED_DESCRIPTORS);
-    eighth.min(limit / 2)
+    let share = (limit / 16).clamp(RESERVED_DESCRIPTORS, MOST_RESERVED_DESCRIPTORS);
+    share.min(limit / 2)
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     fn reserved_small_limit_leaves_half_for_connections() {
         assert_eq!(
             [100_000, 8000, 1024, 512, 100].map(reserved),
-            [2048, 1000, 256, 256, 50]
+            [1024, 500, 256, 256, 50]
         );
     }
 
