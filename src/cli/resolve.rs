@@ -10,7 +10,7 @@ use std::{
 };
 
 use portico_core::{
-    dns::{Name, RecordType},
+    dns::{Name, RecordType, search_list},
     snapshot::Snapshot,
 };
 
@@ -125,7 +125,9 @@ pub fn run(
         None => answerer.ask(&name.to_string(), &rtype.to_string()),
     };
     if args.trace {
-        let search = search_list(&args.manifests.namespace, &args.cluster.cluster_domain);
+        let domain = args.cluster.cluster_domain.first();
+        let domain = domain.map_or("", |domain| domain.trim_matches('.'));
+        let search = search_list(&args.manifests.namespace, domain).to_vec();
         return trace::run((&args.name, rtype), search, &ask, (args.output, out));
     }
     let answer = ask(name, rtype)?;
@@ -135,18 +137,6 @@ pub fn run(
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// As the kubelet writes it into the resolv.conf of a pod (Kubernetes `dnsPolicy: ClusterFirst`).
-fn search_list(namespace: &str, domains: &[String]) -> Vec<String> {
-    let domain = domains
-        .first()
-        .map_or("", |domain| domain.trim_matches('.'));
-    vec![
-        format!("{namespace}.svc.{domain}"),
-        format!("svc.{domain}"),
-        domain.to_owned(),
-    ]
 }
 
 /// Writes `answer`, which both ways lead to as JSON; returns whether records were found.

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portico_core::{
-    dns::{Answer, Moment, Name, Question, RecordData, RecordType},
+    dns::{Answer, Moment, Name, Question, RecordData, RecordType, search_list},
     object::{Protocol, ServicePort},
     snapshot::{FrontendKey, Scope, ServiceView, Snapshot, service_path},
     world::World,
@@ -146,13 +146,10 @@ impl Map<'_> {
     /// Addresses of `host` by the search list of a pod (resolv.conf(5), `ndots:5`), else as it stands.
     fn find(self, host: &str, namespace: &str) -> Option<Target> {
         let is_absolute = host.ends_with('.');
-        let searched = self.snapshot.cluster.domains.iter().flat_map(|domain| {
-            [
-                format!("{host}.{namespace}.svc.{domain}"),
-                format!("{host}.svc.{domain}"),
-                format!("{host}.{domain}"),
-            ]
-        });
+        let domains = self.snapshot.cluster.domains.iter();
+        let searched = domains
+            .flat_map(|domain| search_list(namespace, domain))
+            .map(|suffix| format!("{host}.{suffix}"));
         // Names outside of our zones would be searched for once more by DNS, in the namespace of the program.
         let as_it_stands = self.is_in_zone(host).then(|| host.to_owned());
         searched

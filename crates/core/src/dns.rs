@@ -40,6 +40,7 @@ pub use name::{Name, NameError};
 pub use record::{
     Answer, Class, Moment, Question, Rcode, Record, RecordData, RecordType, Soa, UnknownType,
 };
+pub use zone::search_list;
 pub(crate) use zone::soa;
 
 /// Time to live of every record of a cluster zone but one, in seconds: short, since endpoints come and go.

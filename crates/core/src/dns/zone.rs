@@ -12,6 +12,15 @@ use crate::{object::service::IpFamily, snapshot::Cluster};
 /// `local` above it is never ours: it belongs to multicast DNS (RFC 6762 section 3).
 pub(super) const SERVICE_ALIAS: &str = "svc.local";
 
+/// As the kubelet writes it into the resolv.conf of a pod (Kubernetes `dnsPolicy: ClusterFirst`).
+pub fn search_list(namespace: &str, domain: &str) -> [String; 3] {
+    [
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.to_owned(),
+    ]
+}
+
 /// Where a name lies.
 #[derive(Debug)]
 pub(super) enum Place {
