@@ -1,6 +1,7 @@
 //! The host's own addresses and what it is. Owns reading them: addresses from the kernel's tables in `/proc`
 //! (proc(5)), of which a host without them simply has none, names from uname(2) and os-release(5).
 
+mod near;
 pub mod routes;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+pub use near::listen_near;
 use portico_core::snapshot::NodePortAddresses;
 
 /// Addresses that sockets of this network namespace can be bound to, sorted; 127/8 counts as 127.0.0.1 only.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::public::{self, Purpose, Seen},
     control::holder,
+    host,
     settings::{AdminListen, MetricsOptions},
     telemetry,
 };
@@ -39,7 +40,7 @@ impl Observing {
         let mut listeners = Vec::new();
         let mut address = None;
         if let AdminListen::At(wanted) = options.admin_listen
-            && let Some(listener) = bind_near(wanted)
+            && let Some(listener) = bind(wanted, MORE_PORTS)
         {
             address = listener.local_addr().ok();
             if let Some(address) = address {
@@ -53,7 +54,7 @@ impl Observing {
                 (KUBE_PROXY_METRICS, Purpose::KubeProxyMetrics),
             ];
             for ((ip, port), purpose) in wanted {
-                let listener = bind(SocketAddr::new(IpAddr::V4(ip), port));
+                let listener = bind(SocketAddr::new(IpAddr::V4(ip), port), 0);
                 listeners.extend(listener.map(|listener| (listener, purpose)));
             }
         }
@@ -86,53 +87,14 @@ impl Observing {
     }
 }
 
-/// The address, or the next free port after it.
-fn bind_near(wanted: SocketAddr) -> Option<TcpListener> {
-    let last = if wanted.port() == 0 {
-        0
-    } else {
-        wanted.port().saturating_add(MORE_PORTS)
-    };
-    for port in wanted.port()..=last {
-        match listen(SocketAddr::new(wanted.ip(), port)) {
-            Ok(listener) => return Some(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => {
-                warn(wanted, &error);
-                return None;
-            }
-        }
-    }
-    warn(wanted, &io::ErrorKind::AddrInUse.into());
-    None
-}
-
-fn bind(wanted: SocketAddr) -> Option<TcpListener> {
-    listen(wanted).inspect_err(|error| warn(wanted, error)).ok()
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// The address, or one of `more` ports after it.
+fn bind(wanted: SocketAddr, more: u16) -> Option<TcpListener> {
+    let bound = host::listen_near(wanted, more);
+    bound.inspect_err(|error| warn(wanted, error)).ok()
 }
 
 fn warn(address: SocketAddr, error: &io::Error) {
     let holder =
         holder::holder_of(address).map_or_else(String::new, |holder| format!(", {holder}"));
     tracing::warn!(%address, "metrics and health are not served there: {error}{holder}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bind_near_a_port_that_is_taken_takes_the_next_free_one() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wanted = taken.local_addr().unwrap();
-        let found = bind_near(wanted).unwrap().local_addr().unwrap();
-        assert_ne!(found.port(), wanted.port());
-        assert!(found.port() > wanted.port() && found.port() <= wanted.port() + MORE_PORTS);
-    }
 }

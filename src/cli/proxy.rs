@@ -1,7 +1,6 @@
 //! `portico proxy`: one port by which any program reaches Services by name. Owns its arguments and where it listens.
 
 use std::{
-    io,
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
@@ -15,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{change::Namespace, say};
 use crate::{
     admin::client,
+    host,
     proxy::{self, Door},
     settings::InstanceOptions,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// Where it listens when nothing is said.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
 /// Ports after the usual one that are tried when it is taken.
-const MORE_PORTS: u16 = 20;
+const MORE_PORTS: u16 = 19;
 
 /// Arguments of `portico proxy`.
 #[derive(Debug, Args)]
@@ -52,12 +52,17 @@ pub fn run(args: &ProxyArgs, instance: &InstanceOptions) -> anyhow::Result<ExitC
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let listener = match args.address {
-            Some(address) => TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot listen on {address}"))?,
-            None => next_free().await?,
-        };
+        let (wanted, more) = args
+            .address
+            .map_or((USUAL, MORE_PORTS), |address| (address, 0));
+        let listener = host::listen_near(wanted, more).with_context(|| {
+            let others = match more {
+                0 => String::new(),
+                more => format!(" or the {more} ports after it; choose one with --address"),
+            };
+            format!("cannot listen on {wanted}{others}")
+        })?;
+        let listener = TcpListener::from_std(listener)?;
         let door = Door {
             instance: instance.clone(),
             namespace: args.namespace.namespace.clone(),
@@ -71,18 +76,4 @@ pub fn run(args: &ProxyArgs, instance: &InstanceOptions) -> anyhow::Result<ExitC
             _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
         }
     })
-}
-
-async fn next_free() -> anyhow::Result<TcpListener> {
-    for more in 0..MORE_PORTS {
-        let address = SocketAddr::new(USUAL.ip(), USUAL.port().saturating_add(more));
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            bound => return bound.with_context(|| format!("cannot listen on {address}")),
-        }
-    }
-    anyhow::bail!(
-        "{USUAL} and the {} ports after it are taken; choose one with --address",
-        MORE_PORTS - 1
-    )
 }

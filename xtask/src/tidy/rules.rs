@@ -48,6 +48,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "notify",
             "host::ephemeral_clash",
             "host::no_ipv6",
+            "host::listen_near",
             "control::status",
             "control::command",
             "admin::client",
