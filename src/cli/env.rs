@@ -53,7 +53,8 @@ fn variables(service: &ServiceStatus) -> Vec<String> {
     let served: Vec<_> = service
         .ports
         .iter()
-        .filter_map(|port| Some((port, cluster_ip(port)?)))
+        // The number may be another than was declared.
+        .filter_map(|port| Some((port, port.served_at("ClusterIP")?)))
         .collect();
     let Some((first, at)) = served.first() else {
         return Vec::new();
@@ -81,12 +82,6 @@ fn variables(service: &ServiceStatus) -> Vec<String> {
         ]);
     }
     all
-}
-
-/// Where the port is really served at its cluster IP: the number may be another than was declared.
-fn cluster_ip(port: &PortStatus) -> Option<SocketAddr> {
-    let mut places = port.reachable.iter();
-    places.find(|place| place.kind == "ClusterIP")?.bound
 }
 
 fn variable(name: &str) -> String {

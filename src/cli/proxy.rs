@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{change::Namespace, say};
 use crate::{
     admin::client,
-    host,
+    host::listen_near,
     proxy::{self, Door},
     settings::InstanceOptions,
 };
@@ -55,7 +55,7 @@ pub fn run(args: &ProxyArgs, instance: &InstanceOptions) -> anyhow::Result<ExitC
         let (wanted, more) = args
             .address
             .map_or((USUAL, MORE_PORTS), |address| (address, 0));
-        let listener = host::listen_near(wanted, more).with_context(|| {
+        let listener = listen_near(wanted, more).with_context(|| {
             let others = match more {
                 0 => String::new(),
                 more => format!(" or the {more} ports after it; choose one with --address"),

@@ -57,11 +57,7 @@ pub fn run(args: &UrlArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCod
 const KINDS: [&str; 4] = ["LoadBalancer", "ExternalIP", "ClusterIP", "NodePort"];
 
 fn url(port: &PortStatus) -> Option<String> {
-    let of = |kind: &&str| {
-        let mut places = port.reachable.iter();
-        places.find(|place| place.kind == **kind)?.bound
-    };
-    let bound = KINDS.iter().find_map(of)?;
+    let bound = KINDS.iter().find_map(|kind| port.served_at(kind))?;
     let named = port.name.starts_with("https") || port.port == 443;
     let (scheme, usual) = match port.protocol.as_str() {
         "UDP" => ("udp", 0),

@@ -177,6 +177,14 @@ pub struct PortStatus {
     pub source_not_kept: u64,
 }
 
+impl PortStatus {
+    /// Where it is served by an address of this kind, if it is.
+    pub fn served_at(&self, kind: &str) -> Option<SocketAddr> {
+        let mut places = self.reachable.iter();
+        places.find(|place| place.kind == kind)?.bound
+    }
+}
+
 /// One endpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -226,19 +226,27 @@ impl Map<'_> {
             port: declared.port(),
             protocol: Protocol::Tcp,
         };
-        let owners = self.snapshot.address_owners(declared.ip());
-        let Some(service) = owners.and_then(|owners| owners.cluster_ip_of.as_ref()) else {
-            return Ok(self.moved(declared));
+        let found = self
+            .snapshot
+            .frontend(key.scope, declared, key.port, key.protocol)
+            // A node port is declared for every address, also for those of other machines.
+            .filter(|found| !found.kind.is_on_node_port() || self.is_host(declared.ip()));
+        let Some(frontend) = found else {
+            let owners = self.snapshot.address_owners(declared.ip());
+            return match owners.and_then(|owners| owners.cluster_ip_of.as_ref()) {
+                Some(service) => Err(which_port(service, Some(&declared.port().to_string()))),
+                None => Ok(self.moved(declared)),
+            };
         };
-        let mut frontends = service.frontends.iter();
-        let Some((key, kind, _)) = frontends.find(|(of, _, _)| *of == key) else {
-            return Err(which_port(service, Some(&declared.port().to_string())));
-        };
-        let reachable = reachable_at(key, *kind, self.listeners);
+        let reachable = reachable_at(&key, frontend.kind, self.listeners);
         reachable.bound.ok_or_else(|| {
             let why = reachable.problem.unwrap_or_else(|| "not bound".to_owned());
-            format!("{declared} of {} is not served: {why}", describe(service))
+            format!("{declared} of {} is not served: {why}", frontend.port.name)
         })
+    }
+
+    fn is_host(self, addr: IpAddr) -> bool {
+        addr.is_loopback() || self.snapshot.cluster.host_addresses.contains(&addr)
     }
 
     /// Where a simulated pod listens in the place of a port that it could not have.

@@ -18,6 +18,11 @@ spec: {clusterIP: 127.96.0.80, selector: {app: web}, ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: outer}
+spec: {type: LoadBalancer, loadBalancerIP: 127.112.0.80, selector: {app: web}, ports: [{port: 80, nodePort: 30080}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: pods}
 spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 ---
@@ -143,6 +148,8 @@ fn proxy_every_way_in_reaches_a_service_by_name_and_is_balanced() {
         ("--proxy socks5h://DOOR http://web/", "web-"),
         ("--proxy socks5h://DOOR http://many.shop.svc:9000/", "many-"),
         ("--proxy socks5://DOOR http://127.96.0.80/", "web-"),
+        ("--proxy http://DOOR http://127.112.0.80/", "web-"),
+        ("--proxy http://DOOR http://127.0.0.1:30080/", "web-"),
     ] {
         let (status, body) = door.curl(words);
         assert!(

@@ -210,11 +210,7 @@ impl Program for Asked {
 const KINDS: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalIP"];
 
 fn reachable(port: &PortStatus) -> Option<SocketAddr> {
-    let of = |kind: &&str| {
-        let mut places = port.reachable.iter();
-        places.find(|place| place.kind == **kind)?.bound
-    };
-    let mut bound = KINDS.iter().find_map(of)?;
+    let mut bound = KINDS.iter().find_map(|kind| port.served_at(kind))?;
     if bound.ip().is_unspecified() {
         let loopback = if bound.is_ipv4() {
             IpAddr::from([127, 0, 0, 1])
