@@ -210,7 +210,7 @@ fn limits_of_a_service_hold_and_follow_edits() {
     for client in &mut first[..2] {
         seen(client).unwrap();
     }
-    program.wait_for("one to wait", |status| {
+    program.watch_for("one to wait", |status| {
         status.services[0].ports[0].waiting == 1
     });
     let said = program.command(&["explain", "service", "web"]).stdout;
@@ -231,7 +231,7 @@ fn limits_of_a_service_hold_and_follow_edits() {
     drop(first.pop());
     drop(first.pop());
     seen(&mut late).unwrap();
-    let status = program.wait_for("the ends", |status| status.services[0].ports[0].active == 2);
+    let status = program.watch_for("the ends", |status| status.services[0].ports[0].active == 2);
     assert_eq!(status.services[0].ports[0].rejected, 0);
     let described = program.command(&["describe", "service", "web"]).stdout;
     let described = String::from_utf8_lossy(&described);
@@ -435,7 +435,7 @@ fn connections_to_the_admin_interface_beyond_sixty_four_wait() {
     let mut clients: Vec<TcpStream> = (0..90)
         .map(|_| TcpStream::connect(admin).unwrap())
         .collect();
-    program.wait_for("the first ones", |status| status.descriptors >= before + 64);
+    program.watch_for("the first ones", |status| status.descriptors >= before + 64);
     // A file that is being read goes by.
     let open = program.status().descriptors;
     assert!(open < before + 80, "{open} of {before}");

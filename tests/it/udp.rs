@@ -143,7 +143,7 @@ fn fixed_client_port_survives_a_rollout_and_is_refused_without_pods() {
             _ => assert!(Instant::now() < deadline, "{}", program.stderr()),
         }
     }
-    program.wait_for("the flows to end", |status| status.flows == 0);
+    program.watch_for("the flows to end", |status| status.flows == 0);
 }
 
 /// How long nothing has to come for "dropped".

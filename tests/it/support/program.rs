@@ -205,36 +205,34 @@ impl Program {
         );
     }
 
-    /// Waits until no connection is open; relays end a moment after their clients.
-    pub(crate) fn wait_for_connections_to_end(&self) -> Status {
+    /// Waits until the status is as wanted in what no generation brings: looks again at once.
+    pub(crate) fn watch_for(&self, what: &str, done: impl Fn(&Status) -> bool) -> Status {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
-            if status.connections == 0 {
+            if done(&status) {
                 return status;
             }
             assert!(
                 Instant::now() < deadline,
-                "{} connections are still open",
-                status.connections
+                "waited for {what}; {} connections and {} descriptors are open",
+                status.connections,
+                status.descriptors
             );
         }
     }
 
-    /// Waits until no more descriptors are open than `wanted`: a file that is being read goes by, a leak does not.
+    /// Waits until no connection is open; relays end a moment after their clients.
+    pub(crate) fn wait_for_connections_to_end(&self) -> Status {
+        self.watch_for("connections to end", |status| status.connections == 0)
+    }
+
+    /// Waits until no connection and no more descriptors are open than `wanted`: a file that is being read goes by, a leak
+    /// does not.
     pub(crate) fn wait_for_descriptors(&self, wanted: usize) -> Status {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.wait_for_connections_to_end();
-            if status.descriptors <= wanted {
-                return status;
-            }
-            let open = status.descriptors;
-            assert!(
-                Instant::now() < deadline,
-                "{open} descriptors are open, {wanted} were"
-            );
-        }
+        self.watch_for("descriptors to be closed", |status| {
+            status.connections == 0 && status.descriptors <= wanted
+        })
     }
 
     /// Waits until Service `name` has `count` usable endpoints on its first port.
