@@ -17,12 +17,10 @@ pub(crate) const fn most_listeners(limit: usize) -> usize {
     limit / 2
 }
 
-/// What is left of `limit` for connections and flows together. Each worker may be accepting a connection at the same
-/// moment, which the others do not see yet: what those need is kept back, too.
+/// What is left of `limit` for connections and flows together.
 pub(crate) fn spare(limit: usize, workers: usize, listeners: usize) -> usize {
     let pipes = pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE;
-    let of_workers = workers * (pipes + DESCRIPTORS_PER_CONNECTION);
-    limit.saturating_sub(listeners + reserved(limit) + of_workers)
+    limit.saturating_sub(listeners + reserved(limit) + workers * pipes)
 }
 
 /// Descriptors kept back: under a small limit no more than half of it, so that connections have their share.
@@ -44,13 +42,12 @@ mod tests {
     }
 
     #[test]
-    fn spare_never_reaches_what_is_kept_back_whatever_the_workers_do_at_once() {
+    fn spare_never_reaches_what_is_kept_back() {
         for limit in [0, 3, 48, 100, 256, 1024, 20_000] {
             for workers in [1, 2, 16] {
                 let pipes = pipe::most_pipes(limit) * DESCRIPTORS_PER_PIPE * workers;
-                let at_once = workers * DESCRIPTORS_PER_CONNECTION;
                 let spare = spare(limit, workers, 7);
-                assert!(spare == 0 || spare + at_once + pipes + 7 + reserved(limit) <= limit);
+                assert!(spare == 0 || spare + pipes + 7 + reserved(limit) <= limit);
             }
         }
     }

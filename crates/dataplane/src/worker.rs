@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{
             AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, Release},
+            Ordering::{Relaxed, Release, SeqCst},
         },
         mpsc as blocking,
     },
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
+    /// Connections that are being accepted, which have no slot yet.
+    admissions: AtomicUsize,
     inboxes: Box<[mpsc::Sender<Incoming>]>,
 }
 
@@ -83,7 +85,7 @@ impl Shared {
 
     /// Connections of all workers.
     pub(crate) fn connections(&self) -> usize {
-        self.loads.iter().map(|load| load.load(Relaxed)).sum()
+        self.loads.iter().map(|load| load.load(SeqCst)).sum()
     }
 
     /// Connections of each worker.
@@ -112,12 +114,17 @@ impl Shared {
         most.map_or(affordable, |most| most.min(affordable))
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        let (connections, spare) = (self.connections(), self.share_out());
+    /// Leave to accept one more, if there is a place. Of two workers that take the last one at the same moment each sees the
+    /// other, so that the limit holds; both may step back, and try again.
+    pub(crate) fn admit(&self) -> Option<Admission<'_>> {
+        let others = self.admissions.fetch_add(1, SeqCst);
+        let admission = Admission(&self.admissions);
+        let (connections, spare) = (self.connections() + others, self.share_out());
         let used = connections
             .saturating_mul(DESCRIPTORS_PER_CONNECTION)
             .saturating_add(self.flows.load(Relaxed));
-        connections >= self.limit_by(spare) || (connections > 0 && used >= spare)
+        let is_full = connections >= self.limit_by(spare) || (connections > 0 && used >= spare);
+        (!is_full).then_some(admission)
     }
 
     /// How many more flows there may be: flows leave half of the descriptors to connections.
@@ -170,6 +177,16 @@ impl Shared {
     }
 }
 
+/// Leave to accept a connection, held until that has its [`Slot`].
+#[derive(Debug)]
+pub(crate) struct Admission<'a>(&'a AtomicUsize);
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
 /// A connection's share of its worker's load, taken when the worker is chosen.
 #[derive(Debug)]
 pub(crate) struct Slot(Option<Arc<AtomicUsize>>);
@@ -177,7 +194,7 @@ pub(crate) struct Slot(Option<Arc<AtomicUsize>>);
 impl Slot {
     fn of(load: Option<&Arc<AtomicUsize>>) -> Self {
         load.inspect(|load| {
-            load.fetch_add(1, Relaxed);
+            load.fetch_add(1, SeqCst);
         });
         Self(load.cloned())
     }
@@ -321,6 +338,7 @@ impl Workers {
             flows: AtomicUsize::new(0),
             registries: Registry::of_workers(count),
             complained_at: AtomicU64::new(0),
+            admissions: AtomicUsize::new(0),
             changed: Notify::new(),
             changes: AtomicU64::new(0),
             ends_at: AtomicU64::new(0),
@@ -527,5 +545,48 @@ async fn finish(
         biased;
         () = cut.cancelled() => {}
         _ = silence => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use portico_core::snapshot::Snapshot;
+
+    use super::*;
+
+    #[test]
+    fn admit_from_many_threads_never_exceeds_the_limit() {
+        let settings = DataSettings {
+            workers: 4,
+            max_connections: Some(1),
+            ..DataSettings::default()
+        };
+        let published = Arc::new(Published::from_pointee(Snapshot::empty(Arc::default())));
+        let workers = Workers::start(settings, published).unwrap();
+        let shared = &workers.shared;
+        let admitted = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for own in 0..4 {
+                let admitted = &admitted;
+                scope.spawn(move || {
+                    for _ in 0..20_000 {
+                        let Some(admission) = shared.admit() else {
+                            continue;
+                        };
+                        // Accepting takes a while.
+                        thread::yield_now();
+                        let (_, slot) = shared.place(own);
+                        drop(admission);
+                        admitted.fetch_add(1, Relaxed);
+                        assert_eq!(shared.connections(), 1);
+                        drop(slot);
+                    }
+                });
+            }
+        });
+        assert!(admitted.into_inner() > 0);
+        assert_eq!(shared.connections(), 0);
     }
 }

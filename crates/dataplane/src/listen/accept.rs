@@ -216,7 +216,8 @@ fn accept_one(
     listening: &Listening,
     entered: Option<&Arc<PortState>>,
 ) -> Option<Turn> {
-    let failure = if worker.shared.is_full() {
+    let admission = worker.shared.admit();
+    let failure = if admission.is_none() {
         Turn::Full
     } else {
         match listening.accept() {
