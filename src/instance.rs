@@ -141,7 +141,9 @@ impl Instance {
             _lock: lock,
             _claim: claim,
         };
-        instance.remove_stale_socket()?;
+        for socket in [instance.socket_path(), instance.run_socket_path()] {
+            remove_stale(socket)?;
+        }
         Ok(instance)
     }
 
@@ -154,6 +156,14 @@ impl Instance {
         Ok(Surroundings::of_process(dirs)
             .find_runtime_dir(name)?
             .join(SOCKET))
+    }
+
+    /// Where a running instance `name` takes the sockets of `portico run`; makes nothing.
+    ///
+    /// # Errors
+    /// As for [`find_socket`](Self::find_socket).
+    pub fn find_run_socket(name: &str, dirs: &InstanceDirs) -> Result<PathBuf, InstanceError> {
+        Ok(Self::find_socket(name, dirs)?.with_file_name(RUN_SOCKET))
     }
 
     /// Names of this user's instances that have a socket, in order; one that was killed has left its own.
@@ -202,6 +212,11 @@ impl Instance {
         self.runtime_dir.join(SOCKET)
     }
 
+    /// The path of the socket for `portico run`; nothing is there.
+    pub fn run_socket_path(&self) -> PathBuf {
+        self.runtime_dir.join(RUN_SOCKET)
+    }
+
     /// Its addresses.
     pub fn ranges(&self) -> Ranges {
         ranges(self.slot)
@@ -211,23 +226,24 @@ impl Instance {
     pub fn state_file(&self) -> StateFile {
         StateFile::new(&self.state_dir)
     }
+}
 
-    /// Safe because the lock is held: whoever bound it is gone.
-    fn remove_stale_socket(&self) -> Result<(), InstanceError> {
-        let path = self.socket_path();
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstanceError::Io {
-                action: "remove the old socket",
-                path,
-                source,
-            }),
-            _ => Ok(()),
-        }
+/// Removes a socket of a former run. Safe because the lock is held: whoever bound it is gone.
+fn remove_stale(path: PathBuf) -> Result<(), InstanceError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstanceError::Io {
+            action: "remove the old socket",
+            path,
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 
 /// The admin socket in the runtime folder.
 const SOCKET: &str = "api.sock";
+/// The socket for `portico run` beside it.
+const RUN_SOCKET: &str = "run.sock";
 
 fn check_name(name: &str) -> Result<(), InstanceError> {
     let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod dns;
 pub mod explain;
+pub mod handover;
 pub mod health;
 pub mod host;
 pub mod instance;

@@ -65,6 +65,10 @@ pub(crate) enum Device {
 /// A TCP socket bound to `addr` and to nothing else, not listening yet. `SO_REUSEADDR` lets it pass connections in
 /// `TIME_WAIT`, as servers do; beside a listening socket Linux refuses it all the same (socket(7)).
 pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
+    Ok(SharedFd::new(socket_at(addr, device)?.into()))
+}
+
+fn socket_at(addr: SocketAddr, device: Device) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(addr),
         Type::STREAM.nonblocking().cloexec(),
@@ -78,7 +82,7 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
         socket.bind_device(Some(b"lo"))?;
     }
     bind_local(&socket, addr)?;
-    Ok(SharedFd::new(socket.into()))
+    Ok(socket)
 }
 
 /// Binds `socket` to `addr`. bind(2) takes any IPv4 address that a route makes local, but of IPv6 only those that an
@@ -116,6 +120,28 @@ pub fn open_at(addr: SocketAddr, protocol: portico_core::object::Protocol) -> io
     if kind == Type::STREAM {
         socket.listen(1024)?;
     }
+    Ok(socket.into())
+}
+
+/// A socket of a Service for another process, which has the address: bound as a listener's would be, not listening.
+/// With `device_is_loopback` it hears the device `lo` alone.
+///
+/// # Errors
+/// Of socket(2), setsockopt(2) or bind(2).
+pub fn open_for_another(
+    protocol: portico_core::object::Protocol,
+    addr: SocketAddr,
+    device_is_loopback: bool,
+) -> io::Result<OwnedFd> {
+    let device = if device_is_loopback {
+        Device::Loopback
+    } else {
+        Device::Any
+    };
+    let socket = match protocol {
+        portico_core::object::Protocol::Tcp => socket_at(addr, device)?,
+        _ => datagrams::socket_at(addr, device)?,
+    };
     Ok(socket.into())
 }
 

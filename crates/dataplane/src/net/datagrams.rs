@@ -30,6 +30,10 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// A UDP socket bound to `addr` and to nothing else. One for every address also says which one was asked (ip(7),
 /// `IP_PKTINFO`; ipv6(7), `IPV6_RECVPKTINFO`). Without `SO_REUSEADDR`, which would let two UDP sockets share a port.
 pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
+    Ok(SharedFd::new(socket_at(addr, device)?.into()))
+}
+
+pub(super) fn socket_at(addr: SocketAddr, device: Device) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(addr),
         Type::DGRAM.nonblocking().cloexec(),
@@ -47,7 +51,7 @@ pub(crate) fn bind(addr: SocketAddr, device: Device) -> io::Result<SharedFd> {
     // A burst is lost if it fails, which is no reason not to serve.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     super::bind_local(&socket, addr)?;
-    Ok(SharedFd::new(socket.into()))
+    Ok(socket)
 }
 
 /// A UDP socket that sends to `endpoint` and hears only that (and its ICMP errors). With `client`, from that address;
