@@ -162,7 +162,7 @@ fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
         BindErrorKind::Privilege => std::io::ErrorKind::PermissionDenied,
         BindErrorKind::InUse => std::io::ErrorKind::AddrInUse,
         BindErrorKind::NotAvailable => std::io::ErrorKind::AddrNotAvailable,
-        BindErrorKind::Exhausted | BindErrorKind::Other => std::io::ErrorKind::Other,
+        BindErrorKind::Exhausted | BindErrorKind::Pending | BindErrorKind::Other => std::io::ErrorKind::Other,
     });
     let in_use = kind == Some(std::io::ErrorKind::AddrInUse);
     let found = (wants_holder && in_use)

@@ -208,7 +208,7 @@ pub enum NodePortAddresses {
     Listed(Vec<IpAddr>),
 }
 
-/// Where sockets live: the host's network namespace, or one inherited from `portico run`.
+/// Where sockets live: the host's network namespace, or that of a `portico run`. Every scope has the same frontends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope(pub u32);
 
@@ -492,17 +492,18 @@ impl Snapshot {
 
     /// The Frontend for a connection whose local address is `local`, on a socket declared for `declared_port`
     /// (the same number unless a fallback port stands in). An address in our own ranges matches exactly or not at
-    /// all; any other host address may also be a node port.
+    /// all; any other host address may also be a node port. Every scope sees the frontends of the host: they are kept
+    /// once, however many scopes there are.
     pub fn frontend(
         &self,
-        scope: Scope,
+        _scope: Scope,
         local: SocketAddr,
         declared_port: u16,
         protocol: Protocol,
     ) -> Option<&Frontend> {
         let addr = local.ip().to_canonical();
         let key = FrontendKey {
-            scope,
+            scope: Scope::HOST,
             addr,
             port: declared_port,
             protocol,

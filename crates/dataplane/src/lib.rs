@@ -40,6 +40,7 @@ mod worker;
 pub use draining::{Connection, Draining};
 pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::guard::Filtering;
+pub use listen::opener::Opener;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 pub use net::{
     datagrams::{Answers, Exchange, Exchanged},

@@ -7,6 +7,7 @@
 pub(crate) mod accept;
 mod bind;
 pub(crate) mod guard;
+pub(crate) mod opener;
 pub(crate) mod status;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -15,6 +16,7 @@ use portico_core::{
     backoff::Backoff,
     object::Protocol,
     snapshot::{
+        Scope,
         filter::Filter,
         plan::{Bind, ListenerKey, Mode},
     },
@@ -25,6 +27,7 @@ use crate::{clock, inherit::Inherited, net, settings::DataSettings, worker::Work
 use accept::Listening;
 use bind::Binder;
 use guard::Filtering;
+use opener::Opener;
 use status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 
 /// See the module's documentation.
@@ -54,6 +57,12 @@ impl Entry {
         self.accepting && self.mode == Mode::Listening
     }
 
+    /// Whether an answer about its socket is to come.
+    fn is_pending(&self) -> bool {
+        let error = self.error.as_ref();
+        error.is_some_and(|error| error.kind == BindErrorKind::Pending)
+    }
+
     fn has_fallback(&self) -> bool {
         self.error.is_some() && self.socket.is_some()
     }
@@ -79,6 +88,11 @@ impl Listeners {
             binder: Binder::new(settings, inherited, most),
             backoff: Backoff::new(settings.rebind_base, settings.rebind_cap),
         }
+    }
+
+    /// Whoever opens the sockets of other scopes from now on.
+    pub(crate) fn open_by(&mut self, opener: Box<dyn Opener>) {
+        self.binder.opener = opener;
     }
 
     /// Number of sockets.
@@ -192,6 +206,9 @@ impl Listeners {
             return;
         };
         if mode == Mode::Refusing {
+            if entry.is_pending() {
+                self.binder.opener.forget(key);
+            }
             entry.error = None;
             entry.retry_at = None;
             entry.backoff.reset();
@@ -221,10 +238,16 @@ impl Listeners {
     }
 
     pub(crate) fn close(&mut self, workers: &Workers, keys: &[ListenerKey]) {
-        let removed: Vec<_> = keys
-            .iter()
-            .filter_map(|key| self.entries.remove(key))
-            .collect();
+        let mut removed = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(entry) = self.entries.remove(key) else {
+                continue;
+            };
+            if entry.is_pending() {
+                self.binder.opener.forget(*key);
+            }
+            removed.push(entry);
+        }
         retire(
             workers,
             removed
@@ -244,7 +267,8 @@ impl Listeners {
             })
             .filter(|(key, _)| {
                 keys.iter().any(|closed| {
-                    (closed.port, closed.protocol) == (key.port, key.protocol)
+                    (closed.scope, closed.port, closed.protocol)
+                        == (key.scope, key.port, key.protocol)
                         && bind::overlap(closed.bind, key.bind)
                 })
             })
@@ -263,11 +287,11 @@ impl Listeners {
             .map(|(key, _)| *key)
             .collect();
         for key in failing {
-            let is_due = self
-                .entries
-                .get(&key)
-                .and_then(|entry| entry.retry_at)
-                .map(|at| at <= now);
+            // An answer may have come at any time; whoever is to give it has a deadline.
+            let is_due = self.entries.get(&key).and_then(|entry| {
+                let at = entry.retry_at.map(|at| at <= now);
+                if entry.is_pending() { Some(true) } else { at }
+            });
             let recovered = is_due == Some(true) && self.take_declared_port(workers, key);
             if is_due == Some(true) && !recovered {
                 self.fall_back(workers, key, &|_, _| false);
@@ -277,7 +301,8 @@ impl Listeners {
                 .get_mut(&key)
                 .filter(|_| is_due != Some(false) && !recovered)
             {
-                entry.retry_at = Some(now.after(entry.backoff.next(clock::jitter())));
+                let waits = entry.is_pending();
+                entry.retry_at = (!waits).then(|| now.after(entry.backoff.next(clock::jitter())));
             }
         }
         self.entries
@@ -286,7 +311,7 @@ impl Listeners {
             .min()
     }
 
-    pub(crate) fn statuses(&self) -> Vec<ListenerStatus> {
+    pub(crate) fn statuses(&self, scope: Scope) -> Vec<ListenerStatus> {
         let status = |(key, entry): (&ListenerKey, &Entry)| ListenerStatus {
             key: *key,
             services: Arc::clone(&entry.services),
@@ -300,7 +325,8 @@ impl Listeners {
                 .as_ref()
                 .map_or(Filtering::Idle, |socket| socket.guarding.state(&socket.fd)),
         };
-        self.entries.iter().map(status).collect()
+        let of_scope = self.entries.iter().filter(|(key, _)| key.scope == scope);
+        of_scope.map(status).collect()
     }
 
     /// Binds the declared port of a failing listener; its fallback goes when that works. Tells whether it did.
@@ -315,11 +341,13 @@ impl Listeners {
                 return false;
             }
         };
+        if !entry.is_pending() {
+            tracing::info!(listener = %socket.bound, services = %entry.services, "listener has its declared port again");
+        }
         entry.error = None;
         entry.retry_at = None;
         entry.backoff.reset();
         let fallback = entry.socket.replace(Arc::clone(&socket));
-        tracing::info!(listener = %socket.bound, services = %entry.services, "listener has its declared port again");
         if entry.wants_worker() {
             workers.accept_from(vec![socket]);
         }
@@ -327,7 +355,8 @@ impl Listeners {
         true
     }
 
-    /// Gives a listener without a socket a fallback port, if its failure allows one.
+    /// Gives a listener without a socket a fallback port, if its failure allows one. In another scope nobody would look
+    /// for it there.
     fn fall_back(
         &mut self,
         workers: &Workers,
@@ -346,7 +375,10 @@ impl Listeners {
         let entries = &self.entries;
         let is_taken =
             |addr: IpAddr, port: u16| is_declared(addr, port) || declares(entries, key, port);
-        let socket = if error.kind.allows_fallback() {
+        if error.kind == BindErrorKind::Pending {
+            return;
+        }
+        let socket = if key.scope == Scope::HOST && error.kind.allows_fallback() {
             self.binder.open_fallback(key, mode, &is_taken)
         } else {
             None
@@ -385,7 +417,7 @@ impl Listeners {
                 continue;
             };
             if wanted.iter().any(|(new, ..)| {
-                (new.port, new.protocol) == (port, key.protocol)
+                (new.scope, new.port, new.protocol) == (key.scope, port, key.protocol)
                     && bind::overlap(new.bind, key.bind)
             }) {
                 retired.extend(entry.socket.take());

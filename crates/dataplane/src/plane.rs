@@ -11,6 +11,7 @@ use std::{
 use portico_core::{
     balance::End,
     snapshot::{
+        Scope,
         filter::Filter,
         plan::{ListenerKey, Mode},
     },
@@ -24,7 +25,7 @@ use crate::{
     clock,
     draining::Drains,
     inherit::Inherited,
-    listen::{Listeners, status::ListenerStatus},
+    listen::{Listeners, opener::Opener, status::ListenerStatus},
     net,
     observer::Observer,
     settings::DataSettings,
@@ -159,6 +160,11 @@ impl DataPlane {
         Ok(plane)
     }
 
+    /// Whoever opens the sockets of other scopes than the host from now on; nobody does at first.
+    pub fn open_by(&mut self, opener: Box<dyn Opener>) {
+        self.listeners.open_by(opener);
+    }
+
     /// What a listener drops before it is accepted, whichever sockets it has or gets; `None` is nothing. Where the
     /// kernel does not take a filter, and for what gets through, the Snapshot's verdict is carried out by a reset.
     pub fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
@@ -167,7 +173,9 @@ impl DataPlane {
 
     /// Binds what is not bound yet; nothing is accepted before [`accept`](Self::accept), clients wait in the kernel's
     /// queue. A failure concerns one listener: where another port of its address will do, it gets the next free one
-    /// from its own + 10000 that `is_declared` (asked with `0.0.0.0` for wildcards) leaves free.
+    /// from its own + 10000 that `is_declared` (asked with `0.0.0.0` for wildcards) leaves free. One in another scope
+    /// may have to wait for its socket ([`BindErrorKind::Pending`](crate::BindErrorKind::Pending)) and holds up no other:
+    /// it begins with a later [`retry`](Self::retry).
     pub fn bind(
         &mut self,
         wanted: &[(ListenerKey, Mode, Arc<str>)],
@@ -200,7 +208,8 @@ impl DataPlane {
         self.budget();
     }
 
-    /// Tries the declared ports of failing listeners whose time has come, and gives those that failed since the last
+    /// Tries the declared ports of failing listeners whose time has come, takes sockets that have come from elsewhere, and
+    /// gives those that failed since the last
     /// call their time. Returns when to call again; also to be called after [`bind`](Self::bind),
     /// [`switch`](Self::switch) and [`close`](Self::close).
     pub fn retry(&mut self, now: Timestamp) -> Option<Timestamp> {
@@ -215,9 +224,14 @@ impl DataPlane {
         self.drains.look(&self.workers.shared, now)
     }
 
-    /// All listeners, sorted by key.
+    /// All listeners of the host, sorted by key.
     pub fn statuses(&self) -> Vec<ListenerStatus> {
-        self.listeners.statuses()
+        self.statuses_in(Scope::HOST)
+    }
+
+    /// All listeners of a scope, sorted by key.
+    pub fn statuses_in(&self, scope: Scope) -> Vec<ListenerStatus> {
+        self.listeners.statuses(scope)
     }
 
     /// Connections in progress, those that are still being connected to an endpoint included.

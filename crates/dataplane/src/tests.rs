@@ -9,6 +9,7 @@ mod forwarding;
 mod inherited;
 mod limits;
 mod listening;
+mod namespaces;
 mod proxy_protocol;
 mod shutdown;
 mod source;

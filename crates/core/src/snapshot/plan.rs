@@ -94,8 +94,8 @@ impl ListenerPlan {
     }
 }
 
-/// The port number, scope, protocol and family that frontends share: the unit in which a socket's shape is decided.
-type Group = (Scope, u16, Protocol, IpFamily);
+/// The port number, protocol and family that frontends share: the unit in which a socket's shape is decided.
+type Group = (u16, Protocol, IpFamily);
 
 /// The mode that a socket should be in, and the Services it is for.
 type Wish = (Mode, Arc<str>);
@@ -120,18 +120,19 @@ struct Member {
     guard: Guard,
 }
 
-/// The listeners that run, as the plans so far have made them. Changes cost what they change; only a group whose
+/// The listeners of one scope that run, as the plans so far have made them. Changes cost what they change; only a group whose
 /// shape changes (a node port appears on its number, it collapses) is gone through whole.
 #[derive(Debug, Clone)]
 pub struct ListenerTable {
+    scope: Scope,
     groups: BTreeMap<Group, Members>,
     running: BTreeMap<ListenerKey, Mode>,
     /// Most listeners that may run; above it the numbers with most VIPs collapse to one socket each.
     budget: usize,
     collapsed: BTreeSet<Group>,
-    /// Ports of the host that a wildcard socket has in any case.
+    /// Ports that a wildcard socket has in any case.
     shared: BTreeSet<u16>,
-    /// Ports of the host where some socket that is no listener stands in the way of a wildcard.
+    /// Ports where some socket that is no listener stands in the way of a wildcard.
     apart: BTreeSet<(Protocol, u16)>,
     /// Whose ranges guards are made of; without it nothing is guarded.
     cluster: Option<Arc<Cluster>>,
@@ -142,9 +143,10 @@ pub struct ListenerTable {
 }
 
 impl ListenerTable {
-    /// A table with no listener, for at most `budget` of them.
+    /// A table of the host with no listener, for at most `budget` of them.
     pub fn new(budget: usize) -> Self {
         Self {
+            scope: Scope::HOST,
             groups: BTreeMap::new(),
             running: BTreeMap::new(),
             budget,
@@ -157,20 +159,27 @@ impl ListenerTable {
         }
     }
 
+    /// The same for another scope. Whatever is local there is reached through the loopback device alone, so that one
+    /// socket may hear all addresses with one port number, whichever they are.
+    pub const fn of(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
     /// Plans filters too, by the ranges and addresses of this cluster.
     pub fn guarding(mut self, cluster: Arc<Cluster>) -> Self {
         self.cluster = Some(cluster);
         self
     }
 
-    /// With these ports of the host, a wildcard socket serves every IPv4 address there: one that the process was
+    /// With these ports, a wildcard socket serves every IPv4 address there: one that the process was
     /// started with, beside which no other can be bound.
     pub fn sharing(mut self, ports: BTreeSet<u16>) -> Self {
         self.shared = ports;
         self
     }
 
-    /// Never gives the addresses of these ports of the host one socket for all, over whatever budget: a socket on a
+    /// Never gives the addresses of these ports one socket for all, over whatever budget: a socket on a
     /// single address of such a port, which is no listener of this table, would keep it from being bound.
     pub fn keeping_apart(mut self, ports: BTreeSet<(Protocol, u16)>) -> Self {
         self.apart = ports;
@@ -192,7 +201,7 @@ impl ListenerTable {
     pub fn is_declared(&self, addr: IpAddr, port: u16) -> bool {
         let family = IpFamily::of(addr);
         let wildcard = any_address(family);
-        let group = |protocol| self.groups.get(&(Scope::HOST, port, protocol, family));
+        let group = |protocol| self.groups.get(&(port, protocol, family));
         let mut groups = [Protocol::Tcp, Protocol::Udp].into_iter().filter_map(group);
         groups.any(|members| {
             addr.is_unspecified() || members.contains_key(&addr) || members.contains_key(&wildcard)
@@ -220,6 +229,15 @@ impl ListenerTable {
         let mut plan = plan_of(drafts);
         self.plan_filters(&mut plan);
         plan
+    }
+
+    /// What closes every listener.
+    pub fn end(self) -> ListenerPlan {
+        ListenerPlan {
+            close: self.running.into_keys().collect(),
+            loosen: self.filters.into_keys().map(|key| (key, None)).collect(),
+            ..ListenerPlan::default()
+        }
     }
 
     fn leave(&mut self, view: &ServiceView, touched: &mut BTreeMap<Group, BTreeSet<IpAddr>>) {
@@ -268,9 +286,9 @@ impl ListenerTable {
     fn reshape(&mut self, group: Group, addrs: &BTreeSet<IpAddr>, drafts: &mut Drafts) {
         let empty = Members::new();
         let members = self.groups.get(&group).unwrap_or(&empty);
-        let family = group.3;
-        let any = listener(group, Bind::any(family));
-        let lo = listener(group, Bind::AnyLoopback);
+        let family = group.2;
+        let any = self.listener(group, Bind::any(family));
+        let lo = self.listener(group, Bind::AnyLoopback);
         let mut wishes: Vec<(ListenerKey, Option<Wish>)> = Vec::new();
         // One wildcard socket hears every address of its family: VIPs with its number need none of their own. One on
         // the loopback device hears nothing from the network.
@@ -278,10 +296,13 @@ impl ListenerTable {
             if members.contains_key(&any_address(family)) || self.shares(group, members) {
                 Some(any)
             } else {
-                let is_collapsed = self.collapsed.contains(&group) && may_collapse(members);
-                is_collapsed.then_some(lo)
+                let is_collapsed = self.collapsed.contains(&group) && self.may_collapse(members);
+                is_collapsed.then_some(match family {
+                    IpFamily::IPv4 => lo,
+                    IpFamily::IPv6 => any,
+                })
             };
-        // Nothing of IPv6 collapses: the socket on the loopback device is of the other group.
+        // The socket on the loopback device is of the other family: what collapses of IPv6 has the other wildcard.
         let shared_sockets = [any, lo].into_iter().take(match family {
             IpFamily::IPv4 => 2,
             IpFamily::IPv6 => 1,
@@ -310,7 +331,7 @@ impl ListenerTable {
         for addr in concerned.into_iter().filter(|addr| !addr.is_unspecified()) {
             let member = members.get(&addr).filter(|_| one_for_all.is_none());
             let wish = member.map(|member| (member.mode, Arc::clone(&member.service)));
-            wishes.push((listener(group, Bind::Address(addr)), wish));
+            wishes.push((self.listener(group, Bind::Address(addr)), wish));
         }
         let filters: Vec<_> = wishes
             .iter()
@@ -384,9 +405,23 @@ impl ListenerTable {
         }
     }
 
-    fn shares(&self, (scope, port, _, family): Group, members: &Members) -> bool {
-        let is_ours = scope == Scope::HOST && family == IpFamily::IPv4;
-        is_ours && self.shared.contains(&port) && !members.is_empty()
+    fn shares(&self, (port, _, family): Group, members: &Members) -> bool {
+        family == IpFamily::IPv4 && self.shared.contains(&port) && !members.is_empty()
+    }
+
+    fn listener(&self, (port, protocol, _): Group, bind: Bind) -> ListenerKey {
+        ListenerKey {
+            scope: self.scope,
+            bind,
+            port,
+            protocol,
+        }
+    }
+
+    /// Whether one socket can hear all of them and nothing from the network.
+    fn may_collapse(&self, members: &Members) -> bool {
+        let is_heard = |addr: &IpAddr| addr.is_ipv4() && addr.is_loopback();
+        !members.is_empty() && (self.scope != Scope::HOST || members.keys().all(is_heard))
     }
 
     fn wish(&mut self, key: ListenerKey, wish: Option<Wish>, drafts: &mut Drafts) {
@@ -413,11 +448,10 @@ impl ListenerTable {
     fn keep_budget(&mut self, drafts: &mut Drafts) {
         while self.running.len() > self.budget {
             let may_help = |(group, members): &(&Group, &Members)| {
-                let is_apart = group.0 == Scope::HOST && self.apart.contains(&(group.2, group.1));
                 !self.collapsed.contains(*group)
-                    && !is_apart
+                    && !self.apart.contains(&(group.1, group.0))
                     && members.len() > 1
-                    && may_collapse(members)
+                    && self.may_collapse(members)
             };
             let largest = self
                 .groups
@@ -439,24 +473,7 @@ pub const fn any_address(family: IpFamily) -> IpAddr {
 }
 
 fn group_of(key: &FrontendKey) -> Group {
-    (key.scope, key.port, key.protocol, IpFamily::of(key.addr))
-}
-
-fn listener((scope, port, protocol, _): Group, bind: Bind) -> ListenerKey {
-    ListenerKey {
-        scope,
-        bind,
-        port,
-        protocol,
-    }
-}
-
-/// Whether one socket on the loopback device can hear all of them.
-fn may_collapse(members: &Members) -> bool {
-    !members.is_empty()
-        && members
-            .keys()
-            .all(|addr| addr.is_ipv4() && addr.is_loopback())
+    (key.port, key.protocol, IpFamily::of(key.addr))
 }
 
 fn plan_of(drafts: Drafts) -> ListenerPlan {

@@ -21,6 +21,7 @@ use socket2::SockRef;
 use super::{
     accept::Listening,
     guard::Guarding,
+    opener::{Nobody, Opener},
     status::{BindError, BindErrorKind},
 };
 use crate::{
@@ -40,7 +41,7 @@ const FIRST_UNPRIVILEGED: u32 = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Maker {
     Us,
-    /// It is inherited.
+    /// It is inherited, or was handed over by somebody in another network namespace.
     Another,
 }
 
@@ -50,6 +51,8 @@ pub(super) struct Binder {
     pub(super) backlog: u16,
     liveness: Liveness,
     inherited: Arc<Inherited>,
+    /// For what is in another network namespace.
+    pub(super) opener: Box<dyn Opener>,
     next_id: u64,
     /// What sockets drop, of those that are to drop something.
     filters: BTreeMap<ListenerKey, Arc<Filter>>,
@@ -67,6 +70,7 @@ impl Binder {
             backlog: settings.backlog,
             liveness: settings.liveness(),
             inherited,
+            opener: Box::new(Nobody),
             next_id: 0,
             filters: BTreeMap::new(),
             complained: false,
@@ -118,14 +122,14 @@ impl Binder {
                 "only TCP and UDP are forwarded",
             ));
         }
-        if key.scope != Scope::HOST {
-            return Err(BindError::unsupported(
-                &addr,
-                "its network namespace is not open",
-            ));
-        }
-        if self.sockets() >= self.most {
-            return Err(BindError::exhausted(&addr, self.most));
+        // Other scopes have what those of the host leave of its half.
+        let most = if key.scope == Scope::HOST {
+            self.most
+        } else {
+            self.most / 2
+        };
+        if self.sockets() >= most {
+            return Err(BindError::exhausted(&addr, most));
         }
         let device = if key.bind == Bind::AnyLoopback {
             Device::Loopback
@@ -133,10 +137,11 @@ impl Binder {
             Device::Any
         };
         let opened = match key.protocol {
+            _ if key.scope != Scope::HOST => self.handed_over(key, addr),
             Protocol::Udp => datagrams::bind(addr, device).map(|fd| (fd, Maker::Us)),
             _ => self.socket(key.bind, addr, device),
         };
-        let (fd, maker) = opened.map_err(|error| BindError::new(&addr, &error))?;
+        let (fd, maker) = opened.map_err(|error| BindError::of_opening(key, &addr, &error))?;
         self.next_id += 1;
         let listening = Arc::new(Listening {
             id: self.next_id,
@@ -180,6 +185,16 @@ impl Binder {
         };
         // Another process may have left its own.
         net::filter::detach(&fd);
+        Ok((SharedFd::new(fd), Maker::Another))
+    }
+
+    /// A socket of another network namespace. Whoever opened it need not have told it what we need of it.
+    fn handed_over(&mut self, key: ListenerKey, addr: SocketAddr) -> io::Result<(SharedFd, Maker)> {
+        let fd = self.opener.open(key, addr)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        if key.protocol == Protocol::Udp {
+            datagrams::fit(&SockRef::from(&fd), addr)?;
+        }
         Ok((SharedFd::new(fd), Maker::Another))
     }
 

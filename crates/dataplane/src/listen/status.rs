@@ -2,7 +2,10 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
-use portico_core::{snapshot::plan::ListenerKey, time::Timestamp};
+use portico_core::{
+    snapshot::{Scope, plan::ListenerKey},
+    time::Timestamp,
+};
 
 use super::guard::Filtering;
 use crate::net;
@@ -65,6 +68,8 @@ pub enum BindErrorKind {
     NotAvailable,
     /// No descriptor may be taken for it: listeners have at most half of them, or all are in use (EMFILE).
     Exhausted,
+    /// Somebody in another network namespace was asked for it, and has not answered yet.
+    Pending,
     /// Anything else.
     Other,
 }
@@ -98,6 +103,21 @@ impl BindError {
         Self {
             kind,
             text: format!("binding {tried}: {why}").into(),
+        }
+    }
+
+    /// Of a socket that may be another's to open, who may need some time.
+    pub(crate) fn of_opening(
+        key: ListenerKey,
+        tried: &impl fmt::Display,
+        error: &io::Error,
+    ) -> Self {
+        if key.scope == Scope::HOST || error.kind() != io::ErrorKind::WouldBlock {
+            return Self::new(tried, error);
+        }
+        Self {
+            kind: BindErrorKind::Pending,
+            text: format!("binding {tried}: asked for, not there yet").into(),
         }
     }
 

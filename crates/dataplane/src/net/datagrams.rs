@@ -45,13 +45,19 @@ pub(super) fn socket_at(addr: SocketAddr, device: Device) -> io::Result<Socket> 
     if device == Device::Loopback {
         socket.bind_device(Some(b"lo"))?;
     }
+    fit(&socket, addr)?;
+    super::bind_local(&socket, addr)?;
+    Ok(socket)
+}
+
+/// What a socket that is, or will be, bound to `addr` needs to be served.
+pub(crate) fn fit(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     if addr.ip().is_unspecified() {
-        tell_local_addresses(&socket, addr)?;
+        tell_local_addresses(socket, addr)?;
     }
     // A burst is lost if it fails, which is no reason not to serve.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    super::bind_local(&socket, addr)?;
-    Ok(socket)
+    Ok(())
 }
 
 /// A UDP socket that sends to `endpoint` and hears only that (and its ICMP errors). With `client`, from that address;

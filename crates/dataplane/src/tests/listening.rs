@@ -347,11 +347,13 @@ fn listener_of_another_protocol_or_namespace_fails_by_name() {
         ..at(vip, PORT)
     };
     bench.bind(&[(sctp, Mode::Listening), (elsewhere, Mode::Listening)]);
-    let states: Vec<_> = bench
-        .plane
-        .statuses()
-        .into_iter()
-        .map(|status| (status.state, status.bound))
-        .collect();
-    assert_eq!(states, [(ListenerState::Failed, None); 2]);
+    for scope in [Scope::HOST, Scope(1)] {
+        let states: Vec<_> = bench
+            .plane
+            .statuses_in(scope)
+            .into_iter()
+            .map(|status| (status.state, status.bound))
+            .collect();
+        assert_eq!(states, [(ListenerState::Failed, None)]);
+    }
 }

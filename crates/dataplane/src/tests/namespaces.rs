@@ -103,7 +103,11 @@ fn socket_of_a_scope_begins_when_it_comes_and_refuses_and_listens_again() {
     let key = inside(at(vip, PORT));
     let (mut bench, desk) = bench(&subject, key);
     assert_eq!(state(&bench), PENDING);
-    assert_eq!(bench.plane.retry(clock::now()), None, "no need to ask again");
+    assert_eq!(
+        bench.plane.retry(clock::now()),
+        None,
+        "no need to ask again"
+    );
     assert_eq!((state(&bench), desk.asked()), (PENDING, 1));
 
     desk.answer();

@@ -376,3 +376,43 @@ fn table_sharing_a_port_serves_its_addresses_by_one_wildcard() {
     );
     assert_eq!(plan.close.len(), 1);
 }
+
+#[test]
+fn table_of_a_scope_has_keys_of_its_own_and_ends_whole() {
+    let mut table = ListenerTable::new(100).of(Scope(3));
+    let a = view("a", &[(vip(1), 80), (NODE, 30080)], 1);
+    let plan = table.apply(&step(None, Some(&a)));
+    assert_eq!(plan.bind.len(), 2);
+    assert!(plan.bind.iter().all(|(key, ..)| key.scope == Scope(3)));
+    assert!(table.is_declared(vip(1), 80));
+    let bound: Vec<_> = plan.bind.iter().map(|(key, ..)| *key).collect();
+    assert_eq!(table.end().close, bound);
+}
+
+#[test]
+fn table_of_a_scope_over_budget_collapses_addresses_of_any_kind() {
+    let outside = |n: u8| IpAddr::from([10, 96, 0, n]);
+    let v6 = |n: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]);
+    let all: Vec<_> = (1..4)
+        .map(|n| {
+            let name = format!("s{n}");
+            view(&name, &[(outside(n), 80), (v6(n.into()), 80)], 1)
+        })
+        .collect();
+    let transitions: Vec<_> = all.iter().flat_map(|view| step(None, Some(view))).collect();
+    let mut inside = ListenerTable::new(2).of(Scope(1));
+    let bound = binds(&inside.apply(&transitions));
+    assert_eq!(
+        bound,
+        [
+            (Bind::AnyLoopback, 80, Mode::Listening),
+            (Bind::AnyV6, 80, Mode::Listening)
+        ]
+    );
+    let mut host = ListenerTable::new(2);
+    assert_eq!(
+        host.apply(&transitions).bind.len(),
+        6,
+        "the network reaches them there"
+    );
+}
