@@ -16,6 +16,7 @@ pub mod instance;
 pub mod notify;
 pub mod objects;
 pub mod proxy;
+pub mod run;
 pub mod settings;
 pub mod simulate;
 pub mod source;

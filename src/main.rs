@@ -3,12 +3,13 @@
 use std::{io::Write as _, process::ExitCode};
 
 fn main() -> ExitCode {
-    // Before anything else: the child must not read the parent's settings.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == portico::simulate::host::CHILD_ARGUMENT)
-    {
+    // Before anything else: these children must not read the parent's settings.
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    if first == portico::simulate::host::CHILD_ARGUMENT {
         return portico::simulate::child::child_main();
+    }
+    if let Some(code) = portico::run::child(&first) {
+        return code;
     }
     match portico::cli::run(std::env::args_os().collect()) {
         Ok(code) => code,

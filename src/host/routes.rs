@@ -327,6 +327,14 @@ impl Drop for Routes {
     }
 }
 
+/// Sets the loopback device up: that of a new network namespace is down.
+///
+/// # Errors
+/// `CAP_NET_ADMIN` is missing.
+pub(crate) fn set_loopback_up() -> io::Result<()> {
+    Netlink::open()?.set_loopback_up()
+}
+
 /// How a range relates to the routes that there are.
 #[derive(Debug, PartialEq, Eq)]
 enum Standing<'a> {

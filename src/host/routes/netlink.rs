@@ -1,4 +1,4 @@
-//! Routes of the kernel as messages of rtnetlink(7). Owns the bytes and the socket; must not decide which routes there
+//! Routes and the loopback device of the kernel as messages of rtnetlink(7). Owns the bytes and the socket; must not decide which routes there
 //! should be.
 
 use std::{
@@ -27,6 +27,7 @@ const LOOPBACK: u32 = 1;
 /// Kinds of message.
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
+const NEW_LINK: u16 = 16;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
@@ -55,6 +56,8 @@ const ATTRIBUTE_KIND: u16 = 0x3fff;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct rtmsg)`.
 const HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
+/// `IFF_UP` of netdevice(7).
+const UP: u32 = 1;
 /// The kernel fills at most 32 KiB at a time.
 const BUFFER: usize = 64 * 1024;
 /// The kernel answers at once; a sandbox that swallows requests must not hold a start up.
@@ -229,6 +232,14 @@ impl Netlink {
     pub(super) fn add(&mut self, route: &Route) -> io::Result<()> {
         let flags = REQUEST | ACKNOWLEDGE | CREATE | EXCLUSIVE;
         let sequence = self.send(NEW_ROUTE, flags, &route.body(SCOPE_HOST))?;
+        self.receive(sequence).map(drop)
+    }
+
+    /// Sets the loopback device up, as `ip link set lo up` does.
+    pub(super) fn set_loopback_up(&mut self) -> io::Result<()> {
+        // `struct ifinfomsg`: family, padding and type are left open; index, flags, and which flags change.
+        let body = [0, LOOPBACK, UP, UP].map(u32::to_ne_bytes).concat();
+        let sequence = self.send(NEW_LINK, REQUEST | ACKNOWLEDGE, &body)?;
         self.receive(sequence).map(drop)
     }
 

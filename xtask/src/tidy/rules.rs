@@ -112,6 +112,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "asks the running program for the way to each name",
     ),
     (
+        "run",
+        &["host::routes"],
+        "its namespace needs a loopback device that is up, and local routes",
+    ),
+    (
         "settings",
         &["source::yaml", "telemetry"],
         "the settings file is YAML; the log format is an option",
