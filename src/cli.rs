@@ -9,6 +9,7 @@ pub mod completion;
 pub mod delete;
 pub mod demo;
 pub mod describe;
+pub mod doctor;
 mod draining;
 pub mod env;
 pub mod explain;
@@ -110,6 +111,8 @@ enum Command {
     Map(map::MapArgs),
     /// Write a small folder, serve it and say what to try; `--check` proves it instead
     Demo(Box<demo::DemoArgs>),
+    /// Say of each way in whether it works on this machine, why not, and what to type
+    Doctor(doctor::DoctorArgs),
     /// Show what `up` would run with, and which flag, variable or line of a file says so
     Settings(Box<settings_cmd::SettingsArgs>),
     /// Print the completion for a shell, with the names of the running program
@@ -192,6 +195,7 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Reset(args) => change::reset(&args, &cli.instance),
         Command::Url(args) => url::run(&args, &cli.instance),
         Command::Explain(args) => explain::run(&args, &cli.instance),
+        Command::Doctor(args) => doctor::run(&args, &cli.instance),
         Command::Bench(args) => bench::run(&args, &cli.instance),
         Command::Map(args) => map::run(&args),
         Command::Demo(args) => demo::run(*args, cli.instance),

@@ -53,7 +53,8 @@ pub fn ephemeral_clash((first, last): (u16, u16)) -> Option<String> {
     clash((first, last), &range, &reserved)
 }
 
-fn clash((first, last): (u16, u16), range: &str, reserved: &str) -> Option<String> {
+/// The same from the texts of both files.
+pub(crate) fn clash((first, last): (u16, u16), range: &str, reserved: &str) -> Option<String> {
     let mut ends = range.split_whitespace().map(str::parse::<u16>);
     let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
     let (low, high) = (low.max(first), high.min(last));

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod dns;
+pub mod doctor;
 pub mod explain;
 pub mod handover;
 pub mod health;

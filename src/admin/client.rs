@@ -126,7 +126,11 @@ async fn ask_async(
         .context("portico does not answer")?
 }
 
-fn socket(options: &InstanceOptions) -> anyhow::Result<PathBuf> {
+/// Where a program of this instance listens, running or not.
+///
+/// # Errors
+/// The name is none, or the folder is not ours alone.
+pub fn socket(options: &InstanceOptions) -> anyhow::Result<PathBuf> {
     let dirs = InstanceDirs {
         runtime_dir: options.runtime_dir.clone(),
         state_dir: options.state_dir.clone(),

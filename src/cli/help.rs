@@ -44,6 +44,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ("portico status", "tables"),
         ("portico status -o json", "everything, with the counters of every endpoint"),
     ]),
+    ("doctor", &[
+        ("portico doctor", "each way in: works, or why not and the command that helps"),
+        ("portico doctor -f ./k8s", "before a start: can these manifests' ports be had"),
+        ("portico doctor -o json", "for a script; exit status 1 if anything does not work"),
+    ]),
     ("stat", &[
         ("portico stat", "a row a Service port: rates, failures, and whether it is even"),
         ("portico stat service/web", "each endpoint's share beside the expected one, and why"),
@@ -137,7 +142,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "scale", "set", "rollout", "delete", "label", "annotate", "edit", "pod", "reset",
         ],
     ),
-    ("Understand", &["explain", "bench", "validate", "settings"]),
+    (
+        "Understand",
+        &["explain", "doctor", "bench", "validate", "settings"],
+    ),
     ("Set up", &["completion", "man"]),
 ];
 

@@ -36,13 +36,7 @@ impl fmt::Display for Holder {
 /// The listener that keeps TCP from being bound to `addr`. Reads every process's descriptors: for error reports, not
 /// for the data path.
 pub fn holder_of(addr: SocketAddr) -> Option<Holder> {
-    find(
-        addr,
-        &[
-            ("/proc/thread-self/net/tcp", TCP_LISTEN),
-            ("/proc/thread-self/net/tcp6", TCP_LISTEN),
-        ],
-    )
+    find(addr, &TCP_TABLES)
 }
 
 /// The socket that keeps UDP from being bound to `addr`.
@@ -54,6 +48,16 @@ pub fn udp_holder_of(addr: SocketAddr) -> Option<Holder> {
             ("/proc/thread-self/net/udp6", UDP_UNCONNECTED),
         ],
     )
+}
+
+/// TCP listeners on wildcard addresses, one a port, which keep their port from being bound to any other address; no more
+/// than `most`.
+pub fn wildcard_listeners(most: usize) -> Vec<Holder> {
+    let mut sockets = sockets(&TCP_TABLES);
+    sockets.retain(|socket| socket.local.ip().is_unspecified());
+    sockets.sort_by_key(|socket| socket.local.port());
+    sockets.dedup_by_key(|socket| socket.local.port());
+    sockets.iter().take(most).map(held).collect()
 }
 
 /// What to type so that `addr` can be bound after `error`; empty when nothing is known to help.
@@ -114,6 +118,12 @@ fn fix_in_use(addr: SocketAddr, holder: Option<&Holder>) -> String {
 const TCP_LISTEN: &str = "0A";
 const UDP_UNCONNECTED: &str = "07";
 
+/// Listeners of TCP.
+const TCP_TABLES: [(&str, &str); 2] = [
+    ("/proc/thread-self/net/tcp", TCP_LISTEN),
+    ("/proc/thread-self/net/tcp6", TCP_LISTEN),
+];
+
 /// One line of `/proc/net/tcp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Socket {
@@ -123,20 +133,26 @@ struct Socket {
 }
 
 fn find(addr: SocketAddr, tables: &[(&str, &str)]) -> Option<Holder> {
-    let sockets: Vec<_> = tables
+    blocking(&sockets(tables), addr).map(held)
+}
+
+fn sockets(tables: &[(&str, &str)]) -> Vec<Socket> {
+    tables
         .iter()
         .filter_map(|(path, state)| Some(parse(&fs::read_to_string(path).ok()?, state)))
         .flatten()
-        .collect();
-    let socket = blocking(&sockets, addr)?;
+        .collect()
+}
+
+fn held(socket: &Socket) -> Holder {
     let process = process_of(Path::new("/proc"), socket);
     let (pid, command) = process.map_or((None, None), |(pid, command)| (Some(pid), command));
-    Some(Holder {
+    Holder {
         pid,
         command,
         uid: socket.uid,
         local: socket.local,
-    })
+    }
 }
 
 /// Sockets in `state` in the text of `/proc/net/tcp`, `tcp6`, `udp` or `udp6`. Lines that do not parse are left out.

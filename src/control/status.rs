@@ -29,6 +29,9 @@ pub struct Status {
     pub pid: u32,
     /// Generation in force.
     pub generation: Generation,
+    /// Domains that Services are named under, the primary one first.
+    #[serde(default)]
+    pub domains: Vec<String>,
     /// Whether every source has been read once.
     pub synced: bool,
     /// Services, sorted by namespace and name.

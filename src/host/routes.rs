@@ -364,25 +364,61 @@ fn standing(range: IpNet, routes: &[Route], is_ours: impl Fn(&Route) -> bool) ->
         .map_or(Standing::Free, Standing::Taken)
 }
 
+/// A route that a portico left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// It, as ip-route(8) has it.
+    pub text: String,
+    /// What removes it.
+    pub fix: String,
+}
+
+/// Routes of instances that no longer run; changes nothing.
+pub fn left() -> Vec<Left> {
+    let all = Netlink::open().and_then(|mut kernel| kernel.routes());
+    let all = all.unwrap_or_default().into_iter();
+    let left =
+        all.filter(|route| route.is_local() && route.protocol == PROTOCOL && !is_held(route));
+    left.map(|route| Left {
+        text: named(&route),
+        fix: removal(&route),
+    })
+    .collect()
+}
+
 /// A route in words, with how to be rid of one that nobody looks after any more.
 fn describe(route: &Route) -> String {
-    let device = route.device.map(device_name);
-    let device = device.map_or(String::new(), |name| format!(" dev {name}"));
-    let kind = if route.is_local() { "local " } else { "" };
-    let text = format!("{kind}{}{device}", route.net);
+    let text = named(route);
     if route.protocol != PROTOCOL {
         return text;
     }
-    let name = SocketAddr::from_abstract_name(format!("portico/routes/{}", route.priority));
-    let runs = name
-        .and_then(|name| UnixDatagram::bind_addr(&name))
-        .is_err();
-    if runs {
+    if is_held(route) {
         return format!("{text}, a route of another instance of portico that runs");
     }
     format!(
-        "{text}, left by another instance of portico that was killed: its next start removes it, or: sudo ip route \
-         del {text} table local proto {PROTOCOL} metric {}",
+        "{text}, left by another instance of portico that was killed: its next start removes it, or: {}",
+        removal(route)
+    )
+}
+
+fn named(route: &Route) -> String {
+    let device = route.device.map(device_name);
+    let device = device.map_or(String::new(), |name| format!(" dev {name}"));
+    let kind = if route.is_local() { "local " } else { "" };
+    format!("{kind}{}{device}", route.net)
+}
+
+/// Whether the instance runs that has this number.
+fn is_held(route: &Route) -> bool {
+    let name = SocketAddr::from_abstract_name(format!("portico/routes/{}", route.priority));
+    name.and_then(|name| UnixDatagram::bind_addr(&name))
+        .is_err()
+}
+
+fn removal(route: &Route) -> String {
+    format!(
+        "sudo ip route del {} table local proto {PROTOCOL} metric {}",
+        named(route),
         route.priority
     )
 }

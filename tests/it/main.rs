@@ -23,6 +23,7 @@ mod config;
 mod conformance;
 mod corpus;
 mod demo;
+mod doctor;
 mod dual_stack;
 mod explain;
 mod first_minute;

@@ -208,6 +208,12 @@ impl ControlLoop {
             instance: self.rest.instance.name().to_owned(),
             pid: std::process::id(),
             generation: snapshot.generation,
+            domains: snapshot
+                .cluster
+                .domains
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             synced: snapshot.synced,
             services: status::services(&snapshot, &listeners, clock::now()),
             listener_count: statuses.len(),

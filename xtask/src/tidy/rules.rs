@@ -65,6 +65,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "its proof asks a real DNS question over UDP, as the bench does",
     ),
     ("cli::get", &["clock"], "ages count from now"),
+    ("cli::doctor", &["doctor"], "prints its findings"),
     (
         "cli::explain",
         &["explain"],
@@ -91,6 +92,17 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "reads sockets' holders, and commands name objects; everything else reaches it through traits",
     ),
     ("dns", &["clock"], "reads snapshots"),
+    (
+        "doctor",
+        &[
+            "control::holder",
+            "control::status",
+            "host",
+            "instance",
+            "settings",
+        ],
+        "looks at the machine as those would who use it, and at what the running program says",
+    ),
     (
         "explain",
         &["control::status", "objects"],
