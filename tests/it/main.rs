@@ -21,6 +21,7 @@ mod cli;
 mod completion;
 mod config;
 mod conformance;
+mod containers;
 mod corpus;
 mod demo;
 mod doctor;

@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod namespace;
+pub(crate) mod page;
 pub(crate) mod program;
 
 use std::{

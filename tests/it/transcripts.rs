@@ -10,13 +10,14 @@ use std::{fmt::Write as _, path::Path, process::Command};
 use crate::support::{namespace::in_namespace, program::Program};
 
 /// One command with what it should print.
-struct Step {
+pub(crate) struct Step {
     line: usize,
-    command: String,
-    wanted: Vec<String>,
+    pub(crate) command: String,
+    pub(crate) wanted: Vec<String>,
 }
 
-fn steps(text: &str) -> Vec<Step> {
+/// The commands of a session.
+pub(crate) fn steps(text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if let Some(command) = line.strip_prefix("$ ") {
@@ -34,7 +35,7 @@ fn steps(text: &str) -> Vec<Step> {
 }
 
 /// A line with single spaces.
-fn words(line: &str) -> String {
+pub(crate) fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -62,7 +63,7 @@ fn matches(pattern: &str, line: &str) -> bool {
 }
 
 /// Whether all of `lines` are as `patterns` say.
-fn all_match(patterns: &[String], lines: &[String]) -> bool {
+pub(crate) fn all_match(patterns: &[String], lines: &[String]) -> bool {
     match (patterns, lines) {
         ([], lines) => lines.is_empty(),
         ([pattern, rest @ ..], lines) if pattern == "..." => {

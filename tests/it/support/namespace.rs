@@ -13,6 +13,18 @@ pub(crate) enum User {
     Root,
     /// Nobody in particular: no capability at all.
     Unprivileged,
+    /// Root of the machine, with interfaces and mounts of its own, which is what container engines want.
+    Machine,
+}
+
+impl User {
+    /// What `unshare(1)` is told.
+    fn flags(self) -> &'static str {
+        match self {
+            Self::Root | Self::Unprivileged => "-Urn",
+            Self::Machine => "-nm",
+        }
+    }
 }
 
 /// True inside the namespace: go on with the test. False outside: the test has run inside and passed, or cannot run
@@ -22,7 +34,7 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
         return true;
     }
     let probe = Command::new("unshare")
-        .args(["-Urn", "true"])
+        .args([user.flags(), "true"])
         .stderr(Stdio::piped())
         .output();
     match probe {
@@ -40,13 +52,13 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
         }
     }
     let script = match user {
-        User::Root => r#"ip link set lo up && exec "$0" "$@""#,
+        User::Root | User::Machine => r#"ip link set lo up && exec "$0" "$@""#,
         User::Unprivileged => {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
         }
     };
     let inside = Command::new("unshare")
-        .args(["-Urn", "--", "sh", "-c", script])
+        .args([user.flags(), "--", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
