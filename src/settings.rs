@@ -150,6 +150,28 @@ pub struct ClusterOptions {
     /// Hold `loadBalancerSourceRanges` against node ports and external addresses too
     #[arg(long, env = "PORTICO_SOURCE_RANGES_EVERYWHERE")]
     pub source_ranges_everywhere: bool,
+    /// Forward TCP ports named `http`, `http2`, `h2c` or `grpc`, or such with a suffix (`http-admin`), request by request where
+    /// no appProtocol says what is spoken there
+    #[arg(long, env = "PORTICO_HTTP_BY_PORT_NAME")]
+    pub http_by_port_name: bool,
+    /// Proxies in front of HTTP ports whose X-Forwarded-* and Forwarded are believed and added to; others' are replaced
+    /// [default: nobody]
+    #[arg(
+        long,
+        env = "PORTICO_HTTP_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub http_trusted_proxies: Vec<IpNet>,
+    /// Headers that HTTP requests get beside X-Forwarded-*; via: responses too
+    #[arg(
+        long,
+        env = "PORTICO_HTTP_HEADERS",
+        value_name = "HEADER",
+        value_delimiter = ',',
+        value_enum
+    )]
+    pub http_headers: Vec<HttpHeader>,
 }
 
 impl Default for ClusterOptions {
@@ -171,8 +193,22 @@ impl Default for ClusterOptions {
             node_name: None,
             zone: None,
             source_ranges_everywhere: false,
+            http_by_port_name: false,
+            http_trusted_proxies: Vec::new(),
+            http_headers: Vec::new(),
         }
     }
+}
+
+/// One of `--http-headers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum HttpHeader {
+    /// The client, host and protocol as RFC 7239 has them
+    Forwarded,
+    /// Portico's name in requests and responses
+    Via,
+    /// A new trace (W3C Trace Context) where a request comes without one
+    Traceparent,
 }
 
 /// `--dns-pods`, as CoreDNS has it.

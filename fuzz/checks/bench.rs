@@ -63,6 +63,7 @@ fn cluster() -> Cluster {
         host_addresses: vec![[192, 0, 2, 1].into()],
         source_range_reach: SourceRangeReach::LoadBalancer,
         dns: portico_core::dns::DnsRules::default(),
+        http: portico_core::http::HttpRules::default(),
     }
 }
 

@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use portico_core::{
     dns::{DnsRules, Name, PodNames},
-    object::{Protocol, diagnostic::Severity},
+    http::{
+        HttpRules,
+        head::{Forwarded, HeaderRules, Trace, Via},
+    },
+    object::{PortNames, Protocol, diagnostic::Severity},
     snapshot::{Cluster, NodePortAddresses, SourceRangeReach},
     world::{
         Deviations, Simulation, SourceReport, SourceView, WorldSettings,
@@ -26,8 +30,8 @@ use crate::{
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
     settings::{
-        AdminListen, ClusterOptions, DnsPods, ForwardOptions, InstanceOptions, ManifestOptions,
-        UpOptions,
+        AdminListen, ClusterOptions, DnsPods, ForwardOptions, HttpHeader, InstanceOptions,
+        ManifestOptions, UpOptions,
     },
     source::{
         file::{self, FileSource, FileWatch},
@@ -108,9 +112,32 @@ pub(super) fn cluster(
             SourceRangeReach::LoadBalancer
         },
         dns: dns_rules(options, &node_port_addresses, &host_addresses)?,
+        http: HttpRules {
+            port_names: if options.http_by_port_name {
+                PortNames::Honoured
+            } else {
+                PortNames::Ignored
+            },
+            headers: header_rules(options),
+        },
         node_port_addresses,
         host_addresses,
     })
+}
+
+fn header_rules(options: &ClusterOptions) -> HeaderRules {
+    let mut rules = HeaderRules {
+        trusted: options.http_trusted_proxies.clone().into(),
+        ..HeaderRules::default()
+    };
+    for header in &options.http_headers {
+        match header {
+            HttpHeader::Forwarded => rules.forwarded = Forwarded::Written,
+            HttpHeader::Via => rules.via = Via::Written,
+            HttpHeader::Traceparent => rules.trace = Trace::Begun,
+        }
+    }
+    rules
 }
 
 /// The zones of Services, each once.

@@ -269,6 +269,7 @@ fn ports(text: &mut String, explanation: &Explanation) {
         vec![
             port.port.clone(),
             port.family.clone(),
+            port.speaks.clone(),
             join.map_or_else(String::new, |join| join.target_port.clone()),
             word(&verdict.internal),
             external,
@@ -281,6 +282,7 @@ fn ports(text: &mut String, explanation: &Explanation) {
     let header = [
         "PORT",
         "FAMILY",
+        "SPEAKS",
         "TARGET",
         "INTERNAL",
         "EXTERNAL",

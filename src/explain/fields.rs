@@ -31,7 +31,7 @@ const fn row(
 }
 
 /// Every row, in the README's order.
-pub const TABLE: [Row; 65] = [
+pub const TABLE: [Row; 66] = [
     row(
         "all",
         "`metadata.name`, `namespace`, `labels`",
@@ -77,8 +77,8 @@ pub const TABLE: [Row; 65] = [
     row(
         "",
         "`spec.ports[].appProtocol`",
-        "ignored",
-        &[("spec.ports[].appProtocol", "")],
+        "honoured: `http`, `kubernetes.io/ws`, `kubernetes.io/h2c` and `grpc` are forwarded request by request, others as TCP",
+        &[],
     ),
     row("", "`spec.selector`", "honoured", &[]),
     row("", "`spec.externalName`", "honoured", &[]),
@@ -123,6 +123,12 @@ pub const TABLE: [Row; 65] = [
         "",
         "`spec.sessionAffinity`, `sessionAffinityConfig`",
         "honoured. All loopback clients are 127.0.0.1, so that ClientIP sends them all to one pod",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/protocol`",
+        "ours: `tcp`, `http`, `h2c` or `grpc` for all TCP ports or as in `web=http,admin=tcp`; comes before `appProtocol`",
         &[],
     ),
     row(
@@ -202,7 +208,7 @@ pub const TABLE: [Row; 65] = [
     row(
         "",
         "`ports[].name`, `port`, `protocol`",
-        "honoured; `appProtocol` ignored",
+        "honoured; `appProtocol` where the Service port has none",
         &[],
     ),
     row(

@@ -191,6 +191,9 @@ pub struct PortVerdict {
     pub port: String,
     /// `IPv4` or `IPv6`.
     pub family: String,
+    /// What is spoken there, and why it is taken for that; `-` of what is not TCP.
+    #[serde(default)]
+    pub speaks: String,
     /// Endpoints under policy Cluster, sorted; null where no address of the Service asks for them.
     pub cluster: Option<Vec<String>>,
     /// Endpoints under policy Local, sorted; null where no address of the Service asks for them.

@@ -63,6 +63,28 @@ fn explained(text: &str) -> Explanation {
     explained_of(text, "default", "web")
 }
 
+#[test]
+fn explained_ports_say_what_is_spoken_and_why() {
+    let spec = "
+  selector: {app: web}
+  ports:
+  - {name: web, port: 80, appProtocol: http}
+  - {name: tls, port: 443, appProtocol: https}
+  - {name: db, port: 5432}
+  - {name: dns, port: 53, protocol: UDP, appProtocol: http}
+";
+    let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {spec}");
+    let ports = explained(&text).ports;
+    let speaks: Vec<&str> = ports.iter().map(|port| &*port.speaks).collect();
+    let expected = [
+        "HTTP: appProtocol: http",
+        "TCP: appProtocol: https",
+        "TCP: no appProtocol",
+        "-",
+    ];
+    assert_eq!(speaks, expected);
+}
+
 fn explained_of(text: &str, namespace: &str, name: &str) -> Explanation {
     let (world, snapshot) = compiled(text);
     explained_in(&world, &snapshot, namespace, name)
@@ -134,7 +156,7 @@ fn check(spec: &str, endpoints: &str, sets: [&str; 3], any: bool, verdict: &serd
     let ports = serde_json::to_value(explained(&service(spec, endpoints)).ports).unwrap();
     let [cluster, local, reachable] = sets.map(addresses);
     let expected = json!([{
-        "port": "http", "family": "IPv4", "cluster": cluster, "local": local, "reachable": reachable, "any": any,
+        "port": "http", "family": "IPv4", "speaks": "TCP: no appProtocol", "cluster": cluster, "local": local, "reachable": reachable, "any": any,
         "verdict": verdict,
     }]);
     assert_eq!(ports, expected, "{spec} {endpoints}");

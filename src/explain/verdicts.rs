@@ -3,7 +3,7 @@
 
 use portico_core::{
     balance::EndpointSet,
-    object::{Protocol, service::IpFamily},
+    object::{Protocol, app_protocol::spoken, service::IpFamily},
     snapshot::{ClientPlace, FrontendKind, PortView, ServiceView, Verdict},
 };
 
@@ -47,6 +47,7 @@ fn verdict(port: &PortView, is_external: bool, has_endpoints: bool) -> PortVerdi
     PortVerdict {
         port: label(&port.name.port, port.number, port.name.protocol),
         family: family(port.family).to_owned(),
+        speaks: spoken(port.name.protocol, &port.app),
         cluster,
         local,
         reachable,

@@ -20,6 +20,7 @@ pub mod dns;
 pub mod dns_cache;
 pub mod flow;
 pub mod health;
+pub mod http;
 pub mod object;
 pub mod observe;
 pub mod probe;

@@ -3,6 +3,7 @@
 //! cluster) nor what is derived from them (addresses, endpoints).
 
 pub mod annotations;
+pub mod app_protocol;
 pub mod balancing;
 pub mod decode;
 pub mod diagnostic;
@@ -21,6 +22,7 @@ pub mod workload;
 
 use std::sync::Arc;
 
+pub use app_protocol::{AppProtocol, AppReason, Application, PortNames};
 pub use balancing::{BalancePolicy, Weight};
 pub use endpoint_probe::EndpointProbe;
 pub use endpoints::{

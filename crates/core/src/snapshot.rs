@@ -29,8 +29,10 @@ use crate::{
         DnsRules,
         fast::{Key, Prepared},
     },
+    http::HttpRules,
     object::{
-        BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service, SourceAddress,
+        Application, BalancePolicy, EndpointSlice, Origin, Protocol, ProxyProtocol, Service,
+        SourceAddress,
         service::{IpFamily, TrafficPolicy},
     },
     time::Timestamp,
@@ -95,6 +97,8 @@ pub struct Cluster {
     pub source_range_reach: SourceRangeReach,
     /// What of DNS was chosen.
     pub dns: DnsRules,
+    /// What of HTTP was chosen.
+    pub http: HttpRules,
 }
 
 impl Default for Cluster {
@@ -122,6 +126,7 @@ impl Default for Cluster {
             host_addresses: Vec::new(),
             source_range_reach: SourceRangeReach::LoadBalancer,
             dns: DnsRules::default(),
+            http: HttpRules::default(),
         }
     }
 }
@@ -319,6 +324,8 @@ pub struct PortView {
     pub affinity: Option<ClientAffinity>,
     /// Which address endpoints see.
     pub source: SourceAddress,
+    /// What is spoken there: whether connections or requests are forwarded.
+    pub app: Application,
     /// Headers to endpoints and from front ends; of a TCP port only.
     pub proxy: ProxyProtocol,
     /// Counters of the port, carried across snapshots.

@@ -140,6 +140,7 @@ impl Subject {
             external_policy: TrafficPolicy::Cluster,
             affinity: self.affinity,
             source: self.source,
+            app: portico_core::object::Application::default(),
             proxy: self.proxy.clone(),
             state: Arc::clone(&self.port),
         };

@@ -37,6 +37,7 @@ fn port(endpoints: u16) -> PortView {
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         source: portico_core::object::SourceAddress::Keep,
+        app: portico_core::object::Application::default(),
         proxy: portico_core::object::ProxyProtocol::default(),
         state: Arc::default(),
     }

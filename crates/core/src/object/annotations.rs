@@ -10,6 +10,8 @@ pub const PREFIX: &str = "portico.dev/";
 
 /// How the readiness of hand-written endpoints is probed.
 pub const READINESS_PROBE: &str = "portico.dev/readiness-probe";
+/// What is spoken on the TCP ports of a Service.
+pub const PROTOCOL: &str = "portico.dev/protocol";
 /// How a Service chooses endpoints for new connections.
 pub const BALANCE: &str = "portico.dev/balance";
 /// Which address endpoints see their clients at.
@@ -89,6 +91,7 @@ const WEIGHED: &[Place] = &[
 #[rustfmt::skip]
 pub const TABLE: &[AnnotationKey] = &[
     row(READINESS_PROBE, SLICES, "`tcp`, `tcp:PORT`, `http:/PATH`, `http:PORT/PATH`", "no probe: endpoints are ready as written", "Probes hand-written endpoints as a Pod's readiness probe would, with Kubernetes' periods and thresholds."),
+    row(PROTOCOL, &[Place::Object(Kind::Service)], "`tcp`, `http`, `h2c`, `grpc`, or by port name: `web=http,admin=tcp`", "what `appProtocol` says, else `tcp`", "What is spoken on TCP ports. `http`, `h2c` and `grpc` are forwarded request by request: `docs/http.md`. It comes before `appProtocol`."),
     row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),

@@ -2,6 +2,7 @@
 //! objects (allocation, claims) belongs to the world.
 
 pub(crate) mod address;
+pub(crate) mod app_protocol;
 pub(crate) mod balancing;
 pub(crate) mod draining;
 pub(crate) mod endpoints;

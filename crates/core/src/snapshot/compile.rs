@@ -18,8 +18,8 @@ use crate::{
     affinity::{AffinePort, ClientAffinity},
     balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
-        AddressType, BalancePolicy, EndpointSlice, Labels, Protocol, ProxyProtocol, ServicePort,
-        SourceAddress, Weight,
+        AddressType, Application, BalancePolicy, EndpointSlice, Labels, Protocol, ProxyProtocol,
+        ServicePort, SourceAddress, Weight,
         annotations::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ENDPOINT},
         draining::timeout_of,
         limits,
@@ -263,14 +263,11 @@ fn port_view(
         protocol: draft.port.protocol,
     };
     let kept = before.and_then(|before| before.affinity);
-    let affinity = spec.client_ip_affinity.map(|timeout| ClientAffinity {
-        port: kept.map_or_else(
-            || AffinePort::new(&name, setting.generation),
-            |kept| kept.port,
-        ),
-        timeout,
-    });
     PortView {
+        affinity: spec.client_ip_affinity.map(|timeout| ClientAffinity {
+            port: kept.map_or_else(|| AffinePort::new(&name, setting.generation), |it| it.port),
+            timeout,
+        }),
         name: Arc::new(name),
         family: draft.family,
         number: draft.port.port,
@@ -280,8 +277,13 @@ fn port_view(
         any,
         internal_policy: spec.internal_traffic_policy,
         external_policy: spec.external_traffic_policy,
-        affinity,
         source: SourceAddress::of(annotations),
+        app: Application::of(
+            draft.port,
+            &record.slices,
+            annotations,
+            cluster.http.port_names,
+        ),
         proxy: if draft.port.protocol == Protocol::Tcp {
             ProxyProtocol::of(annotations)
         } else {

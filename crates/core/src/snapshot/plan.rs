@@ -519,8 +519,9 @@ fn mode_of(port: &PortView, kind: FrontendKind) -> Mode {
         return Mode::Listening;
     }
     match port.verdict(kind, ClientPlace::OnNode) {
-        Verdict::Refuse => Mode::Refusing,
-        Verdict::Forward(_) | Verdict::Drop => Mode::Listening,
+        // A request is answered with a status that says why, which takes a connection.
+        Verdict::Refuse if !port.app.protocol.is_http() => Mode::Refusing,
+        Verdict::Refuse | Verdict::Forward(_) | Verdict::Drop => Mode::Listening,
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{address, balancing, draining, limits, proxy_protocol, source_address, syntax};
+use super::{
+    address, app_protocol, balancing, draining, limits, proxy_protocol, source_address, syntax,
+};
 use crate::object::{
     decode::cursor::Cursor,
     service::{ClusterIpRequest, IpFamily, IpFamilyPolicy, Service, ServiceType, TrafficPolicy},
@@ -261,6 +263,7 @@ pub(crate) fn check_annotations(meta: &Cursor<'_>, service: &Service) {
     source_address::check_service(&annotations, service);
     draining::check_service(&annotations, service);
     limits::check_service(&annotations, service);
+    app_protocol::check_service(&annotations, service);
     proxy_protocol::check_service(&annotations, service);
     let (mode_field, hints) = (annotations.key(MODE), annotations.key(HINTS));
     if let (Some(mode), Some(text)) = (mode_field.text(), hints.text())

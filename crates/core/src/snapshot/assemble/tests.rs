@@ -61,6 +61,7 @@ fn service(namespace: &str, name: &str, vip: u8, endpoints: &[u8]) -> Arc<Servic
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         source: crate::object::SourceAddress::default(),
+        app: crate::object::Application::default(),
         proxy: crate::object::ProxyProtocol::default(),
         state: Arc::default(),
     };

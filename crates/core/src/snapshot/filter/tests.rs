@@ -78,6 +78,7 @@ fn view(name: &str, facts: &Facts) -> Arc<ServiceView> {
             external_policy: facts.external,
             affinity: None,
             source: crate::object::SourceAddress::default(),
+            app: crate::object::Application::default(),
             proxy: ProxyProtocol {
                 send: None,
                 accept_from: facts.front_ends.clone().into(),

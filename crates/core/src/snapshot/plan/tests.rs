@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     balance::{Endpoint, EndpointSet},
-    object::{Origin, Position, Service, TrafficPolicy, service::IpFamily},
+    object::{AppProtocol, Origin, Position, Service, TrafficPolicy, service::IpFamily},
     snapshot::ServicePortName,
 };
 
@@ -20,12 +20,11 @@ fn vip(n: u8) -> IpAddr {
 
 fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<ServiceView> {
     let name: Arc<str> = name.into();
-    let endpoints = (0..endpoints)
-        .map(|n| Endpoint {
-            addr: ([127, 0, 0, 1], 9000 + u16::try_from(n).unwrap()).into(),
-            state: Arc::default(),
-        })
-        .collect::<Vec<_>>();
+    let endpoint = |n| Endpoint {
+        addr: ([127, 0, 0, 1], 9000 + u16::try_from(n).unwrap()).into(),
+        state: Arc::default(),
+    };
+    let endpoints: Vec<_> = (0..endpoints).map(endpoint).collect();
     let any = !endpoints.is_empty();
     let port = PortView {
         name: Arc::new(ServicePortName {
@@ -44,6 +43,7 @@ fn view(name: &str, frontends: &[(IpAddr, u16)], endpoints: usize) -> Arc<Servic
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         source: crate::object::SourceAddress::default(),
+        app: crate::object::Application::default(),
         proxy: crate::object::ProxyProtocol::default(),
         state: Arc::default(),
     };
@@ -145,6 +145,23 @@ fn apply_losing_the_last_endpoint_switches_and_never_rebinds() {
             .is_empty(),
         "equal is empty"
     );
+}
+
+#[test]
+fn apply_http_port_listens_without_endpoints_and_as_another_protocol_keeps_its_socket() {
+    let mut table = ListenerTable::new(100);
+    let speaks = |protocol| {
+        let mut view = Arc::into_inner(view("a", &[(vip(1), 80)], 0)).unwrap();
+        Arc::get_mut(&mut view.ports[0]).unwrap().app.protocol = protocol;
+        Arc::new(view)
+    };
+    let [tcp, http] = [AppProtocol::Tcp, AppProtocol::H2c].map(speaks);
+    let plan = table.apply(&step(None, Some(&http)));
+    let bind = Bind::Address(vip(1));
+    assert_eq!(binds(&plan), [(bind, 80, Mode::Listening)]);
+    let plan = table.apply(&step(Some(&http), Some(&tcp)));
+    assert_eq!((plan.bind.len(), plan.close.len()), (0, 0));
+    assert_eq!(plan.switch[0].1, Mode::Refusing);
 }
 
 #[test]

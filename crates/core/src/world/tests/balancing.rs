@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     balance::EndpointSet,
     object::{
-        BalancePolicy, Weight,
-        annotations::{BALANCE, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ENDPOINT},
+        AppProtocol, BalancePolicy, Weight,
+        annotations::{BALANCE, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ENDPOINT, PROTOCOL},
     },
     snapshot::PortView,
     time::Timestamp,
@@ -104,6 +104,25 @@ fn compile_limits_hold_for_tcp_and_edits_keep_the_live_state() {
         &first.endpoints()[0].state,
         &second.endpoints()[0].state
     ));
+}
+
+#[test]
+fn compile_change_of_app_protocol_keeps_endpoints_and_counters() {
+    let mut bench = Bench::new(Deviations::default());
+    let mut compile = |annotation: &str| {
+        let mut object = Object::clone(&web(None, None));
+        object.meta.annotations = [(PROTOCOL.into(), annotation.into())].into();
+        bench
+            .file("a", &[Arc::new(object), slice("s1", "web", 1)])
+            .round();
+        port(&bench)
+    };
+    let [plain, http] = ["tcp", "http"].map(&mut compile);
+    assert_eq!(plain.app.protocol, AppProtocol::Tcp);
+    assert_eq!(http.app.protocol, AppProtocol::Http);
+    assert!(Arc::ptr_eq(&plain.state, &http.state));
+    let [plain, http] = [plain, http].map(|port| port.cluster.clone().unwrap());
+    assert!(Arc::ptr_eq(&plain, &http));
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn port(local: bool) -> PortView {
         },
         affinity: None,
         source: portico_core::object::SourceAddress::default(),
+        app: portico_core::object::Application::default(),
         proxy: portico_core::object::ProxyProtocol::default(),
         state: Arc::default(),
     }
