@@ -183,16 +183,13 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         state,
     } = Base::claim(settings)?;
     let files = build::files(&settings.paths, &up.manifests)?;
-    let empty = Snapshot::empty(Arc::clone(&cluster));
-    let published = Arc::new(Published::from_pointee(empty));
-    let (data_plane, dns) = start_serving(settings, &cluster, &published)?;
+    let published = Arc::new(Published::from_pointee(Snapshot::empty(cluster.clone())));
+    let (mut data_plane, dns) = start_serving(settings, &cluster, &published)?;
     let ((control, requests), (notify, notices)) = (mpsc::channel(64), mpsc::channel(256));
     let (generations, newest) = watch::channel(0);
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-    let seen = admin::public::Seen {
-        most_endpoints: up.metrics.metrics_max_endpoints,
-        ..seen(&published, (&data_plane, &dns), (&control, &stop))
-    };
+    let most = up.metrics.metrics_max_endpoints;
+    let seen = seen(&published, (&data_plane, &dns), (&control, &stop), most);
     let admin = AdminTask::start(&instance, &seen, newest)?;
     let data_path = seen.data_path.clone();
     let observing = Observing::start(&up.metrics, seen).context("cannot start the admin thread")?;
@@ -200,7 +197,8 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let logs = runner.logs();
     let (health, probed) = parts::prober()?;
     let budget = data_plane.most_listeners();
-    let held = (parts::Sockets(data_plane, routes), runner, health);
+    let (runs, desk, told) = parts::runs(&instance, &cluster, dns.service(), &mut data_plane)?;
+    let held = (parts::Sockets(data_plane, routes, desk), runner, health);
     let own_ports = build::own_ports(up, &build::dns_settings(up, &cluster));
     let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)
         .keeping_apart(own_ports)
@@ -210,6 +208,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         pods,
         probed,
         requests,
+        runs: told,
         stop: stop.clone(),
         hurry: hurry.clone(),
         logs,
@@ -221,6 +220,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
         state,
         dns,
         observing,
+        runs,
     };
     let mapped = build::mapped_report(&settings.mapped, &up.manifests);
     let looping = ControlLoop::new(reconciler, watches, mapped, rest);
@@ -241,6 +241,7 @@ fn seen(
     published: &Arc<Published>,
     (data_plane, dns): (&DataPlane, &parts::DnsThread),
     (control, stop): (&mpsc::Sender<admin::Request>, &CancellationToken),
+    most_endpoints: usize,
 ) -> admin::public::Seen {
     admin::public::Seen {
         published: Arc::clone(published),
@@ -249,7 +250,7 @@ fn seen(
         sampler: Arc::default(),
         control: control.clone(),
         stop: stop.clone(),
-        most_endpoints: usize::MAX,
+        most_endpoints,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod notify;
 pub mod objects;
 pub mod proxy;
 pub mod run;
+pub mod runs;
 pub mod settings;
 pub mod simulate;
 pub mod source;

@@ -7,7 +7,7 @@ mod measure;
 use std::time::Duration;
 
 use portico_core::{
-    snapshot::Generation,
+    snapshot::{Generation, Scope},
     time::Timestamp,
     world::{
         Input, SourceReport,
@@ -28,12 +28,16 @@ use crate::{
     admin::Request,
     clock,
     control::{Reconciler, status},
+    runs::RunEvent,
     simulate::host::{HostReport, LogReader},
     source::{file::FileWatch, overrides::Overrides},
 };
 
 /// Serving starts without a source that has said nothing for this long.
 const SOURCE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Sockets inside a `portico run` that are not shared by addresses: its descriptors are the program's.
+const RUN_BUDGET: usize = 64;
 
 /// Rounds for observations of pods come no closer together than this: a rollout of many pods is few generations.
 const OBSERVATION_PACE: Duration = Duration::from_millis(20);
@@ -59,6 +63,7 @@ pub(super) struct Watches {
     pub(super) pods: Option<mpsc::Receiver<HostReport>>,
     pub(super) probed: mpsc::Receiver<ProbeObservation>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) runs: mpsc::Receiver<RunEvent>,
     pub(super) stop: CancellationToken,
     pub(super) hurry: CancellationToken,
     /// Logs of simulated pods; `None` without simulation.
@@ -82,6 +87,8 @@ pub(super) struct ControlLoop {
     /// Who waits for lines of a log.
     readers: JoinSet<()>,
     happenings: Happenings,
+    /// Runs whose commands wait for their first sockets.
+    starting: Vec<Scope>,
     began: Timestamp,
     /// When a snapshot was last published.
     updated: Timestamp,
@@ -95,6 +102,7 @@ enum Event {
     Pods(Option<HostReport>),
     Probes(ProbeObservation),
     Request(Option<Request>),
+    Run(RunEvent),
     Time,
     Stop,
 }
@@ -118,6 +126,7 @@ impl ControlLoop {
             watchers: Watchers::default(),
             readers: JoinSet::new(),
             happenings: Happenings::default(),
+            starting: Vec::new(),
             began: clock::now(),
             updated: clock::now(),
             files_changed: true,
@@ -151,6 +160,7 @@ impl ControlLoop {
                 Event::Pods(Some(report)) => self.take_pods(report).await,
                 Event::Pods(None) => self.watches.pods = None,
                 Event::Probes(observation) => self.take_probes(observation).await,
+                Event::Run(event) => self.take_run(event),
                 Event::Time => {}
             }
             wake = self.round();
@@ -168,6 +178,7 @@ impl ControlLoop {
             pods,
             probed,
             requests,
+            runs,
             stop,
             ..
         } = &mut self.watches;
@@ -179,6 +190,8 @@ impl ControlLoop {
             report = received(pods.as_mut()) => Event::Pods(report),
             // Closed only if the prober broke: then what it said last stays.
             Some(observation) = probed.recv() => Event::Probes(observation),
+            // Closed only if its thread broke: then nobody comes any more.
+            Some(event) = runs.recv() => Event::Run(event),
             () = until(pause) => Event::Time,
         }
     }
@@ -198,6 +211,21 @@ impl ControlLoop {
         tokio::time::sleep(OBSERVATION_PACE).await;
         while let Ok(observation) = self.watches.probed.try_recv() {
             self.probed.push(observation);
+        }
+    }
+
+    fn take_run(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Began(scope) => {
+                self.reconciler.open_scope(scope, RUN_BUDGET);
+                self.starting.push(scope);
+            }
+            RunEvent::Ended(scope) => {
+                self.reconciler.close_scope(scope);
+                self.starting.retain(|starting| *starting != scope);
+            }
+            // The round that follows takes what has come.
+            RunEvent::Answered => {}
         }
     }
 
@@ -254,6 +282,11 @@ impl ControlLoop {
             });
         }
         self.tell(&outcome.plan, files, now);
+        if self.reconciler.world().is_synced() {
+            let (sockets, generation) = (self.reconciler.listeners(), self.reconciler.generation());
+            self.starting
+                .retain(|scope| !sockets.release(*scope, generation));
+        }
         let source = (!self.reconciler.world().is_synced()).then_some(deadline);
         let stale = self.clear_stale_overrides(now).then_some(now);
         [outcome.deadline, source, stale]
@@ -267,7 +300,9 @@ impl ControlLoop {
         let hurry = self.watches.hurry.clone();
         let (sockets, pods, probes) = self.reconciler.into_parts();
         drop(probes);
-        let Sockets(data_plane, routes) = sockets;
+        // Their keepers look for the next program from now on.
+        self.rest.runs.stop();
+        let Sockets(data_plane, routes, _) = sockets;
         let report = data_plane.drain(drain, hurry).await;
         self.rest.dns.stop();
         self.rest.observing.stop();

@@ -10,8 +10,10 @@ use std::{
 use anyhow::Context as _;
 use portico_core::{
     backoff::Backoff,
+    calendar::rfc3339,
     object::Protocol,
     snapshot::{
+        Cluster, Generation, Scope,
         filter::Filter,
         plan::{ListenerKey, Mode},
     },
@@ -34,22 +36,24 @@ use crate::{
     control::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
         status::{
-            DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, TurnedAway,
+            DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, RunStatus, TurnedAway,
             UpstreamStatus, descriptors_fix,
         },
     },
     dns::{self, DnsListen, DnsService, DnsSettings, ForwardSettings},
+    handover::Listener,
     health::Prober,
     host::routes::{RouteError, Routes},
     instance::{Instance, State, StateFile},
+    runs::{Desk, Run, RunEvent, Runs},
     simulate::host::{HostReport, LogReader, PodHost},
 };
 
 /// Listeners whose holder is looked up for one report: each look-up reads all of `/proc`.
 const MOST_HOLDERS: usize = 16;
 
-/// The data path's sockets, and the routes that some of their addresses are there by.
-pub(super) struct Sockets(pub(super) DataPlane, pub(super) Routes);
+/// The data path's sockets, the routes that some of their addresses are there by, and who opens those of other scopes.
+pub(super) struct Sockets(pub(super) DataPlane, pub(super) Routes, pub(super) Desk);
 
 impl ListenerHost for Sockets {
     fn filter(&mut self, key: ListenerKey, filter: Option<&Arc<Filter>>) {
@@ -87,6 +91,7 @@ impl ListenerHost for Sockets {
 
 impl RouteHost for Sockets {
     fn attach(&mut self, addrs: &[IpAddr]) {
+        self.2.attach(&outside_loopback(addrs));
         for addr in addrs {
             match self.1.attach(*addr) {
                 Ok(true) => {
@@ -102,6 +107,7 @@ impl RouteHost for Sockets {
     }
 
     fn detach(&mut self, addrs: &[IpAddr]) {
+        self.2.detach(addrs);
         for addr in addrs {
             match self.1.detach(*addr) {
                 Ok(true) => tracing::info!(address = %addr, "no longer local: no Service names it"),
@@ -112,6 +118,12 @@ impl RouteHost for Sockets {
             }
         }
     }
+}
+
+/// The others are local in every namespace.
+fn outside_loopback(addrs: &[IpAddr]) -> Vec<IpAddr> {
+    let outside = addrs.iter().filter(|addr| !addr.is_loopback());
+    outside.copied().collect()
 }
 
 fn said(error: RouteError) -> String {
@@ -127,6 +139,34 @@ impl Sockets {
     /// Listeners that are not simply listening on what was declared.
     pub(super) fn reports(&self) -> ListenerReports {
         self.reports_with(MOST_HOLDERS)
+    }
+
+    /// What is known of every `portico run`.
+    pub(super) fn runs(&self) -> Vec<RunStatus> {
+        let status = |run: Run| {
+            let statuses = self.0.statuses_in(run.scope);
+            let (served, failed) = failures_in(&statuses);
+            RunStatus {
+                pid: run.pid,
+                command: run.command,
+                namespace: run.namespace,
+                since: rfc3339(run.since),
+                listeners: served,
+                failed: run.dns_problem.into_iter().chain(failed).collect(),
+            }
+        };
+        self.2.runs().into_iter().map(status).collect()
+    }
+
+    /// Lets the command of a run start, once all its sockets are there or have failed; tells whether they are.
+    pub(super) fn release(&self, scope: Scope, generation: Generation) -> bool {
+        let statuses = self.0.statuses_in(scope);
+        let is_whole = !statuses.iter().any(is_pending);
+        if is_whole {
+            let (_, failed) = failures_in(&statuses);
+            self.2.say_ready(scope, generation.0, failed);
+        }
+        is_whole
     }
 
     fn reports_with(&self, most_holders: usize) -> ListenerReports {
@@ -156,13 +196,32 @@ pub(super) fn is_beyond(status: &ListenerStatus) -> bool {
     kind == Some(BindErrorKind::Exhausted)
 }
 
+/// Whether its socket is still to come from another network namespace.
+fn is_pending(status: &ListenerStatus) -> bool {
+    let kind = status.error.as_ref().map(|error| error.kind);
+    kind == Some(BindErrorKind::Pending)
+}
+
+/// How many are served, and the others with their reasons.
+fn failures_in(statuses: &[ListenerStatus]) -> (usize, Vec<String>) {
+    let failed = statuses.iter().filter_map(|status| {
+        let error = status.error.as_ref()?;
+        let (protocol, services) = (status.key.protocol, &status.services);
+        Some(format!("{protocol} of {services}: {error}"))
+    });
+    let failed: Vec<String> = failed.collect();
+    (statuses.len() - failed.len(), failed)
+}
+
 fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
     let declared = SocketAddr::new(status.key.bind.addr(), status.key.port);
     let kind = status.error.as_ref().map(|error| match error.kind {
         BindErrorKind::Privilege => std::io::ErrorKind::PermissionDenied,
         BindErrorKind::InUse => std::io::ErrorKind::AddrInUse,
         BindErrorKind::NotAvailable => std::io::ErrorKind::AddrNotAvailable,
-        BindErrorKind::Exhausted | BindErrorKind::Pending | BindErrorKind::Other => std::io::ErrorKind::Other,
+        BindErrorKind::Exhausted | BindErrorKind::Pending | BindErrorKind::Other => {
+            std::io::ErrorKind::Other
+        }
     });
     let in_use = kind == Some(std::io::ErrorKind::AddrInUse);
     let found = (wants_holder && in_use)
@@ -254,6 +313,26 @@ pub(super) fn prober() -> anyhow::Result<(Probes, mpsc::Receiver<ProbeObservatio
     Ok((Probes(prober), observations))
 }
 
+/// Begins to take `portico run`, whose sockets `data_plane` asks for from now on.
+pub(super) fn runs(
+    instance: &Instance,
+    cluster: &Cluster,
+    dns: Arc<DnsService>,
+    data_plane: &mut DataPlane,
+) -> anyhow::Result<(Runs, Desk, mpsc::Receiver<RunEvent>)> {
+    let path = instance.run_socket_path();
+    let listener = Listener::bind(&path).with_context(|| {
+        format!(
+            "cannot bind the socket for `portico run` {}",
+            path.display()
+        )
+    })?;
+    let (runs, desk, told) =
+        Runs::start(listener, cluster, dns).context("cannot start the thread of `portico run`")?;
+    data_plane.open_by(Box::new(desk.clone()));
+    Ok((runs, desk, told))
+}
+
 /// What the loop holds beside the reconciler.
 pub(super) struct Rest {
     pub(super) notify: mpsc::Sender<Notice>,
@@ -262,6 +341,7 @@ pub(super) struct Rest {
     pub(super) state: (StateFile, State),
     pub(super) dns: DnsThread,
     pub(super) observing: Observing,
+    pub(super) runs: Runs,
 }
 
 impl Rest {

@@ -4,10 +4,10 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::{say, table::TabWriter};
+use super::{age, say, table::TabWriter};
 use crate::{
     admin::client,
-    control::status::{MissedNameStatus, ServiceStatus, Status},
+    control::status::{MissedNameStatus, RunStatus, ServiceStatus, Status},
     settings::InstanceOptions,
 };
 
@@ -73,6 +73,7 @@ pub fn text(status: &Status) -> String {
             None => writeln!(text),
         };
     }
+    runs(&mut text, &status.runs);
     for listener in status
         .listeners
         .iter()
@@ -99,6 +100,25 @@ pub fn text(status: &Status) -> String {
             .map(|fix| writeln!(text, "  fix: {fix}"));
     }
     text
+}
+
+fn runs(text: &mut String, runs: &[RunStatus]) {
+    let now = crate::clock::now();
+    for run in runs {
+        let plural = if run.listeners == 1 { "" } else { "s" };
+        let _ = writeln!(
+            text,
+            "run: pid {}, {}, namespace {}, for {}: {} socket{plural}",
+            run.pid,
+            run.command,
+            run.namespace,
+            age::since(Some(&run.since), now),
+            run.listeners
+        );
+        for failed in &run.failed {
+            let _ = writeln!(text, "  not served inside: {failed}");
+        }
+    }
 }
 
 fn missed(text: &mut String, names: &[MissedNameStatus]) {

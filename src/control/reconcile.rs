@@ -3,13 +3,17 @@
 //! it; removed ones leave it before they close; pods lose their clients before they stop; probes follow what runs.
 //! An external address gets its route before it is bound, and loses it after the last socket there is closed.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use portico_core::{
     object::Protocol,
     snapshot::{
-        Generation, Snapshot,
-        compile::compile,
+        Cluster, Generation, Scope, Snapshot,
+        compile::{Transition, compile},
         filter::Filter,
         plan::{ListenerKey, ListenerPlan, ListenerTable, Mode},
     },
@@ -57,6 +61,8 @@ pub trait ProbeHost {
 pub struct Reconciler<L, P, H> {
     world: World,
     table: ListenerTable,
+    /// Of every other scope: the same Services, in sockets of its own.
+    scopes: BTreeMap<Scope, ListenerTable>,
     published: Arc<Published>,
     listeners: L,
     external: ExternalAddresses,
@@ -75,7 +81,7 @@ pub struct Outcome {
     pub published: Option<Generation>,
     /// Services that were compiled anew.
     pub services: usize,
-    /// Sockets bound, closed and switched.
+    /// Sockets of the host bound, closed and switched.
     pub plan: ListenerPlan,
     /// When to come back even if nothing happens.
     pub deadline: Option<Timestamp>,
@@ -94,6 +100,7 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
         Self {
             world,
             table,
+            scopes: BTreeMap::new(),
             published,
             listeners,
             external: ExternalAddresses::default(),
@@ -150,24 +157,43 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
         let previous: Arc<Snapshot> = self.published.load_full();
         let (snapshot, transitions) = compile(&previous, &self.world, &changed);
         let plan = self.table.apply(&transitions);
+        let scopes = self.scopes.values_mut();
+        let inside: Vec<_> = scopes.map(|table| table.apply(&transitions)).collect();
         let (came, went) = self.external.apply(&transitions);
         if !came.is_empty() {
             self.listeners.attach(&came);
         }
-        let table = &self.table;
-        // Before what they speak for, so that a client is dropped and not reset; those that let more through come after
-        // it, for the same reason.
-        for (key, filter) in &plan.tighten {
-            self.listeners.filter(*key, Some(filter));
+        for plan in [&plan].into_iter().chain(&inside) {
+            self.open(plan);
         }
-        self.listeners
-            .bind(&plan.bind, &|addr, port| table.is_declared(addr, port));
         outcome.published = Some(snapshot.generation);
         outcome.services = changed.len();
         self.published.store(Arc::new(snapshot));
         self.retired.retain(|old| Arc::strong_count(old) > 1);
         self.retired.push(previous);
         self.listeners.accept();
+        for plan in [&plan].into_iter().chain(&inside) {
+            self.settle(plan);
+        }
+        if !went.is_empty() {
+            self.listeners.detach(&went);
+        }
+        outcome.plan = plan;
+    }
+
+    /// What of a plan comes before its Snapshot.
+    fn open(&mut self, plan: &ListenerPlan) {
+        let (table, listeners) = (&self.table, &mut self.listeners);
+        // Before what they speak for, so that a client is dropped and not reset; those that let more through come after
+        // it, for the same reason.
+        for (key, filter) in &plan.tighten {
+            listeners.filter(*key, Some(filter));
+        }
+        listeners.bind(&plan.bind, &|addr, port| table.is_declared(addr, port));
+    }
+
+    /// What of a plan comes after its Snapshot.
+    fn settle(&mut self, plan: &ListenerPlan) {
         for (key, mode) in &plan.switch {
             self.listeners.switch(*key, *mode);
         }
@@ -175,10 +201,32 @@ impl<L: ListenerHost + RouteHost, P: PodRunner, H: ProbeHost> Reconciler<L, P, H
             self.listeners.filter(*key, filter.as_ref());
         }
         self.listeners.close(&plan.close);
-        if !went.is_empty() {
-            self.listeners.detach(&went);
+    }
+
+    /// Serves all Services, and all that come, in another scope too: by at most `budget` sockets as far as one can stand
+    /// for several.
+    pub fn open_scope(&mut self, scope: Scope, budget: usize) {
+        let snapshot = self.published.load_full();
+        let cluster: Arc<Cluster> = Arc::clone(&snapshot.cluster);
+        let table = ListenerTable::new(budget).of(scope).guarding(cluster);
+        // DNS has a single address of it there.
+        let mut table =
+            table.keeping_apart([Protocol::Tcp, Protocol::Udp].map(|of| (of, 53)).into());
+        let all = snapshot.services().into_iter().map(|view| Transition {
+            before: None,
+            after: Some(Arc::clone(view)),
+        });
+        let plan = table.apply(&all.collect::<Vec<_>>());
+        self.scopes.insert(scope, table);
+        self.open(&plan);
+        self.listeners.accept();
+    }
+
+    /// Closes all sockets of a scope; their connections go on.
+    pub fn close_scope(&mut self, scope: Scope) {
+        if let Some(table) = self.scopes.remove(&scope) {
+            self.settle(&table.end());
         }
-        outcome.plan = plan;
     }
 
     /// The world as it is.

@@ -46,6 +46,9 @@ pub struct Status {
     /// Who is asked for names that are not ours.
     #[serde(default)]
     pub dns_upstreams: Vec<UpstreamStatus>,
+    /// Programs that `portico run` started.
+    #[serde(default)]
+    pub runs: Vec<RunStatus>,
     /// Simulated pods.
     pub pods: Vec<PodStatus>,
     /// Number of listeners.
@@ -313,6 +316,24 @@ pub struct UpstreamStatus {
     pub domain: Option<String>,
     /// Why it is not asked, or not in its turn.
     pub problem: Option<String>,
+}
+
+/// One `portico run`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Its process.
+    pub pid: u32,
+    /// What runs inside.
+    pub command: String,
+    /// The namespace whose Services have short names inside.
+    pub namespace: String,
+    /// When it began (RFC 3339).
+    pub since: String,
+    /// Sockets that are served inside.
+    pub listeners: usize,
+    /// What is not served there, and why.
+    pub failed: Vec<String>,
 }
 
 /// One simulated pod.

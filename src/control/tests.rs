@@ -730,3 +730,37 @@ fn round_namespace_renamed_publishes_the_new_name() {
     let snapshot = bench.reconciler.snapshot();
     assert!(snapshot.has_namespace("new") && !snapshot.has_namespace("old"));
 }
+
+#[test]
+fn scope_has_all_services_that_there_are_and_come_until_it_is_closed() {
+    let mut bench = Bench::plain();
+    bench
+        .file("a", &service("a", PORT))
+        .file("s", &slice("a", "127.0.0.1"))
+        .round();
+    let scope = portico_core::snapshot::Scope(1);
+    let notes = |bench: &Bench| bench.notes.borrow_mut().drain(..).collect::<Vec<_>>();
+    bench.reconciler.open_scope(scope, 64);
+    assert_eq!(notes(&bench), ["bind 80 Listening@1", "accept@1"]);
+    assert_eq!(
+        bench
+            .file("b", &service("b", "ports: [{port: 81}]"))
+            .round(),
+        ["bind 81 Refusing@1", "bind 81 Refusing@1", "accept@2"]
+    );
+    assert_eq!(
+        bench.file("a", "").round(),
+        ["accept@3", "close 80@3", "close 80@3"]
+    );
+    bench.reconciler.close_scope(scope);
+    assert_eq!(notes(&bench), ["close 81@3"]);
+    bench.reconciler.close_scope(scope);
+    assert_eq!(bench.file("b", "").round(), ["accept@4", "close 81@4"]);
+
+    // One that begins before anything was read has what the first round brings.
+    let mut early = Bench::plain();
+    early.reconciler.open_scope(scope, 64);
+    notes(&early);
+    let both = early.file("a", &service("a", PORT)).round();
+    assert_eq!(both.len(), 3);
+}

@@ -4,6 +4,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
 };
 
 use portico_core::object::Protocol;
@@ -17,6 +18,8 @@ const PORT: u16 = 53;
 const FALLBACK_PORT: u16 = 10_053;
 /// Kernel buffer asked for; `net.core.rmem_max` caps it.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Connections that may wait to be accepted where others bound the socket.
+const BACKLOG: i32 = 128;
 /// How often an ephemeral port is asked for until one is free in both protocols.
 const EPHEMERAL_TRIES: usize = 16;
 
@@ -101,9 +104,33 @@ pub struct DnsFailure {
 pub struct DnsListeners {
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     bound: Vec<DnsBound>,
+    /// Threads that answer datagrams.
+    pub(super) threads: usize,
 }
 
 impl DnsListeners {
+    /// Sockets that somebody else has bound to `addr`, for the clients of one network namespace: one thread does for them.
+    /// Must run in the runtime that serves them.
+    ///
+    /// # Errors
+    /// They cannot be made to listen, or not to block.
+    pub fn handed_over(addr: SocketAddr, udp: OwnedFd, tcp: OwnedFd) -> io::Result<Self> {
+        for socket in [&udp, &tcp] {
+            rustix::io::ioctl_fionbio(socket, true)?;
+        }
+        rustix::net::listen(&tcp, BACKLOG)?;
+        let bound = DnsBound {
+            wanted: DnsListen::exactly(addr),
+            addr: Some(addr),
+            failures: Vec::new(),
+        };
+        Ok(Self {
+            sockets: vec![(udp.into(), TcpListener::from_std(tcp.into())?)],
+            bound: vec![bound],
+            threads: 1,
+        })
+    }
+
     /// What became of each address, in the order of the settings.
     pub fn bound(&self) -> &[DnsBound] {
         &self.bound
@@ -116,6 +143,7 @@ pub fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners {
     let mut listeners = DnsListeners {
         sockets: Vec::new(),
         bound: Vec::new(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     for wanted in &settings.listen {
         let mut bound = DnsBound {

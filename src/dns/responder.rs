@@ -1,4 +1,4 @@
-//! The threads that answer over UDP: one for each core, all at the same sockets. Owns their loop and their end; what is
+//! The threads that answer over UDP: one for each core, as a rule, all at the same sockets. Owns their loop and their end; what is
 //! said is the core's, and what needs waiting is offered to `slow`.
 //!
 //! A socket is shared by the threads, since `SO_REUSEPORT` would let a second program take a part of the queries and
@@ -53,9 +53,9 @@ pub(super) struct Responders {
 }
 
 impl Responders {
-    /// Begins to answer at `sockets`.
+    /// Begins to answer at `sockets` with so many threads.
     pub(super) fn start(
-        sockets: Vec<UdpSocket>,
+        (sockets, threads): (Vec<UdpSocket>, usize),
         service: &Arc<DnsService>,
         slow: &Slow,
     ) -> io::Result<Self> {
@@ -68,7 +68,6 @@ impl Responders {
             return Ok(started);
         }
         let sockets: Arc<[_]> = sockets.into_iter().map(Arc::new).collect();
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         for number in 0..threads {
             let responder = Responder {
                 sockets: Arc::clone(&sockets),

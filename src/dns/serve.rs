@@ -41,10 +41,11 @@ pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: Ca
     let mut loops = JoinSet::new();
     let own = listeners.bound().iter().filter_map(|bound| bound.addr);
     service.forwarder.add_own(own);
+    let threads = listeners.threads;
     let (datagrams, streams): (Vec<_>, Vec<_>) = listeners.sockets.into_iter().unzip();
     let (slow, waiting) = slow::queue();
     loops.spawn(slow::answer(waiting, Arc::clone(&service)));
-    let responders = Responders::start(datagrams, &service, &slow);
+    let responders = Responders::start((datagrams, threads), &service, &slow);
     if let Err(error) = &responders {
         tracing::error!(target: "dns", %error, "cannot answer over UDP");
     }

@@ -5,7 +5,10 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net as std_unix,
+    },
     path::Path,
 };
 
@@ -15,6 +18,10 @@ use rustix::net::{
     sockopt,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::Interest,
+    net::{UnixDatagram, UnixListener},
+};
 
 use super::MOST_SOCKETS;
 
@@ -55,9 +62,10 @@ pub struct Received<T> {
     pub lost: bool,
 }
 
-/// One end of a connection.
+/// One end of a connection. It blocks, or is one of tokio's sockets, which is waited for: any of unix(7) that keeps the
+/// bounds of messages is the same to it.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel<S = OwnedFd>(S);
 
 impl Channel {
     /// Connects to the listener at `path`; reading and writing block.
@@ -65,7 +73,7 @@ impl Channel {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = open(SocketFlags::CLOEXEC)?;
+        let socket = open()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(Self(socket))
     }
@@ -79,7 +87,9 @@ impl Channel {
         let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
         Ok((Self(one), Self(other)))
     }
+}
 
+impl<S: AsFd> Channel<S> {
     /// Sends a message with these descriptors, as a whole or not at all.
     ///
     /// # Errors
@@ -145,21 +155,51 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
+impl<S: AsFd> AsFd for Channel<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsRawFd for Channel {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl Channel<UnixDatagram> {
+    /// As [`send`](Self::send), once there is room.
+    ///
+    /// # Errors
+    /// As of that, but for `WouldBlock`.
+    ///
+    /// # Cancel safety
+    /// It is sent as a whole or not at all.
+    pub async fn send_in_time<T: Serialize>(&self, message: &T) -> Result<(), HandoverError> {
+        let sending = || unless_io(self.send(message, &[]));
+        self.0.async_io(Interest::WRITABLE, sending).await?
+    }
+
+    /// As [`receive`](Self::receive), once there is something.
+    ///
+    /// # Errors
+    /// As of that, but for `WouldBlock`.
+    ///
+    /// # Cancel safety
+    /// No message is lost.
+    pub async fn receive_in_time<T: DeserializeOwned>(
+        &self,
+    ) -> Result<Option<Received<T>>, HandoverError> {
+        let receiving = || unless_io(self.receive());
+        self.0.async_io(Interest::READABLE, receiving).await?
     }
 }
 
-/// Where others connect to. It does not block, nor do the connections that it takes.
+/// Errors of the socket are to be waited for or passed on by tokio, all others are an outcome.
+fn unless_io<T>(outcome: Result<T, HandoverError>) -> io::Result<Result<T, HandoverError>> {
+    match outcome {
+        Err(HandoverError::Io(error)) => Err(error),
+        outcome => Ok(outcome),
+    }
+}
+
+/// Where others connect to.
 #[derive(Debug)]
-pub struct Listener(OwnedFd);
+pub struct Listener<S = OwnedFd>(S);
 
 impl Listener {
     /// Binds `path`, where nothing may be.
@@ -167,34 +207,49 @@ impl Listener {
     /// # Errors
     /// It cannot be bound.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let socket = open()?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(Self(socket))
     }
 
+    /// The same, to be waited for in the current tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn watched(self) -> io::Result<Listener<UnixListener>> {
+        let socket = std_unix::UnixListener::from(self.0);
+        socket.set_nonblocking(true)?;
+        Ok(Listener(UnixListener::from_std(socket)?))
+    }
+}
+
+impl Listener<UnixListener> {
     /// The next connection, if it is by a process of ours or of the machine's administrator.
     ///
     /// # Errors
-    /// There is none, or it is by another user.
-    pub fn accept(&self) -> Result<Channel, HandoverError> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::accept_with(&self.0, flags).map_err(io::Error::from)?;
+    /// None can be taken, or it is by another user.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    pub async fn accept(&self) -> Result<Channel<UnixDatagram>, HandoverError> {
+        // Its type has the wrong name for a moment.
+        let (socket, _) = self.0.accept().await?;
+        let socket = OwnedFd::from(socket.into_std()?);
         let peer = sockopt::socket_peercred(&socket).map_err(io::Error::from)?;
         admits(peer.uid.as_raw(), rustix::process::geteuid().as_raw())?;
-        Ok(Channel(socket))
+        Ok(Channel(UnixDatagram::from_std(socket.into())?))
     }
 }
 
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
+fn open() -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-    Ok(rustix::net::socket_with(family, kind, flags, None)?)
+    Ok(rustix::net::socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 fn admits(peer: u32, own: u32) -> Result<(), HandoverError> {
@@ -339,19 +394,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn listener_takes_processes_of_this_user_and_of_root_alone() {
+    #[tokio::test]
+    async fn listener_takes_processes_of_this_user_and_of_root_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.sock");
-        let listener = Listener::bind(&path).unwrap();
+        let listener = Listener::bind(&path).unwrap().watched().unwrap();
         let keeper = Channel::connect(&path).unwrap();
-        let daemon = listener.accept().unwrap();
+        let daemon = listener.accept().await.unwrap();
         keeper.send(&hello(), &[]).unwrap();
-        assert_eq!(received(&daemon).unwrap().unwrap().message, hello());
-        let empty = listener.accept().unwrap_err();
-        assert!(
-            matches!(empty, HandoverError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
-        );
+        let got: Received<FromKeeper> = daemon.receive_in_time().await.unwrap().unwrap();
+        assert_eq!(got.message, hello());
+        daemon.send_in_time(&hello()).await.unwrap();
+        assert_eq!(received(&keeper).unwrap().unwrap().message, hello());
 
         assert!(admits(0, 1000).is_ok() && admits(1000, 1000).is_ok());
         assert!(matches!(

@@ -28,6 +28,7 @@ mod doctor;
 mod dual_stack;
 mod explain;
 mod first_minute;
+mod handover;
 mod kubectl;
 mod kubectl_get;
 mod limits;

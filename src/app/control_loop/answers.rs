@@ -222,6 +222,7 @@ impl ControlLoop {
             dns: self.rest.dns.status(),
             missed_names: self.rest.dns.missed(),
             dns_upstreams: self.rest.dns.upstreams(),
+            runs: sockets.runs(),
             pods: status::pods(world),
             connections: sockets.0.connections(),
             flows: sockets.0.flows(),

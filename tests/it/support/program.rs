@@ -92,6 +92,11 @@ impl Program {
         self.folder.path().join("manifests")
     }
 
+    /// The folder of its sockets.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
     /// Writes a manifest as careful programs do: beside it, then renamed over it.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let temporary = self.folder.path().join("new");

@@ -129,6 +129,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "its namespace needs a loopback device that is up, and local routes",
     ),
     (
+        "runs",
+        &["clock", "dns", "handover"],
+        "speaks with the keepers of `portico run`, and answers DNS at the sockets that they hand over",
+    ),
+    (
         "settings",
         &["source::yaml", "telemetry"],
         "the settings file is YAML; the log format is an option",
