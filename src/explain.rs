@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use portico_core::{
     object::{
-        Kind, ObjectKey, Protocol, ServiceType, Spec,
+        Application, Kind, ObjectKey, Protocol, ServiceType, Spec,
         decode::closest,
         diagnostic::Severity,
         service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL},
@@ -121,6 +121,8 @@ fn in_force(subject: Subject<'_>) -> Explanation {
         endpoints,
         balance: balance(subject),
         affinity_seconds: affinity_seconds(subject),
+        affinity_cookie: of_http(subject, |app| Some(app.cookie.as_ref()?.name().to_owned())),
+        hash_header: of_http(subject, |app| Some(app.hash_header.as_ref()?.to_string())),
     }
 }
 
@@ -134,6 +136,12 @@ fn affinity_seconds(subject: Subject<'_>) -> Option<u64> {
     let mut ports = subject.service.ports.iter();
     let affinity = ports.find_map(|port| port.affinity)?;
     Some(affinity.timeout.as_secs())
+}
+
+/// What its HTTP ports have, all of them the same.
+fn of_http(subject: Subject<'_>, find: impl Fn(&Application) -> Option<String>) -> Option<String> {
+    let mut ports = subject.service.ports.iter();
+    ports.find_map(|port| find(&port.app))
 }
 
 /// An exported cluster's DNS Service is ours.
@@ -240,7 +248,13 @@ fn headline(
             format!("{name} (headless) has no address in DNS, because {because}")
         }
         State::Refused => {
-            format!("{name} refuses connections: no usable endpoint, because {because}")
+            let is_http = |port: &PortVerdict| port.verdict.internal == Answer::Unavailable;
+            let does = match ports.iter().filter(|port| is_http(port)).count() {
+                0 => "refuses connections",
+                some if some == ports.len() => "answers requests with 503",
+                _ => "refuses connections, and answers requests with 503",
+            };
+            format!("{name} {does}: no usable endpoint, because {because}")
         }
         State::Dropped => format!(
             "{name} drops connections: its traffic policy is Local, and no usable endpoint is on this node"
@@ -321,6 +335,8 @@ fn rejected(view: View<'_>, namespace: &str, name: &str) -> Option<Explanation> 
         ports: Vec::new(),
         balance: String::new(),
         affinity_seconds: None,
+        affinity_cookie: None,
+        hash_header: None,
         joins: Vec::new(),
         endpoints: Vec::new(),
         names: Vec::new(),

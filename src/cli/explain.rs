@@ -28,8 +28,9 @@ Examples:
 
 In the JSON, `ports` has one entry a port and family: `port` is its name, or number and protocol as in 80/TCP;
 `cluster` and `local` are the endpoints under each traffic policy, null where no address asks for them; `reachable`
-is what any client may reach; `verdict` says forward, refuse or drop for clients of the cluster IP (internal), of
-the other addresses from elsewhere (external) and from this node (external_from_node), null without such addresses.";
+is what any client may reach; `speaks` is what is spoken there and why; `verdict` says forward, refuse, unavailable
+(HTTP: answered with 503) or drop for clients of the cluster IP (internal), of the other addresses from elsewhere
+(external) and from this node (external_from_node), null without such addresses.";
 
 /// Arguments of `portico explain`.
 #[derive(Debug, Args)]
@@ -219,6 +220,9 @@ fn balance(text: &mut String, explanation: &Explanation) {
             "Session affinity: by client address, until {seconds} s after its last new connection"
         );
     }
+    if let Some(cookie) = &explanation.affinity_cookie {
+        let _ = writeln!(text, "Session affinity: by cookie {cookie}, of HTTP ports");
+    }
     let has_weights = has_weights(explanation);
     let policy = match &*explanation.balance {
         "" => return,
@@ -226,7 +230,12 @@ fn balance(text: &mut String, explanation: &Explanation) {
         policy => policy,
     };
     let weights = if has_weights { ", by weight" } else { "" };
-    let _ = writeln!(text, "Balance: {policy}{weights}");
+    let header = explanation.hash_header.as_ref();
+    let header = header.filter(|_| policy == "maglev");
+    let header = header.map_or_else(String::new, |name| {
+        format!(", of HTTP ports by header {name}")
+    });
+    let _ = writeln!(text, "Balance: {policy}{weights}{header}");
 }
 
 fn has_weights(explanation: &Explanation) -> bool {

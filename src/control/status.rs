@@ -123,7 +123,10 @@ pub struct PortStatus {
     pub node_port: Option<u16>,
     /// Usable endpoints with what they got.
     pub endpoints: Vec<EndpointStatus>,
-    /// How an endpoint is chosen: `round-robin`, `random`, `least-request`, `maglev`.
+    /// What is spoken there, and why it is taken for that; null where nothing says so, which is TCP.
+    #[serde(default)]
+    pub speaks: Option<String>,
+    /// How an endpoint is chosen: `round-robin`, `random`, `least-request`, `peak-ewma`, `maglev`.
     #[serde(default)]
     pub balance: String,
     /// Time-out of session affinity by client address; null without.

@@ -31,7 +31,7 @@ const fn row(
 }
 
 /// Every row, in the README's order.
-pub const TABLE: [Row; 66] = [
+pub const TABLE: [Row; 68] = [
     row(
         "all",
         "`metadata.name`, `namespace`, `labels`",
@@ -134,7 +134,19 @@ pub const TABLE: [Row; 66] = [
     row(
         "",
         "annotation `portico.dev/balance`",
-        "ours: `round-robin` (default), `random`, `least-request` or `maglev`; sessionAffinity comes first",
+        "ours: `round-robin` (default), `random`, `least-request`, `peak-ewma` or `maglev`; sessionAffinity comes first",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/affinity-cookie`",
+        "ours, of HTTP ports: the cookie that keeps a client at its endpoint, as in `NAME; Max-Age=3600`",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/hash-header`",
+        "ours, of HTTP ports with `maglev`: the header whose value decides",
         &[],
     ),
     row(

@@ -40,12 +40,18 @@ pub struct Explanation {
     pub addresses: Vec<Way>,
     /// The choice of endpoints by port and family; none for headless and ExternalName.
     pub ports: Vec<PortVerdict>,
-    /// How an endpoint is chosen: `round-robin`, `random`, `least-request`, `maglev`; empty where nothing is.
+    /// How an endpoint is chosen: `round-robin`, `random`, `least-request`, `peak-ewma`, `maglev`; empty where nothing is.
     #[serde(default)]
     pub balance: String,
     /// Time-out of session affinity by client address, in seconds; null without.
     #[serde(default)]
     pub affinity_seconds: Option<u64>,
+    /// The cookie that keeps clients of its HTTP ports at their endpoints; null without.
+    #[serde(default)]
+    pub affinity_cookie: Option<String>,
+    /// The header that maglev goes by on its HTTP ports; null without.
+    #[serde(default)]
+    pub hash_header: Option<String>,
     /// How the ports of the Service find those of slices and pods.
     pub joins: Vec<Join>,
     /// Every endpoint that anything names for this Service, chosen or not.
@@ -225,6 +231,8 @@ pub enum Answer {
     Forward,
     /// No usable endpoint anywhere.
     Refuse,
+    /// The same of an HTTP port: requests are answered with 503.
+    Unavailable,
     /// Policy Local, and none here: dropped by a socket filter, else reset.
     Drop,
 }

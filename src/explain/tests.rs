@@ -85,6 +85,41 @@ fn explained_ports_say_what_is_spoken_and_why() {
     assert_eq!(speaks, expected);
 }
 
+#[test]
+fn explained_cookie_and_header_are_those_of_http_ports() {
+    let of = |app_protocol: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, annotations: {{portico.dev/affinity-cookie: SHOP, \
+             portico.dev/hash-header: X-User}}}}\nspec: {{ports: [{{port: 80, appProtocol: {app_protocol}}}]}}"
+        );
+        let found = explained(&text);
+        (found.affinity_cookie, found.hash_header)
+    };
+    assert_eq!(of("http"), (Some("SHOP".into()), Some("x-user".into())));
+    assert_eq!(of("tcp"), (None, None));
+}
+
+#[test]
+fn explained_http_port_without_endpoints_is_unavailable() {
+    let headline = |ports: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{selector: {{app: web}}, ports: [{ports}]}}"
+        );
+        let found = explained(&text);
+        let verdicts: Vec<Answer> = found.ports.iter().map(|it| it.verdict.internal).collect();
+        (found.headline, verdicts)
+    };
+    let http = "{name: web, port: 80, appProtocol: http}";
+    let because = "no usable endpoint, because its selector matches no pod";
+    let (said, verdicts) = headline(http);
+    assert_eq!(said, format!("web answers requests with 503: {because}"));
+    assert_eq!(verdicts, [Answer::Unavailable]);
+    let (said, verdicts) = headline(&format!("{http}, {{name: db, port: 5432}}"));
+    let both = "refuses connections, and answers requests with 503";
+    assert_eq!(said, format!("web {both}: {because}"));
+    assert_eq!(verdicts, [Answer::Unavailable, Answer::Refuse]);
+}
+
 fn explained_of(text: &str, namespace: &str, name: &str) -> Explanation {
     let (world, snapshot) = compiled(text);
     explained_in(&world, &snapshot, namespace, name)

@@ -40,6 +40,7 @@ fn verdict(port: &PortView, is_external: bool, has_endpoints: bool) -> PortVerdi
     reachable.dedup();
     let answer = |kind, place| match port.verdict(kind, place) {
         Verdict::Forward(_) => Answer::Forward,
+        Verdict::Refuse if port.app.protocol.is_http() => Answer::Unavailable,
         Verdict::Refuse => Answer::Refuse,
         Verdict::Drop => Answer::Drop,
     };

@@ -2,6 +2,7 @@
 //! snapshots (counters, in-flight, ejection). Must not look anything up: it gets the set that the snapshot found.
 
 mod cycle;
+mod ewma;
 mod header_faults;
 mod limit;
 mod line;
@@ -24,15 +25,18 @@ use std::{
 
 use crate::{
     health,
+    http::retry::RetryBudget,
     object::{BalancePolicy, Weight},
     observe::{histogram::AtomicHistogram, window},
     time::Timestamp,
 };
+pub use ewma::PeakEwma;
 pub use header_faults::{HeaderFault, HeaderFaults};
 pub use limit::{Limit, Unpicked};
 use limit::{claim, leaves_room};
 pub use line::{Line, Place, Turn};
-use selector::Selector;
+pub use selector::Key;
+use selector::{Draw, Selector};
 pub use unkept::{Unkept, UnkeptCounts};
 
 /// Counters of one Service port, carried across snapshots by its name.
@@ -65,6 +69,8 @@ pub struct PortState {
     pub dropped_source_range: AtomicU64,
     /// Of the rejected: a trusted front end that sent no usable PROXY header.
     pub header_faults: HeaderFaults,
+    /// Retries of requests in progress, of HTTP ports.
+    pub retry_budget: RetryBudget,
     /// Of the rejected: they waited in vain for a place that a limit kept back.
     pub rejected_full: AtomicU64,
     /// Connections and flows that went to an endpoint from our own address though the client's was to be kept.
@@ -233,6 +239,8 @@ pub struct EndpointState {
     pub line: Line,
     /// Passive ejection.
     pub ejection: health::Ejection,
+    /// How long it takes to answer; of HTTP ports only.
+    pub answers: PeakEwma,
 }
 
 impl EndpointState {
@@ -392,21 +400,35 @@ impl EndpointSet {
         tried: &[SocketAddr],
         now: Timestamp,
     ) -> Result<&Endpoint, Unpicked> {
+        self.pick_by(client.map(Key::Client), tried, now)
+    }
+
+    /// The same for whoever has this key: a request's header instead of its client's address.
+    ///
+    /// # Errors
+    /// As of [`Self::pick_for`].
+    pub fn pick_by(
+        &self,
+        key: Option<Key>,
+        tried: &[SocketAddr],
+        now: Timestamp,
+    ) -> Result<&Endpoint, Unpicked> {
+        let draw = Draw { key, now };
         let is_left = |endpoint: &Endpoint| !tried.contains(&endpoint.addr);
         let is_sound =
             |endpoint: &Endpoint| is_left(endpoint) && !endpoint.state.ejection.is_ejected(now);
-        match self.pick_of(client, is_sound) {
-            Err(Unpicked::Unusable) => self.pick_of(client, is_left),
+        match self.pick_of(draw, is_sound) {
+            Err(Unpicked::Unusable) => self.pick_of(draw, is_left),
             found => found,
         }
     }
 
     fn pick_of(
         &self,
-        client: Option<IpAddr>,
+        draw: Draw,
         usable: impl Fn(&Endpoint) -> bool,
     ) -> Result<&Endpoint, Unpicked> {
-        while let Some(endpoint) = self.draw(client, |endpoint| {
+        while let Some(endpoint) = self.draw(draw, |endpoint| {
             usable(endpoint) && self.has_place(endpoint)
         }) {
             if self.take_place(endpoint) {
@@ -446,6 +468,21 @@ impl EndpointSet {
         Ok(endpoint)
     }
 
+    /// A request came to nothing at one of its endpoints, or got an answer that speaks against it. It sits out as after failed
+    /// connections, but never the last one, nor more than half of them: what fails at most of them is rather the request's
+    /// fault, or that of what they all need. A good answer is [`health::Ejection::succeeded`].
+    pub fn request_failed(&self, endpoint: &EndpointState, now: Timestamp) {
+        let may_eject = || {
+            let (mut all, mut out) = (0, 0);
+            for other in self.open() {
+                all += 1;
+                out += usize::from(other.state.ejection.is_ejected(now));
+            }
+            (out + 1) * 2 <= all
+        };
+        endpoint.ejection.failed_where(now, may_eject);
+    }
+
     /// Whether a pick may find a place.
     pub fn has_room(&self, now: Timestamp) -> bool {
         let is_sound = |endpoint: &Endpoint| !endpoint.state.ejection.is_ejected(now);
@@ -480,11 +517,7 @@ impl EndpointSet {
         !self.drains || self.weight(slot).get() > 0
     }
 
-    fn draw(
-        &self,
-        client: Option<IpAddr>,
-        usable: impl Fn(&Endpoint) -> bool,
-    ) -> Option<&Endpoint> {
+    fn draw(&self, draw: Draw, usable: impl Fn(&Endpoint) -> bool) -> Option<&Endpoint> {
         match &self.selector {
             Selector::RoundRobin => self.turn(usable),
             selector => {
@@ -495,7 +528,7 @@ impl EndpointSet {
                 let last = (0..self.endpoints.len()).find_map(at)?;
                 let mut attempts = 0..selector.bound(self.endpoints.len());
                 let found =
-                    attempts.find_map(|n| selector.draw(client, (&self.tickets, n), at, self));
+                    attempts.find_map(|n| selector.draw(draw, (&self.tickets, n), at, self));
                 Some(found.unwrap_or(last))
             }
         }

@@ -50,12 +50,17 @@ impl Ejection {
 
     /// A connection could not be made.
     pub fn failed(&self, now: Timestamp) {
+        self.failed_where(now, || true);
+    }
+
+    /// The same where others have a say: asked only when it would be ejected, and if they deny it, at each further failure.
+    pub fn failed_where(&self, now: Timestamp, may_eject: impl FnOnce() -> bool) {
         let failures = self
             .failures_in_a_row
             .fetch_add(1, Relaxed)
             .saturating_add(1);
         let until = self.until_ms.load(Relaxed);
-        if failures < FAILURES_TO_EJECT || now.as_millis() < until {
+        if failures < FAILURES_TO_EJECT || now.as_millis() < until || !may_eject() {
             return;
         }
         let time = FIRST_EJECTION

@@ -1,10 +1,22 @@
 //! HTTP request by request, as far as it needs no socket: what is chosen for it as a whole, and the rules for heads, errors,
 //! retries and logs. Must not parse bytes of a connection, which a codec does before, nor know which codec.
 
+pub mod cookie;
+pub mod error;
 pub mod framing;
 pub mod head;
+mod json;
+pub mod log;
+pub mod retry;
 
-use crate::object::PortNames;
+use std::net::IpAddr;
+
+use ::http::HeaderMap;
+
+use crate::{
+    balance::Key,
+    object::{Application, PortNames},
+};
 use head::HeaderRules;
 
 /// What of HTTP was chosen for every Service.
@@ -14,4 +26,38 @@ pub struct HttpRules {
     pub port_names: PortNames,
     /// What endpoints are told beside what clients say.
     pub headers: HeaderRules,
+}
+
+/// What maglev goes by for a request: the value of the port's header, else the client.
+pub fn key_of(app: &Application, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Key> {
+    let name = app.hash_header.as_ref();
+    let value = name.and_then(|name| headers.get(name));
+    value
+        .map(|value| Key::of(value.as_bytes()))
+        .or(client.map(Key::Client))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn key_of_a_request_is_its_header_else_its_client() {
+        let client = IpAddr::from([192, 0, 2, 7]);
+        let name = HeaderName::from_static("x-user");
+        let app = Application {
+            hash_header: Some(name.clone()),
+            ..Application::default()
+        };
+        let key = |app, value: Option<&'static str>| {
+            let value = value.map(|it| (name.clone(), HeaderValue::from_static(it)));
+            key_of(app, &value.into_iter().collect(), Some(client))
+        };
+        assert_eq!(key(&app, Some("ann")), Some(Key::of(b"ann")));
+        assert_eq!(key(&app, None), Some(Key::Client(client)));
+        let plain = Application::default();
+        assert_eq!(key(&plain, Some("ann")), Some(Key::Client(client)));
+    }
 }

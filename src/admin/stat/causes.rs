@@ -105,6 +105,13 @@ fn policy(facts: &Facts) -> Option<String> {
                  long connections keep picks away"
             ))
         }
+        BalancePolicy::PeakEwma => {
+            let active = facts.members.iter().map(|member| member.active);
+            let (least, most) = (active.clone().min()?, active.max()?);
+            Some(format!(
+                "policy peak-ewma: who answers sooner and has fewer requests in progress ({least} to {most} now) gets more"
+            ))
+        }
         BalancePolicy::Maglev => Some(
             "policy maglev: a client address always goes to the same endpoint; few clients use few endpoints"
                 .to_owned(),
@@ -235,6 +242,8 @@ mod tests {
         by.balance = BalancePolicy::LeastRequest;
         by.members[1].active = 7;
         assert!(of(&by)[0].contains("(0 to 7 now)"), "{:?}", of(&by));
+        by.balance = BalancePolicy::PeakEwma;
+        check(&by, &["policy peak-ewma"]);
         by.balance = BalancePolicy::RoundRobin;
         by.has_both_policies = true;
         check(&by, &["traffic policy Local"]);

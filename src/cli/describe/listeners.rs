@@ -70,6 +70,12 @@ pub(super) fn write(out: &mut Writer, service: &Value, listeners: &Listeners) {
         out.pair(1, "Refused", &refused);
     }
     if let Listeners::Live(status) = listeners {
+        for port in ports(service, status) {
+            if let Some(speaks) = &port.speaks {
+                let text = format!("{}/{}: {speaks}", port.port, port.protocol);
+                out.pair(1, "Speaks", &text);
+            }
+        }
         for limits in ports(service, status).filter_map(limits) {
             out.pair(1, "Limits", &limits);
         }

@@ -181,7 +181,7 @@ fn listeners_live_tell_bound_state_reason_holder_and_fix() {
     };
     let port = serde_json::json!({
         "name": "", "protocol": "TCP", "port": 80, "endpoints": [], "accepted": 6, "connected": 1,
-        "retries": 0, "rejected": 9, "droppedPolicy": 2, "droppedSourceRange": 3, "rejectedFull": 4,
+        "retries": 0, "rejected": 9, "speaks": "HTTP: appProtocol: http", "droppedPolicy": 2, "droppedSourceRange": 3, "rejectedFull": 4,
         "active": 7, "maxConnections": 10, "maxConnectionsPerEndpoint": 5, "waiting": 1,
         "reachable": [
             way("ClusterIP", "127.96.0.10:80", Some("127.96.0.10:10080"), Some("permission denied")),
@@ -225,6 +225,7 @@ Listeners:
   LoadBalancer  127.0.0.10:81/TCP   127.0.0.10:81      refusing
     Reason:     no usable endpoint
   Refused:      80/TCP: 2 by traffic policy, 3 by source range, 4 for want of a place in time
+  Speaks:       80/TCP: HTTP: appProtocol: http
   Limits:       80/TCP: 7 of 10 connections, 0 of 0 endpoints have their 5; 1 wait
 "
     );

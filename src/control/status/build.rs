@@ -9,7 +9,7 @@ use std::{
 
 use portico_core::{
     balance::EndpointSet,
-    object::service::IpFamily,
+    object::{AppReason, service::IpFamily},
     snapshot::{
         FrontendKey, FrontendKind, PortView, Scope, ServiceView, Snapshot,
         plan::{Bind, ListenerKey},
@@ -156,6 +156,7 @@ fn port_status(
         port: port.number,
         node_port: port.node_port,
         endpoints: endpoints.into_values().collect(),
+        speaks: (port.app.why != AppReason::Unsaid).then(|| port.app.to_string()),
         balance: port.policy().as_str().into(),
         affinity_seconds: port.affinity.map(|affinity| affinity.timeout.as_secs()),
         reachable,

@@ -3,8 +3,40 @@
 
 use std::{net::IpAddr, sync::atomic::Ordering::Relaxed};
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::{Balance, Endpoint, EndpointSet, Tickets, cycle::Cycle, maglev};
-use crate::object::BalancePolicy;
+use crate::{object::BalancePolicy, time::Timestamp};
+
+/// What maglev goes by: the same endpoint for the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// A client's address.
+    Client(IpAddr),
+    /// The hash of something else.
+    Hash(u64),
+}
+
+impl Key {
+    /// Of a value, such as that of a header.
+    pub fn of(value: &[u8]) -> Self {
+        Self::Hash(xxh3_64_with_seed(value, 3))
+    }
+
+    fn hash(self) -> u64 {
+        match self {
+            Self::Client(addr) => maglev::hash_of(addr),
+            Self::Hash(hash) => hash,
+        }
+    }
+}
+
+/// What a draw may depend on beside its ticket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draw {
+    pub(super) key: Option<Key>,
+    pub(super) now: Timestamp,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -17,6 +49,8 @@ pub(super) enum Selector {
     Random(Option<Cycle>),
     /// The less loaded of two slots.
     LeastRequest,
+    /// Of two slots the one that is likely to answer first.
+    PeakEwma,
     /// The slot of the client's address.
     Maglev(maglev::Table),
 }
@@ -28,6 +62,7 @@ impl Selector {
             BalancePolicy::RoundRobin => cycle().map_or(Self::RoundRobin, Self::Weighted),
             BalancePolicy::Random => Self::Random(cycle()),
             BalancePolicy::LeastRequest => Self::LeastRequest,
+            BalancePolicy::PeakEwma => Self::PeakEwma,
             BalancePolicy::Maglev => Self::Maglev(maglev::Table::of(endpoints, &balance.weights)),
         }
     }
@@ -54,7 +89,7 @@ impl Selector {
     /// One draw; `None` when it falls on an endpoint that `at` does not give.
     pub(super) fn draw<'s>(
         &self,
-        client: Option<IpAddr>,
+        draw: Draw,
         (tickets, attempt): (&Tickets, u64),
         at: impl Fn(usize) -> Option<&'s Endpoint>,
         set: &'s EndpointSet,
@@ -74,10 +109,14 @@ impl Selector {
                 let place = below(mix(tickets.draw()), cycle.slots.len());
                 entry(&cycle.slots, place)
             }
-            Self::LeastRequest => less_loaded(mix(tickets.draw()), &at, set),
+            Self::LeastRequest => less_loaded(mix(tickets.draw()), &at, set, |_| None),
+            Self::PeakEwma => {
+                let time = |endpoint: &Endpoint| endpoint.state.answers.micros(draw.now);
+                less_loaded(mix(tickets.draw()), &at, set, time)
+            }
             Self::Maglev(table) => {
-                let hash = match client {
-                    Some(client) => maglev::hash_of(client),
+                let hash = match draw.key {
+                    Some(key) => key.hash(),
                     None => mix(tickets.draw()),
                 };
                 at(usize::try_from(table.slot(hash, attempt)?).ok()?)
@@ -86,11 +125,13 @@ impl Selector {
     }
 }
 
-/// Of two different slots the one with fewer connections for its weight; of one usable slot, that.
+/// Of two different slots the one with fewer connections (or requests) for its weight, each counted as
+/// what it costs there, where both say so: whoever has not been asked yet is neither better nor worse. Of one usable slot, that.
 fn less_loaded<'s>(
     chance: u64,
     at: impl Fn(usize) -> Option<&'s Endpoint>,
     set: &EndpointSet,
+    cost: impl Fn(&Endpoint) -> Option<u64>,
 ) -> Option<&'s Endpoint> {
     let count = set.len();
     let one = below(chance, count);
@@ -100,9 +141,13 @@ fn less_loaded<'s>(
     match (at(one), at(other)) {
         (Some(a), Some(b)) => {
             // The load that a connection more would make; weight 0 counts as 1, where all have it.
-            let load = |endpoint: &Endpoint| u128::from(endpoint.state.active.load(Relaxed)) + 1;
+            let (of_a, of_b) = cost(a).zip(cost(b)).unwrap_or((1, 1));
+            let load = |endpoint: &Endpoint, cost: u64| {
+                let active = u128::from(endpoint.state.active.load(Relaxed)) + 1;
+                active * u128::from(cost)
+            };
             let weight = |slot| u128::from(set.weight(slot).get().max(1));
-            let is_lighter = load(a) * weight(other) <= load(b) * weight(one);
+            let is_lighter = load(a, of_a) * weight(other) <= load(b, of_b) * weight(one);
             Some(if is_lighter { a } else { b })
         }
         (a, b) => a.or(b),

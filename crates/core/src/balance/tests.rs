@@ -339,6 +339,78 @@ fn pick_maglev_gives_a_client_the_same_endpoint_until_that_is_ejected() {
 }
 
 #[test]
+fn pick_peak_ewma_sends_little_to_who_is_slow_and_comes_back_when_that_is_over() {
+    let set = balanced(BalancePolicy::PeakEwma, &[1, 1, 1]);
+    let now = Timestamp::from_millis(1_000_000);
+    let shares = |now: Timestamp, times: [u64; 3]| {
+        let before = picks(&set);
+        for _ in 0..3_000 {
+            let picked = set.pick(&[], now).unwrap();
+            let slot = usize::from(picked.addr.port() - 8000);
+            let time = Duration::from_millis(times[slot]);
+            picked.state.answers.observe(time, now);
+            picked.state.leave(&PortState::default());
+        }
+        let gained = picks(&set).into_iter().zip(before);
+        gained.map(|(is, was)| is - was).collect::<Vec<_>>()
+    };
+    shares(now, [50, 5, 5]);
+    let slow = shares(now.after(Duration::from_secs(1)), [50, 5, 5]);
+    assert!(slow[0] < 450, "at most 15 per cent: {slow:?}");
+    // Nobody asks it, so that its time decays until it is worth a try.
+    let later = now.after(Duration::from_mins(2));
+    shares(later, [4, 5, 5]);
+    let fast = shares(later.after(Duration::from_secs(1)), [4, 5, 5]);
+    assert!(fast[0] > 1_500, "{fast:?}");
+}
+
+#[test]
+fn pick_peak_ewma_without_answers_goes_by_connections() {
+    let set = balanced(BalancePolicy::PeakEwma, &[1, 1]);
+    set.endpoints()[0].state.active.store(9, Relaxed);
+    let picked = set.pick(&[], Timestamp::default()).unwrap();
+    assert_eq!(picked.addr.port(), 8001);
+}
+
+#[test]
+fn pick_by_a_value_is_the_same_endpoint_whoever_asks() {
+    let set = balanced(BalancePolicy::Maglev, &[1, 1, 1]);
+    let pick = |value: &[u8]| {
+        let found = set.pick_by(Some(Key::of(value)), &[], Timestamp::default());
+        found.unwrap().addr
+    };
+    let users: Vec<String> = (0..300).map(|n| format!("user-{n}")).collect();
+    let first: Vec<SocketAddr> = users.iter().map(|user| pick(user.as_bytes())).collect();
+    for (user, was) in users.iter().zip(&first) {
+        assert_eq!(pick(user.as_bytes()), *was);
+    }
+    assert!(picks(&set).iter().all(|picks| *picks > 100));
+}
+
+#[test]
+fn request_failed_ejects_half_of_the_endpoints_and_never_the_last() {
+    let now = Timestamp::from_millis(1);
+    for (count, expected) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
+        let set = set(count);
+        for _ in 0..20 {
+            for endpoint in set.endpoints() {
+                set.request_failed(&endpoint.state, now);
+            }
+        }
+        let endpoints = set.endpoints().iter();
+        let out = endpoints.filter(|it| it.state.ejection.is_ejected(now));
+        assert_eq!(out.count(), expected, "of {count}");
+    }
+    let set = set(3);
+    let first = &set.endpoints()[0].state;
+    for _ in 0..3 {
+        (0..4).for_each(|_| set.request_failed(first, now));
+        first.ejection.succeeded();
+    }
+    assert!(!first.ejection.is_ejected(now), "five in a row, not in all");
+}
+
+#[test]
 fn pick_affine_counts_beside_the_tickets() {
     let set = set(2);
     let second = set.endpoints()[1].addr;

@@ -2,13 +2,14 @@
 //! readers could understand differently is refused, for one of them is behind us (RFC 9112, section 11.2: request smuggling).
 //! Reads parsed heads; what bytes never become one, the codec says. Must not change anything: that is [`super::head`]'s.
 //!
-//! What hyper 1.12 refuses before (httparse 1.10, `proto/h1/role.rs`): obs-fold, spaces before a colon or the first field, control
-//! characters and NUL in values, names and methods that are no tokens, two spaces in a request line, `Content-Length` that is no
-//! number or stands in lines that differ, `Transfer-Encoding` that does not end in `chunked` or comes with HTTP/1.0, and chunk
-//! sizes that are not hexadecimal or too long. What h2 0.4 refuses: names in capitals, fields of the connection, pseudo-fields
-//! late, twice or missing, `te` other than `trailers`, a body of another length than `content-length`. Each is marked below by
-//! `hyper:`. Of a message with both `Content-Length` and `Transfer-Encoding` hyper drops the former before anybody sees it, and
-//! closes after the answer; since lengths are always written anew, it reaches endpoints as one message.
+//! What hyper 1.12 refuses before (httparse 1.10, `proto/h1/role.rs`): obs-fold, spaces before a colon or the first field,
+//! control characters and NUL in values, names and methods that are no tokens, two spaces in a request line, `Content-Length`
+//! that is no number or stands in lines that differ, `Transfer-Encoding` that does not end in `chunked` or comes with
+//! HTTP/1.0, and chunk sizes that are not hexadecimal or too long. What h2 0.4 refuses: names in capitals, fields of the
+//! connection, pseudo-fields late, twice or missing, `te` other than `trailers`, a body of another length than
+//! `content-length`. Each is marked below by `hyper:`. A bare LF ends a line for hyper, too; what goes on has CRLF. Of a
+//! message with both `Content-Length` and `Transfer-Encoding` hyper drops the former before anybody sees it, and closes after
+//! the answer; since lengths are always written anew, it reaches endpoints as one message.
 //!
 //! What only this module refuses: `Transfer-Encoding: gzip, chunked` and `chunked` said twice, a missing, second or unsound `Host`, one
 //! that the target contradicts, targets of a form that the method does not have, user names in authorities, lengths with leading
@@ -192,8 +193,12 @@ fn check_host(head: &Parts) -> Result<(), BadHead> {
     if !is_host(host) {
         return Err(BadHead::Host);
     }
+    let default = match head.uri.scheme_str() {
+        Some("https") => "443",
+        _ => "80",
+    };
     match named {
-        Some(named) if !is_same(named, host) => Err(BadHead::OtherHost),
+        Some(named) if !is_same(named, host, default) => Err(BadHead::OtherHost),
         _ => Ok(()),
     }
 }
@@ -238,11 +243,14 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Letters of either case, and the port that plain HTTP has without saying so.
-fn is_same(one: &str, other: &str) -> bool {
+/// Letters of either case, and the port that the scheme has without saying so.
+fn is_same(one: &str, other: &str, default: &str) -> bool {
     let of = |text| {
         let (host, port): (&str, _) = split_port(text);
-        (host, port.filter(|port| !matches!(*port, "" | "80")))
+        (
+            host,
+            port.filter(|port| !port.is_empty() && *port != default),
+        )
     };
     let ((host, port), (other_host, other_port)) = (of(one), of(other));
     host.eq_ignore_ascii_case(other_host) && port == other_port

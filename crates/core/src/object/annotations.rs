@@ -12,6 +12,10 @@ pub const PREFIX: &str = "portico.dev/";
 pub const READINESS_PROBE: &str = "portico.dev/readiness-probe";
 /// What is spoken on the TCP ports of a Service.
 pub const PROTOCOL: &str = "portico.dev/protocol";
+/// Which cookie keeps a client of an HTTP port at its endpoint.
+pub const AFFINITY_COOKIE: &str = "portico.dev/affinity-cookie";
+/// Which header of requests maglev goes by.
+pub const HASH_HEADER: &str = "portico.dev/hash-header";
 /// How a Service chooses endpoints for new connections.
 pub const BALANCE: &str = "portico.dev/balance";
 /// Which address endpoints see their clients at.
@@ -92,7 +96,9 @@ const WEIGHED: &[Place] = &[
 pub const TABLE: &[AnnotationKey] = &[
     row(READINESS_PROBE, SLICES, "`tcp`, `tcp:PORT`, `http:/PATH`, `http:PORT/PATH`", "no probe: endpoints are ready as written", "Probes hand-written endpoints as a Pod's readiness probe would, with Kubernetes' periods and thresholds."),
     row(PROTOCOL, &[Place::Object(Kind::Service)], "`tcp`, `http`, `h2c`, `grpc`, or by port name: `web=http,admin=tcp`", "what `appProtocol` says, else `tcp`", "What is spoken on TCP ports. `http`, `h2c` and `grpc` are forwarded request by request: `docs/http.md`. It comes before `appProtocol`."),
-    row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows; `sessionAffinity` comes first. `maglev` goes by the client's address."),
+    row(BALANCE, &[Place::Object(Kind::Service)], "`round-robin`, `random`, `least-request`, `peak-ewma`, `maglev`", "`round-robin`", "How endpoints are chosen for new connections and flows, of HTTP ports for each request; `sessionAffinity` comes first. `peak-ewma` goes by requests in progress and how long answers take lately; where the port is not HTTP it is `least-request`. `maglev` goes by the client's address, or by `portico.dev/hash-header`."),
+    row(AFFINITY_COOKIE, &[Place::Object(Kind::Service)], "`NAME`, or with attributes: `NAME; Max-Age=3600; Secure`", "no cookie", "HTTP ports: an answer sets this cookie, and requests with it go to the same endpoint while it may be used; before `sessionAffinity`. Attributes: Max-Age, Path (`/`), Domain, SameSite (`Lax`), Secure; HttpOnly always."),
+    row(HASH_HEADER, &[Place::Object(Kind::Service)], "the name of a header", "the client's address", "HTTP ports with `portico.dev/balance: maglev`: requests with the same value of this header go to the same endpoint."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),
     row(MAX_CONNECTIONS, &[Place::Object(Kind::Service)], "a whole number from 1 to 1000000", "no limit", "TCP connections that each port of the Service, in each family, has at a time, those that wait for an endpoint included. The next ones wait in the kernel's queue: `docs/limits.md`."),

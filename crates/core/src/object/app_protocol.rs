@@ -4,12 +4,15 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use http::HeaderName;
+
 use super::{
     EndpointSlice,
-    annotations::PROTOCOL,
+    annotations::{AFFINITY_COOKIE, HASH_HEADER, PROTOCOL},
     meta::Labels,
     service::{Protocol, ServicePort},
 };
+use crate::http::cookie::AffinityCookie;
 
 /// What the value of `portico.dev/protocol` must look like.
 pub const PROTOCOLS: &str =
@@ -121,6 +124,10 @@ pub struct Application {
     pub protocol: AppProtocol,
     /// Why.
     pub why: AppReason,
+    /// The cookie that keeps a client at its endpoint; of HTTP alone.
+    pub cookie: Option<Arc<AffinityCookie>>,
+    /// The header that maglev goes by, instead of the client's address; of HTTP alone.
+    pub hash_header: Option<HeaderName>,
 }
 
 /// Whether port names say what is spoken there.
@@ -145,16 +152,33 @@ impl Application {
         if port.protocol != Protocol::Tcp {
             return Self::default();
         }
+        let mut found = Self::declared(port, slices, annotations, names);
+        if found.protocol.is_http() {
+            let cookie = annotations.get(AFFINITY_COOKIE);
+            let cookie = cookie.and_then(|text| AffinityCookie::parse(text));
+            found.cookie = cookie.map(Arc::new);
+            found.hash_header = annotations.get(HASH_HEADER).and_then(|name| header(name));
+        }
+        found
+    }
+
+    fn declared(
+        port: &ServicePort,
+        slices: &[Arc<EndpointSlice>],
+        annotations: &Labels,
+        names: PortNames,
+    ) -> Self {
+        let as_of = |protocol, why| Self {
+            protocol,
+            why,
+            ..Self::default()
+        };
         let wanted = annotations.get(PROTOCOL);
         if let Some(protocol) = wanted.and_then(|text| Wanted::parse(text)?.of(&port.name)) {
-            return Self {
-                protocol,
-                why: AppReason::Annotation,
-            };
+            return as_of(protocol, AppReason::Annotation);
         }
-        let said = |text: &Arc<str>, why: fn(Arc<str>) -> AppReason| Self {
-            protocol: AppProtocol::of_app_protocol(text),
-            why: why(Arc::clone(text)),
+        let said = |text: &Arc<str>, why: fn(Arc<str>) -> AppReason| {
+            as_of(AppProtocol::of_app_protocol(text), why(Arc::clone(text)))
         };
         if let Some(text) = &port.app_protocol {
             return said(text, AppReason::AppProtocol);
@@ -169,10 +193,7 @@ impl Application {
         }
         let by_name = AppProtocol::of_port_name(&port.name);
         match by_name.filter(|_| names == PortNames::Honoured) {
-            Some(protocol) => Self {
-                protocol,
-                why: AppReason::PortName(Arc::clone(&port.name)),
-            },
+            Some(protocol) => as_of(protocol, AppReason::PortName(Arc::clone(&port.name))),
             None => Self::default(),
         }
     }
@@ -233,6 +254,14 @@ impl Wanted {
         };
         named.into_iter().flatten().map(AsRef::as_ref)
     }
+}
+
+/// What the value of `portico.dev/hash-header` must look like.
+pub const HEADERS: &str = "must be the name of a header, such as X-User";
+
+/// Reads the name of a header; `None` when it is none.
+pub fn header(name: &str) -> Option<HeaderName> {
+    HeaderName::try_from(name).ok()
 }
 
 /// The protocol in words of a report: of a port that is not TCP there is nothing to say.
@@ -346,6 +375,22 @@ mod tests {
         check(&plain, "", PortNames::Ignored, "TCP: no appProtocol");
         let tls = port("http", tcp, Some("https"));
         check(&tls, "", PortNames::Honoured, "TCP: appProtocol: https");
+    }
+
+    #[test]
+    fn application_has_cookie_and_header_where_it_is_http() {
+        let annotations = Labels::from([
+            (AFFINITY_COOKIE.into(), "SHOP".into()),
+            (HASH_HEADER.into(), "X-User".into()),
+        ]);
+        for (app_protocol, has) in [("http", true), ("tcp", false)] {
+            let port = port("web", Protocol::Tcp, Some(app_protocol));
+            let app = Application::of(&port, &[], &annotations, PortNames::Ignored);
+            assert_eq!(
+                (app.cookie.is_some(), app.hash_header.is_some()),
+                (has, has)
+            );
+        }
     }
 
     #[test]

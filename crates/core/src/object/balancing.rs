@@ -9,7 +9,7 @@ use super::{
 };
 
 /// What the value of `portico.dev/balance` must look like.
-pub const POLICIES: &str = "must be round-robin, random, least-request or maglev";
+pub const POLICIES: &str = "must be round-robin, random, least-request, peak-ewma or maglev";
 /// What the value of `portico.dev/weight` must look like.
 pub const WEIGHT_FORM: &str = "must be a whole number from 0 to 256";
 /// What the value of `portico.dev/weights` must look like.
@@ -24,18 +24,22 @@ pub enum BalancePolicy {
     RoundRobin,
     /// By chance, in proportion to the weights.
     Random,
-    /// Of two that chance picks, the one with fewer connections for its weight.
+    /// Of two that chance picks, the one with fewer connections for its weight; of an HTTP port, with fewer requests.
     LeastRequest,
+    /// The same, each request counted as long as the endpoint takes to answer lately. Of a port that is not HTTP, where no
+    /// answers are seen, as [`BalancePolicy::LeastRequest`].
+    PeakEwma,
     /// The same endpoint for the same client address, with little change when endpoints come and go.
     Maglev,
 }
 
 impl BalancePolicy {
     /// Every policy.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::RoundRobin,
         Self::Random,
         Self::LeastRequest,
+        Self::PeakEwma,
         Self::Maglev,
     ];
 
@@ -45,6 +49,7 @@ impl BalancePolicy {
             Self::RoundRobin => "round-robin",
             Self::Random => "random",
             Self::LeastRequest => "least-request",
+            Self::PeakEwma => "peak-ewma",
             Self::Maglev => "maglev",
         }
     }

@@ -1,8 +1,10 @@
 //! Heads before and after, as text.
 
 use http::{Request, Response, StatusCode};
+use proptest::prelude::*;
 
 use super::*;
+use crate::http::framing::{HeadLimits, judge};
 
 const CHANCE: [u8; 24] = [7; 24];
 
@@ -317,4 +319,71 @@ fn clean_trailers_leaves_nothing_that_frames_or_routes() {
     .collect();
     clean_trailers(&mut trailers);
     assert_eq!(shown(&trailers), ["grpc-status: 1"]);
+}
+
+/// Fields that a hostile client may send, as far as a head with them is not refused.
+const FIELDS: [(&str, &str); 20] = [
+    ("connection", "close, x-a"),
+    ("connection", "host, content-length, te, x-forwarded-for"),
+    ("connection", "upgrade, keep-alive"),
+    ("connection", "transfer-encoding, connection"),
+    ("content-length", "0"),
+    ("content-length", "7"),
+    ("content_length", "9"),
+    ("transfer-encoding", "chunked"),
+    ("transfer_encoding", "chunked"),
+    ("te", "trailers, gzip"),
+    ("upgrade", "websocket"),
+    ("upgrade", "h2c"),
+    ("keep-alive", "timeout=1"),
+    ("proxy-connection", "keep-alive"),
+    ("http2-settings", "AAMAAABk"),
+    ("x-a", "1"),
+    ("x-forwarded-for", "198.51.100.9"),
+    ("x_forwarded_for", "198.51.100.9"),
+    ("cookie", "a=b"),
+    ("trailer", "x"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+
+    /// What goes on passes the judgement that the request passed, with the same length, and has nothing of the connection it came by.
+    #[test]
+    fn to_endpoint_of_any_sound_head_is_sound_and_as_long(
+        fields in prop::collection::vec(prop::sample::select(&FIELDS[..]), 0..8),
+        line in prop::sample::select(vec![
+            "GET / 1.1", "POST /x 1.1", "GET http://a/ 1.1", "GET / 1.0", "OPTIONS * 1.1", "POST http://a/ 2", "GET / 2",
+        ]),
+        is_http2 in any::<bool>(),
+    ) {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\n{name}: {value}")).collect();
+        let text = format!("{line}\nhost: a{}", fields.concat());
+        let mut head = request(&text);
+        let limits = HeadLimits::default();
+        let Ok(body) = judge(&head, limits) else { return Ok(()) };
+        let version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let rules = HeaderRules::default();
+        let arrival = Arrival::new("192.0.2.7:4000".parse().unwrap(), &rules);
+        to_endpoint(&mut head, onward(version, body), &arrival, &rules).unwrap();
+        match judge(&head, limits) {
+            // Where no length is said, HTTP/2 may have a body.
+            Ok(BodyLength::Unknown) if is_http2 => prop_assert_ne!(body, BodyLength::Exactly(7)),
+            found => prop_assert_eq!(found, Ok(body)),
+        }
+        let headers = &head.headers;
+        for gone in ["keep-alive", "proxy-connection", "http2-settings", "content_length", "transfer_encoding", "x_forwarded_for"] {
+            prop_assert!(!headers.contains_key(gone), "{gone}");
+        }
+        prop_assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["192.0.2.7"]);
+        let connection = headers.get(CONNECTION);
+        let expected: Option<&str> = match (headers.get(UPGRADE), headers.get(TE)) {
+            (Some(_), None) => Some("upgrade"),
+            (None, Some(_)) if !is_http2 => Some("te"),
+            (None, _) => None,
+            (Some(_), Some(_)) => Some("never both"),
+        };
+        prop_assert_eq!(connection.map(|it| it.to_str().unwrap()), expected);
+        prop_assert!(headers.get(UPGRADE).is_none_or(|it| it == "websocket" && body == BodyLength::Empty));
+    }
 }
