@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod resolve;
 pub mod rollout;
 pub mod rollout_text;
+pub mod run;
 pub(crate) mod say;
 pub mod settings_cmd;
 pub mod stat;
@@ -91,6 +92,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Forward a local port to a pod or a Service
     PortForward(port_forward::PortForwardArgs),
+    /// Run a program for which Services are at their own addresses, ports and names; needs no root
+    Run(run::RunArgs),
     /// Open one port by which any program reaches Services by name: SOCKS, HTTP proxy, `NAME.NS.svc.localhost`
     Proxy(proxy::ProxyArgs),
     /// Print the variables that Kubernetes gives to containers: `WEB_SERVICE_HOST`, `WEB_SERVICE_PORT`
@@ -188,6 +191,7 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Annotate(args) => label::annotate(&args, &cli.instance),
         Command::Logs(args) => logs::run(&args, &cli.instance),
         Command::PortForward(args) => port_forward::run(&args, &cli.instance),
+        Command::Run(args) => run::run(&args, &cli.instance),
         Command::Proxy(args) => proxy::run(&args, &cli.instance),
         Command::Env(args) => env::run(&args, &cli.instance),
         Command::Pod(args) => change::pod(&args, &cli.instance),

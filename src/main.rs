@@ -4,11 +4,12 @@ use std::{io::Write as _, process::ExitCode};
 
 fn main() -> ExitCode {
     // Before anything else: these children must not read the parent's settings.
-    let first = std::env::args_os().nth(1).unwrap_or_default();
+    let mut words = std::env::args_os().skip(1);
+    let first = words.next().unwrap_or_default();
     if first == portico::simulate::host::CHILD_ARGUMENT {
         return portico::simulate::child::child_main();
     }
-    if let Some(code) = portico::run::child(&first) {
+    if let Some(code) = portico::run::child(&first, words) {
         return code;
     }
     match portico::cli::run(std::env::args_os().collect()) {

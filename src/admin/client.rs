@@ -126,16 +126,35 @@ async fn ask_async(
         .context("portico does not answer")?
 }
 
+/// Where the running program takes the sockets of `portico run`.
+///
+/// # Errors
+/// Nothing runs under this instance name, or it is of a version that takes none.
+pub fn run_socket(options: &InstanceOptions) -> anyhow::Result<PathBuf> {
+    get(options, "/v1/generation")?;
+    let socket = Instance::find_run_socket(&options.instance, &dirs(options))?;
+    if !socket.exists() {
+        bail!(
+            "the portico that runs as instance '{}' is older than `portico run`; start it anew with `portico up`",
+            options.instance
+        );
+    }
+    Ok(socket)
+}
+
+fn dirs(options: &InstanceOptions) -> InstanceDirs {
+    InstanceDirs {
+        runtime_dir: options.runtime_dir.clone(),
+        state_dir: options.state_dir.clone(),
+    }
+}
+
 /// Where a program of this instance listens, running or not.
 ///
 /// # Errors
 /// The name is none, or the folder is not ours alone.
 pub fn socket(options: &InstanceOptions) -> anyhow::Result<PathBuf> {
-    let dirs = InstanceDirs {
-        runtime_dir: options.runtime_dir.clone(),
-        state_dir: options.state_dir.clone(),
-    };
-    Ok(Instance::find_socket(&options.instance, &dirs)?)
+    Ok(Instance::find_socket(&options.instance, &dirs(options))?)
 }
 
 fn nobody(options: &InstanceOptions, socket: &std::path::Path) -> String {

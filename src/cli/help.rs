@@ -135,7 +135,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "overrides",
         ],
     ),
-    ("Reach", &["proxy", "port-forward", "env"]),
+    ("Reach", &["run", "proxy", "port-forward", "env"]),
     (
         "Change",
         &[

@@ -155,6 +155,20 @@ impl<S: AsFd> Channel<S> {
     }
 }
 
+/// What a process was started with.
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+/// For a process to be started with.
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.0
+    }
+}
+
 impl<S: AsFd> AsFd for Channel<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -27,7 +27,7 @@ const SETTINGS: &str = "/proc/sys";
 /// Why there are no namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("cannot {step}: {}", self.text())]
-pub(crate) struct NoNamespaces {
+pub struct NoNamespaces {
     /// What was tried.
     step: Step,
     /// What the kernel said; 0 if it was not asked.
@@ -101,7 +101,6 @@ impl NoNamespaces {
     }
 
     /// What to do about it, if anything is known, for the program at `program`.
-    #[allow(dead_code, reason = "as for `probe`")]
     pub(crate) fn fix(&self, program: &str) -> Option<String> {
         match &self.cause {
             Cause::Limit(name) => Some(format!("sudo sysctl -w user.{name}=15000")),

@@ -9,7 +9,6 @@ mod logs;
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -31,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::{FromChild, ToChild};
+use crate::clock::jitter;
 pub use logs::LogReader;
 use logs::Questions;
 
@@ -328,10 +328,4 @@ fn spawn(executable: &Path) -> io::Result<Child> {
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()
-}
-
-/// Any number: only so that several programs do not start children in step.
-fn jitter() -> u16 {
-    let random = RandomState::new().hash_one(0_u8);
-    u16::try_from(random & u64::from(u16::MAX)).unwrap_or_default()
 }

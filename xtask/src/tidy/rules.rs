@@ -56,6 +56,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "source::render",
             "objects",
             "proxy",
+            "run",
         ],
         "commands see the app; they print statuses, objects, findings, the host's addresses and what clashes with them",
     ),
@@ -125,8 +126,8 @@ const EDGES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "run",
-        &["host::routes"],
-        "its namespace needs a loopback device that is up, and local routes",
+        &["host::routes", "handover", "clock"],
+        "its namespace needs a loopback device and local routes; sockets are handed over from it",
     ),
     (
         "runs",
