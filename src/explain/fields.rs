@@ -170,7 +170,7 @@ pub const TABLE: [Row; 68] = [
     row(
         "",
         "annotation `portico.dev/max-connections-per-endpoint`",
-        "ours: TCP connections that each endpoint gets at a time; the next ones go to another, or wait for `--connect-timeout`",
+        "ours: TCP connections, of HTTP ports requests in progress, that each endpoint gets at a time; the next ones go to another, or wait for `--connect-timeout`",
         &[],
     ),
     row(

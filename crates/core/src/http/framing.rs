@@ -256,6 +256,13 @@ fn is_same(one: &str, other: &str, default: &str) -> bool {
     host.eq_ignore_ascii_case(other_host) && port == other_port
 }
 
+/// Whether the fields of an answer say in one way where its body ends. hyper's client takes `Transfer-Encoding` for chunked if
+/// that is the last coding, and leaves the others undone; what it says of `Content-Length` beside it, [`super::head::to_client`]
+/// takes away.
+pub fn is_sound_answer(headers: &HeaderMap) -> bool {
+    has_coding(Version::HTTP_11, headers).is_ok()
+}
+
 /// How long the body of a message with these fields is.
 fn body_length(version: Version, headers: &HeaderMap) -> Result<BodyLength, BadHead> {
     let is_coded = has_coding(version, headers)?;

@@ -176,6 +176,7 @@ pub fn to_client(head: &mut http::response::Parts, received: Version, rules: &He
     let headers = &mut head.headers;
     let is_upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = headers.remove(UPGRADE).filter(|_| is_upgrade);
+    one_length(headers);
     strip(headers);
     if let Some(protocol) = upgrade {
         headers.insert(UPGRADE, protocol);
@@ -183,6 +184,27 @@ pub fn to_client(head: &mut http::response::Parts, received: Version, rules: &He
     }
     if rules.via == Via::Written {
         append(headers, VIA, via(received));
+    }
+}
+
+/// Leaves one length where an answer says more: none beside `Transfer-Encoding` (RFC 9112, section 6.3, rule 3), and one of several
+/// that agree, which is what the codec has seen to (RFC 9110, section 8.6). hyper's server would cut the body at the wrong place, or
+/// refuse to write the head.
+fn one_length(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return;
+    }
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lines.next().and_then(|line| line.to_str().ok());
+    let Some((one, _)) = first.map(|line| line.split_once(',').unwrap_or((line, ""))) else {
+        return;
+    };
+    let is_one = lines.next().is_none() && first == Some(one);
+    if let Ok(one) = HeaderValue::from_str(one.trim())
+        && !is_one
+    {
+        headers.insert(CONTENT_LENGTH, one);
     }
 }
 

@@ -196,6 +196,21 @@ fn judge_heads_up_to_the_limits_and_not_beyond() {
 }
 
 #[test]
+fn answer_is_sound_with_no_coding_or_chunked_alone() {
+    for (coding, expected) in [
+        (None, true),
+        (Some("Chunked"), true),
+        (Some("gzip, chunked"), false),
+        (Some("gzip"), false),
+        (Some("chunked, chunked"), false),
+    ] {
+        let coding = coding.map(|it| (TRANSFER_ENCODING, HeaderValue::from_static(it)));
+        let headers: HeaderMap = coding.into_iter().collect();
+        assert_eq!(is_sound_answer(&headers), expected, "{headers:?}");
+    }
+}
+
+#[test]
 fn status_tells_bad_from_large_and_from_not_served() {
     for (fault, status) in [
         (BadHead::NoHost, 400),

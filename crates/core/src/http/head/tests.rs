@@ -306,6 +306,26 @@ fn to_client_keeps_an_upgrade_and_nothing_else_of_the_connection() {
 }
 
 #[test]
+fn to_client_says_one_length() {
+    let answer = |fields: &[(&'static str, &'static str)]| {
+        let mut response = Response::builder();
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let mut head = response.body(()).unwrap().into_parts().0;
+        to_client(&mut head, Version::HTTP_11, &HeaderRules::default());
+        shown(&head.headers)
+    };
+    let length = ("content-length", "5");
+    let five = ["content-length: 5"];
+    assert_eq!(answer(&[length]), five);
+    assert_eq!(answer(&[length, length]), five);
+    assert_eq!(answer(&[("content-length", "5, 5")]), five);
+    assert!(answer(&[length, ("transfer-encoding", "chunked")]).is_empty());
+    assert!(answer(&[]).is_empty());
+}
+
+#[test]
 fn clean_trailers_leaves_nothing_that_frames_or_routes() {
     let mut trailers: HeaderMap = [
         "content-length",
