@@ -116,27 +116,33 @@ fn hint(folder: &Path, status: &Status) -> String {
             .flat_map(|port| &port.reachable)
     };
     let way = |kind: &str| {
-        let bound = ways()
+        ways()
             .filter(|way| way.kind == kind)
-            .find_map(|way| way.bound);
-        bound.map_or_else(|| "?".into(), |bound| bound.to_string())
+            .find_map(|way| way.bound)
     };
-    let dns = status.dns.iter().find_map(|dns| dns.bound);
-    let dig = dns.map_or_else(String::new, |dns| {
-        format!("@{} -p {}", dns.ip(), dns.port())
-    });
+    // What is not served is not for trying; the table has said why.
+    let lines = [
+        way("NodePort").map(|at| {
+            format!(
+                "for i in 1 2 3 4; do curl -s http://{at}/; done   # by NodePort: four pods in turn"
+            )
+        }),
+        way("ClusterIP").map(|at| format!("curl http://{at}/   # by ClusterIP")),
+        status.dns.iter().find_map(|dns| dns.bound).map(|dns| {
+            let (ip, port) = (dns.ip(), dns.port());
+            format!("dig +short @{ip} -p {port} web.default.svc.cluster.local   # by name")
+        }),
+        Some(format!("{portico} status")),
+        Some(format!("{portico} bench service/web   # is it even?")),
+        Some(format!(
+            "sed -i 's/replicas: 4/replicas: 6/' {}/web.yaml   # two more pods join, live",
+            folder.display()
+        )),
+    ];
+    let lines: Vec<String> = lines.into_iter().flatten().collect();
     format!(
-        "Try, in another terminal:\n  \
-         for i in 1 2 3 4; do curl -s http://{}/; done   # by NodePort: four pods in turn\n  \
-         curl http://{}/   # by ClusterIP\n  \
-         dig +short {dig} web.default.svc.cluster.local   # by name\n  \
-         {portico} status\n  \
-         {portico} resolve _http._tcp.web SRV\n  \
-         sed -i 's/replicas: 4/replicas: 6/' {}/web.yaml   # two more pods join, live\n\
-         Ctrl-C ends it.",
-        way("NodePort"),
-        way("ClusterIP"),
-        folder.display()
+        "Try, in another terminal:\n  {}\nCtrl-C ends it.",
+        lines.join("\n  ")
     )
 }
 

@@ -13,14 +13,14 @@ use clap::{
 #[rustfmt::skip]
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("", &[
-        ("portico demo", "three minutes, no files of your own needed"),
+        ("portico demo", "a first minute, no files of your own needed"),
         ("portico up ./k8s", "serve the Services of a folder of manifests"),
         ("portico up --simulate ./k8s", "and run stand-ins for their pods"),
         ("portico up --map web:80=127.0.0.1:3000", "a Service for a local process"),
         ("portico validate ./k8s", "what the API server would say, offline"),
         ("portico resolve web.default.svc.cluster.local", "ask the running program's DNS"),
         ("portico explain service web", "why it is served, or why not and what to change"),
-        ("portico status", "addresses, endpoints and sockets of the running program"),
+        ("portico status", "addresses and endpoints, as they are now"),
     ]),
     ("up", &[
         ("portico up ./k8s", "serve a folder, and follow its changes"),

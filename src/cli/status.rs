@@ -46,11 +46,7 @@ pub fn text(status: &Status) -> String {
     for dns in &status.dns {
         let _ = match (&dns.bound, &dns.problem) {
             (Some(bound), None) => writeln!(text, "DNS: {bound} (UDP and TCP)"),
-            (Some(bound), Some(problem)) => writeln!(
-                text,
-                "DNS: {bound} (UDP and TCP), because {}: {problem}",
-                dns.wanted
-            ),
+            (Some(bound), Some(problem)) => writeln!(text, "DNS: {bound} (UDP and TCP); {problem}"),
             (None, problem) => {
                 writeln!(
                     text,
@@ -137,7 +133,7 @@ fn missed(text: &mut String, names: &[MissedNameStatus]) {
 
 /// One row a Service, as `kubectl get services` with the endpoints beside it.
 pub fn table(services: &[ServiceStatus]) -> String {
-    let header = [
+    let mut header = [
         "NAMESPACE",
         "NAME",
         "TYPE",
@@ -146,9 +142,14 @@ pub fn table(services: &[ServiceStatus]) -> String {
         "PORT(S)",
         "ENDPOINTS",
         "NOTE",
-    ];
-    let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(services.iter().map(row));
+    ]
+    .map(str::to_owned);
+    let mut rows: Vec<_> = services.iter().map(row).collect();
+    let [.., note] = &mut header;
+    if rows.iter().all(|[.., note]| note.is_empty()) {
+        note.clear();
+    }
+    rows.insert(0, header);
     let text = TabWriter::default().lines(&rows);
     text.lines()
         .fold(String::new(), |text, line| text + line.trim_end() + "\n")

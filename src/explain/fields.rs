@@ -1,4 +1,4 @@
-//! What becomes of each field, in one place: the README's table is this one, and explanations quote it. Owns the
+//! What becomes of each field, in one place: the table of docs/fields.md is this one, and explanations quote it. Owns the
 //! words; whether an object has a field that is worth a word is asked of its manifest.
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct Row {
     /// Kind; empty for the kind of the row before.
     pub object: &'static str,
-    /// Fields, as the README prints them.
+    /// Fields, as the page prints them.
     pub field: &'static str,
     /// What becomes of them.
     pub text: &'static str,
@@ -30,7 +30,7 @@ const fn row(
     }
 }
 
-/// Every row, in the README's order.
+/// Every row, in the page's order.
 pub const TABLE: [Row; 68] = [
     row(
         "all",
@@ -505,9 +505,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_of_the_readme_is_this_one() {
-        let readme = include_str!("../../README.md");
-        let printed: Vec<&str> = readme
+    fn table_of_the_page_is_this_one() {
+        let page = include_str!("../../docs/fields.md");
+        let printed: Vec<&str> = page
             .lines()
             .skip_while(|line| !line.starts_with("| object | field |"))
             .skip(2)

@@ -29,6 +29,7 @@ mod dual_stack;
 mod explain;
 mod first_minute;
 mod handover;
+mod first_page;
 mod kubectl;
 mod kubectl_get;
 mod limits;

@@ -7,7 +7,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{PATIENCE, is_installed, namespace::in_namespace, program::Program};
+use crate::support::{
+    PATIENCE, host::Host, is_installed, namespace::in_namespace, program::Program,
+};
 
 /// Port 80 is one that a user may not bind; `many` has two ports, one of them not for HTTP.
 const MANIFESTS: &str = "
@@ -167,6 +169,31 @@ fn proxy_every_way_in_reaches_a_service_by_name_and_is_balanced() {
     pods.sort_unstable();
     let twice: Vec<_> = pods.chunks(2).map(|pair| pair[0] == pair[1]).collect();
     assert_eq!(twice, [true; 3], "{bodies}");
+}
+
+#[test]
+fn proxy_names_of_others_are_looked_up_for_programs_of_this_machine_only() {
+    in_namespace!(Root);
+    let there = Host::join();
+    let program = up();
+    let admin = program.status().admin.unwrap().port();
+    let own = Door::open(&program, "");
+    let (status, _) = own.curl(&format!(
+        "--proxy http://DOOR http://localhost:{admin}/livez"
+    ));
+    assert_eq!(status, "200");
+    let open = Door::open(&program, "--address 10.77.0.1:7081");
+    let (status, _) = there.run(|| open.curl("--proxy http://DOOR http://web/"));
+    assert_eq!(status, "200");
+    let (_, said) = there.run(|| {
+        open.curl(&format!(
+            "--proxy http://DOOR http://localhost:{admin}/livez"
+        ))
+    });
+    assert!(
+        said.contains("only programs of this machine are let out"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,11 +1,55 @@
 //! The README as text to be tested: its chapters, and their console blocks as sessions of a terminal.
 
-use std::process::Output;
+use std::{path::Path, process::Output, sync::LazyLock};
 
 use crate::transcripts::{Step, all_match, steps, words};
 
-/// All of it.
-pub(crate) const README: &str = include_str!("../../../README.md");
+/// All of it, as it is now: nothing is built again for a word.
+static README: LazyLock<String> = LazyLock::new(|| {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    std::fs::read_to_string(file).unwrap()
+});
+
+/// Its first page.
+pub(crate) fn first_page() -> &'static str {
+    let (page, _) = README.split_once("\n## Beyond the first page\n").unwrap();
+    page
+}
+
+/// What a text says, sentence by sentence; a row of a table is one. Code and headings are none.
+pub(crate) fn sentences(text: &str) -> Vec<String> {
+    let mut is_code = false;
+    let mut paragraphs = vec![String::new()];
+    for line in text.lines() {
+        is_code ^= line.starts_with("```");
+        if line.is_empty() || line.starts_with(['#', '|', '-']) || line.starts_with("```") {
+            paragraphs.push(String::new());
+        }
+        let is_prose = !is_code
+            && !["```", "#", "    "]
+                .iter()
+                .any(|start| line.starts_with(start));
+        if let Some(paragraph) = paragraphs.last_mut().filter(|_| is_prose) {
+            *paragraph += line;
+            paragraph.push(' ');
+        }
+    }
+    paragraphs
+        .iter()
+        .flat_map(|paragraph| split(&words(paragraph)))
+        .collect()
+}
+
+/// At full stops with a space behind them.
+fn split(paragraph: &str) -> Vec<String> {
+    let mut sentences: Vec<String> = paragraph.split(". ").map(str::to_owned).collect();
+    let last = sentences.len() - 1;
+    sentences[..last]
+        .iter_mut()
+        .for_each(|sentence| sentence.push('.'));
+    sentences.retain(|sentence| !sentence.is_empty() && !sentence.starts_with("|---"));
+    sentences
+}
 
 /// What stands below a heading, up to the next one.
 pub(crate) fn chapter(heading: &str) -> String {
@@ -36,23 +80,34 @@ pub(crate) fn said(step: &Step) -> Vec<&str> {
     before.split_whitespace().collect()
 }
 
+/// Whether the lines of a program are what the page says, if it says anything.
+pub(crate) fn is_said(step: &Step, printed: &[String]) -> bool {
+    let lines: Vec<String> = printed
+        .iter()
+        .map(|line| words(line))
+        .filter(|line| !line.is_empty())
+        .collect();
+    step.wanted.is_empty() || all_match(&step.wanted, &lines)
+}
+
 /// The flags of a command that serves `./k8s`, if it is one.
 pub(crate) fn serves<'a>(said: &[&'a str]) -> Option<Vec<&'a str>> {
     let flags = said.strip_prefix(&["portico", "up"])?;
     Some(flags.strip_suffix(&["./k8s"])?.to_vec())
 }
 
-/// A command must have ended well and printed on both outputs what the page says, if it says anything.
+/// A command must have ended well (or found mistakes, where the page says so) and printed on both outputs what the page
+/// says, if it says anything.
 pub(crate) fn check(step: &Step, output: &Output) {
+    let finds_mistakes = step
+        .wanted
+        .last()
+        .is_some_and(|line| line.starts_with("invalid: "));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<String> = printed
-        .lines()
-        .map(words)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<String> = printed.lines().map(str::to_owned).collect();
     assert!(
-        output.status.success() && (step.wanted.is_empty() || all_match(&step.wanted, &lines)),
+        output.status.success() != finds_mistakes && is_said(step, &lines),
         "$ {}\n--- {}\n{printed}\n--- the page says\n{}",
         step.command,
         output.status,
@@ -61,14 +116,18 @@ pub(crate) fn check(step: &Step, output: &Output) {
 }
 
 /// A line of the page with `<>` for what is another with each run: the end of a pod's name, the addresses of pods,
-/// process ids and times.
+/// process ids, generations, times and rates.
 fn pattern(line: &str) -> String {
     if line.starts_with('$') {
         return line.to_owned();
     }
     let word = |word: &str| {
         let end = word.rsplit_once('-');
-        if word.contains("127.120.") || word.ends_with("ms") {
+        if word.contains("127.120.")
+            || word.starts_with("n=")
+            || word.ends_with("ms")
+            || word.ends_with("/s")
+        {
             "<>".to_owned()
         } else if let Some((start, _)) = end.filter(|(_, end)| varies(end)) {
             format!("{start}-<>")
@@ -76,10 +135,12 @@ fn pattern(line: &str) -> String {
             word.to_owned()
         }
     };
-    line.split_whitespace()
-        .map(word)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let line: Vec<String> = line.split_whitespace().map(word).collect();
+    let line = line.join(" ");
+    match line.split_once(", generation ") {
+        Some((before, _)) => format!("{before}, generation <>"),
+        None => line,
+    }
 }
 
 /// Whether this is the random end of a pod's name, or a process id.
