@@ -9,6 +9,7 @@ mod logs;
 mod observing;
 mod overrides;
 mod parts;
+mod runs;
 mod watchers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -197,7 +198,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     let logs = runner.logs();
     let (health, probed) = parts::prober()?;
     let budget = data_plane.most_listeners();
-    let (runs, desk, told) = parts::runs(&instance, &cluster, dns.service(), &mut data_plane)?;
+    let (runs, desk, told) = runs::start(&instance, &cluster, dns.service(), &mut data_plane)?;
     let held = (parts::Sockets(data_plane, routes, desk), runner, health);
     let own_ports = build::own_ports(up, &build::dns_settings(up, &cluster));
     let reconciler = Reconciler::new(world, Arc::clone(&published), held, budget)

@@ -67,13 +67,14 @@ impl Runs {
         dns: Arc<DnsService>,
     ) -> io::Result<(Self, Desk, mpsc::Receiver<RunEvent>)> {
         let (events, told) = mpsc::channel(EVENTS);
-        let desk = Desk::default();
+        let local = local_inside(cluster);
+        let desk = Desk::new(local.clone());
         let office = Office {
             desk: desk.clone(),
             dns,
             dns_at: SocketAddr::new(cluster.dns_address, DNS_PORT),
             domains: cluster.domains.clone(),
-            local: local_inside(cluster),
+            local,
             events,
         };
         let cancel = CancellationToken::new();

@@ -10,10 +10,8 @@ use std::{
 use anyhow::Context as _;
 use portico_core::{
     backoff::Backoff,
-    calendar::rfc3339,
     object::Protocol,
     snapshot::{
-        Cluster, Generation, Scope,
         filter::Filter,
         plan::{ListenerKey, Mode},
     },
@@ -36,16 +34,15 @@ use crate::{
     control::{
         ListenerHost, PodRunner, ProbeHost, RouteHost, holder,
         status::{
-            DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, RunStatus, TurnedAway,
+            DnsStatus, ListenerReport, ListenerReports, MissedNameStatus, TurnedAway,
             UpstreamStatus, descriptors_fix,
         },
     },
     dns::{self, DnsListen, DnsService, DnsSettings, ForwardSettings},
-    handover::Listener,
     health::Prober,
     host::routes::{RouteError, Routes},
     instance::{Instance, State, StateFile},
-    runs::{Desk, Run, RunEvent, Runs},
+    runs::{Desk, Runs},
     simulate::host::{HostReport, LogReader, PodHost},
 };
 
@@ -91,7 +88,7 @@ impl ListenerHost for Sockets {
 
 impl RouteHost for Sockets {
     fn attach(&mut self, addrs: &[IpAddr]) {
-        self.2.attach(&outside_loopback(addrs));
+        self.2.attach(addrs);
         for addr in addrs {
             match self.1.attach(*addr) {
                 Ok(true) => {
@@ -120,12 +117,6 @@ impl RouteHost for Sockets {
     }
 }
 
-/// The others are local in every namespace.
-fn outside_loopback(addrs: &[IpAddr]) -> Vec<IpAddr> {
-    let outside = addrs.iter().filter(|addr| !addr.is_loopback());
-    outside.copied().collect()
-}
-
 fn said(error: RouteError) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }
@@ -139,34 +130,6 @@ impl Sockets {
     /// Listeners that are not simply listening on what was declared.
     pub(super) fn reports(&self) -> ListenerReports {
         self.reports_with(MOST_HOLDERS)
-    }
-
-    /// What is known of every `portico run`.
-    pub(super) fn runs(&self) -> Vec<RunStatus> {
-        let status = |run: Run| {
-            let statuses = self.0.statuses_in(run.scope);
-            let (served, failed) = failures_in(&statuses);
-            RunStatus {
-                pid: run.pid,
-                command: run.command,
-                namespace: run.namespace,
-                since: rfc3339(run.since),
-                listeners: served,
-                failed: run.dns_problem.into_iter().chain(failed).collect(),
-            }
-        };
-        self.2.runs().into_iter().map(status).collect()
-    }
-
-    /// Lets the command of a run start, once all its sockets are there or have failed; tells whether they are.
-    pub(super) fn release(&self, scope: Scope, generation: Generation) -> bool {
-        let statuses = self.0.statuses_in(scope);
-        let is_whole = !statuses.iter().any(is_pending);
-        if is_whole {
-            let (_, failed) = failures_in(&statuses);
-            self.2.say_ready(scope, generation.0, failed);
-        }
-        is_whole
     }
 
     fn reports_with(&self, most_holders: usize) -> ListenerReports {
@@ -194,23 +157,6 @@ impl Sockets {
 pub(super) fn is_beyond(status: &ListenerStatus) -> bool {
     let kind = status.error.as_ref().map(|error| error.kind);
     kind == Some(BindErrorKind::Exhausted)
-}
-
-/// Whether its socket is still to come from another network namespace.
-fn is_pending(status: &ListenerStatus) -> bool {
-    let kind = status.error.as_ref().map(|error| error.kind);
-    kind == Some(BindErrorKind::Pending)
-}
-
-/// How many are served, and the others with their reasons.
-fn failures_in(statuses: &[ListenerStatus]) -> (usize, Vec<String>) {
-    let failed = statuses.iter().filter_map(|status| {
-        let error = status.error.as_ref()?;
-        let (protocol, services) = (status.key.protocol, &status.services);
-        Some(format!("{protocol} of {services}: {error}"))
-    });
-    let failed: Vec<String> = failed.collect();
-    (statuses.len() - failed.len(), failed)
 }
 
 fn report(status: &ListenerStatus, wants_holder: bool) -> ListenerReport {
@@ -311,26 +257,6 @@ impl ProbeHost for Probes {
 pub(super) fn prober() -> anyhow::Result<(Probes, mpsc::Receiver<ProbeObservation>)> {
     let (prober, observations) = Prober::start().context("cannot start the prober")?;
     Ok((Probes(prober), observations))
-}
-
-/// Begins to take `portico run`, whose sockets `data_plane` asks for from now on.
-pub(super) fn runs(
-    instance: &Instance,
-    cluster: &Cluster,
-    dns: Arc<DnsService>,
-    data_plane: &mut DataPlane,
-) -> anyhow::Result<(Runs, Desk, mpsc::Receiver<RunEvent>)> {
-    let path = instance.run_socket_path();
-    let listener = Listener::bind(&path).with_context(|| {
-        format!(
-            "cannot bind the socket for `portico run` {}",
-            path.display()
-        )
-    })?;
-    let (runs, desk, told) =
-        Runs::start(listener, cluster, dns).context("cannot start the thread of `portico run`")?;
-    data_plane.open_by(Box::new(desk.clone()));
-    Ok((runs, desk, told))
 }
 
 /// What the loop holds beside the reconciler.

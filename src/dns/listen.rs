@@ -104,13 +104,20 @@ pub struct DnsFailure {
 pub struct DnsListeners {
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     bound: Vec<DnsBound>,
-    /// Threads that answer datagrams.
-    pub(super) threads: usize,
+    pub(super) namespace: Namespace,
+}
+
+/// Where sockets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Namespace {
+    /// Where this process is.
+    Ours,
+    /// In another network namespace, with the clients of one command.
+    Another,
 }
 
 impl DnsListeners {
-    /// Sockets that somebody else has bound to `addr`, for the clients of one network namespace: one thread does for them.
-    /// Must run in the runtime that serves them.
+    /// Sockets that somebody has bound to `addr` in another network namespace. Must run in the runtime that serves them.
     ///
     /// # Errors
     /// They cannot be made to listen, or not to block.
@@ -127,7 +134,7 @@ impl DnsListeners {
         Ok(Self {
             sockets: vec![(udp.into(), TcpListener::from_std(tcp.into())?)],
             bound: vec![bound],
-            threads: 1,
+            namespace: Namespace::Another,
         })
     }
 
@@ -143,7 +150,7 @@ pub fn bind(settings: &DnsSettings, inherited: &Inherited) -> DnsListeners {
     let mut listeners = DnsListeners {
         sockets: Vec::new(),
         bound: Vec::new(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        namespace: Namespace::Ours,
     };
     for wanted in &settings.listen {
         let mut bound = DnsBound {

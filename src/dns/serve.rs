@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -18,7 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DnsListeners, DnsService, connections::Connection, forward::count, responder::Responders, slow,
+    DnsListeners, DnsService, connections::Connection, forward::count, listen::Namespace,
+    responder::Responders, slow,
 };
 
 /// How long a connection may be without a query.
@@ -39,9 +41,15 @@ const REST: Duration = Duration::from_millis(50);
 /// Serves `listeners` until `cancel`. Connections that are open then are closed.
 pub async fn serve(listeners: DnsListeners, service: Arc<DnsService>, cancel: CancellationToken) {
     let mut loops = JoinSet::new();
-    let own = listeners.bound().iter().filter_map(|bound| bound.addr);
-    service.forwarder.add_own(own);
-    let threads = listeners.threads;
+    let threads = match listeners.namespace {
+        Namespace::Ours => {
+            let own = listeners.bound().iter().filter_map(|bound| bound.addr);
+            service.forwarder.add_own(own);
+            thread::available_parallelism().map_or(1, usize::from)
+        }
+        // Who is asked is asked from ours, and one thread does for the clients.
+        Namespace::Another => 1,
+    };
     let (datagrams, streams): (Vec<_>, Vec<_>) = listeners.sockets.into_iter().unzip();
     let (slow, waiting) = slow::queue();
     loops.spawn(slow::answer(waiting, Arc::clone(&service)));

@@ -24,9 +24,11 @@ use crate::handover::{Hello, MOST_SOCKETS, Socket, ToKeeper};
 const MOST_COMMAND: usize = 200;
 /// Most failures that a keeper is told of.
 const MOST_FAILURES: usize = 20;
+/// Most addresses that a keeper is told of at a time: no message is longer than it may be.
+const MOST_ADDRESSES: usize = 512;
 
 /// See the module's documentation.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Desk(Arc<Mutex<State>>);
 
 /// A run.
@@ -51,6 +53,8 @@ struct State {
     /// The last scope that was given.
     last: u32,
     entries: BTreeMap<Scope, Entry>,
+    /// Ranges that every keeper makes local at once.
+    ranges: Vec<IpNet>,
     /// Addresses outside the ranges that Services name.
     external: BTreeSet<IpAddr>,
 }
@@ -85,6 +89,14 @@ pub(super) enum Work {
 }
 
 impl Desk {
+    /// One where no run is yet. These ranges are local in each from its beginning.
+    pub(super) fn new(ranges: Vec<IpNet>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            ranges,
+            ..State::default()
+        })))
+    }
+
     /// A place for another run; `None` if there is none left.
     pub(super) fn enter(&self, hello: &Hello, since: Timestamp) -> Option<Entered> {
         let state = &mut *self.lock();
@@ -123,6 +135,16 @@ impl Desk {
         entries.map(|entry| entry.run.clone()).collect()
     }
 
+    /// How many runs there are.
+    pub fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Lets the command of a run start.
     pub fn say_ready(&self, scope: Scope, generation: u64, failed: Vec<String>) {
         let state = &mut *self.lock();
@@ -144,7 +166,11 @@ impl Desk {
     /// Services name these addresses now.
     pub fn attach(&self, addrs: &[IpAddr]) {
         let state = &mut *self.lock();
-        state.external.extend(addrs);
+        let is_local = |addr: &IpAddr| {
+            addr.is_loopback() || state.ranges.iter().any(|range| range.contains(addr))
+        };
+        let outside = addrs.iter().filter(|addr| !is_local(addr));
+        state.external.extend(outside);
         for entry in state.entries.values() {
             entry.wake.notify_one();
         }
@@ -211,7 +237,8 @@ impl Entered {
         } = &mut *self.desk.lock();
         let entry = entries.get_mut(&self.scope)?;
         // A wildcard may hear it, so that no socket announces an address.
-        let fresh: Vec<IpAddr> = external.difference(&entry.told).copied().collect();
+        let fresh = external.difference(&entry.told).take(MOST_ADDRESSES);
+        let fresh: Vec<IpAddr> = fresh.copied().collect();
         let add: Vec<IpNet> = fresh.iter().map(|addr| IpNet::from(*addr)).collect();
         if !add.is_empty() {
             entry.told.extend(fresh);

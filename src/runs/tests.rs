@@ -2,7 +2,7 @@
 //! whose addresses are all local.
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU8, Ordering::Relaxed},
@@ -180,7 +180,8 @@ fn run_is_welcomed_asked_told_and_forgotten_when_it_ends() {
         let socket = TcpListener::from(daemon.ask(*key).unwrap());
         assert_eq!(socket.local_addr().unwrap().port(), key.port);
     }
-    daemon.desk.attach(&[[203, 0, 113, 7].into()]);
+    let loopback = [127, 0, 0, 9].into();
+    daemon.desk.attach(&[loopback, [203, 0, 113, 7].into()]);
     let add = vec!["203.0.113.7/32".parse().unwrap()];
     assert_eq!(heard(&keeper), Some(ToKeeper::Local { add }));
     daemon.desk.say_ready(scope, 5, vec!["why".into(); 30]);
@@ -195,6 +196,24 @@ fn run_is_welcomed_asked_told_and_forgotten_when_it_ends() {
     assert!(daemon.desk.runs().is_empty());
     let error = daemon.ask(keys[0]).unwrap_err();
     assert!(error.to_string().contains("is gone"), "{error}");
+    daemon.end();
+}
+
+#[test]
+fn run_is_told_of_any_number_of_addresses() {
+    let mut daemon = daemon();
+    let (keeper, _) = daemon.keeper();
+    let all: Vec<_> = (0..5000_u32)
+        .map(|n| Ipv6Addr::from_bits(u128::MAX - u128::from(n)).into())
+        .collect();
+    daemon.desk.attach(&all);
+    let mut told = 0;
+    while told < all.len() {
+        let Some(ToKeeper::Local { add }) = heard(&keeper) else {
+            panic!("not told");
+        };
+        told += add.len();
+    }
     daemon.end();
 }
 
@@ -312,8 +331,9 @@ fn keeper_that_hands_over_something_else_is_cut_off() {
         let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
         with(keeper, id, one.into());
     });
+    // It stays to the end: a connection that is reset is none.
+    let listener = listener();
     check_liar(|keeper, id, of| {
-        let listener = listener();
         let socket = open_for_another(of.protocol, of.addr, false).unwrap();
         // It does not block: connected once it can be written to.
         let _ = rustix::net::connect(&socket, &listener.local_addr().unwrap());

@@ -34,6 +34,7 @@ impl ControlLoop {
                 metrics::gauge!("portico_config_last_reload_success_timestamp_seconds").set(read);
             }
         }
+        metrics::gauge!("portico_runs").set(number(self.reconciler.listeners().2.len()));
         self.measure_listeners(outcome);
     }
 

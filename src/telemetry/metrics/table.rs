@@ -510,6 +510,12 @@ pub const TABLE: &[Metric] = &[
         "Sockets by state: listening, refusing, fallback, failed.",
     ),
     metric(
+        "portico_runs",
+        Kind::Gauge,
+        &[NONE],
+        "Commands that `portico run` serves Services to.",
+    ),
+    metric(
         "kubeproxy_network_programming_duration_seconds",
         Kind::Histogram,
         &[NONE, &[]],

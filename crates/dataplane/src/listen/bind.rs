@@ -281,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn open_in_another_scope_leaves_half_of_the_sockets_to_the_host() {
+        let mut binder = Binder::new(&DataSettings::default(), Arc::default(), 2);
+        let key = |scope| ListenerKey {
+            scope,
+            bind: Bind::Address([127, 0, 0, 1].into()),
+            port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let mut open = |scope| binder.open(key(scope), Mode::Refusing, 0);
+        let kind = |error: BindError| error.kind;
+        let nobody = open(Scope(1)).map_err(kind).unwrap_err();
+        assert_eq!(nobody, BindErrorKind::Other, "it was asked for");
+        let _first = open(Scope::HOST).unwrap();
+        let beyond = open(Scope(1)).map_err(kind).unwrap_err();
+        assert_eq!(beyond, BindErrorKind::Exhausted);
+        open(Scope::HOST).unwrap();
+    }
+
+    #[test]
     fn fallback_ports_beyond_the_last_one_go_on_with_the_first_unprivileged_one() {
         assert_eq!(
             fallback_ports(80).take(2).collect::<Vec<_>>(),
