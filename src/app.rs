@@ -40,6 +40,7 @@ use crate::{
     host::routes::Routes,
     instance::{Instance, State, StateFile},
     objects::{self, Resource},
+    resolver,
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
 };
 
@@ -287,6 +288,7 @@ fn start_serving(
     let forward = build::forward_settings(&up.forward, kept_back);
     let settings = (dns_settings, forward, build::dns_connections(kept_back));
     let dns = parts::DnsThread::start(settings, view, sockets)?;
+    dns.check_installed();
     Ok((data_plane, dns))
 }
 
@@ -306,6 +308,7 @@ impl Base {
         let dirs = build::instance_dirs(&settings.instance);
         let guard = build::slot_use(&up.cluster);
         let instance = Instance::acquire(&settings.instance.instance, &dirs, guard)?;
+        resolver::recover();
         // Before the host's addresses are looked at: some may be left over from a killed run.
         let mut routes = Routes::open(&build::route_owner(&instance));
         let mut cluster = build::cluster(&up.cluster, &up.manifests, &instance.ranges())?;

@@ -9,6 +9,7 @@ pub mod completion;
 pub mod delete;
 pub mod demo;
 pub mod describe;
+pub mod dns;
 pub mod doctor;
 mod draining;
 pub mod env;
@@ -96,6 +97,8 @@ enum Command {
     Run(run::RunArgs),
     /// Open one port by which any program reaches Services by name: SOCKS, HTTP proxy, `NAME.NS.svc.localhost`
     Proxy(proxy::ProxyArgs),
+    /// Let every program of this machine ask portico for names, take that back, or show whether it works
+    Dns(dns::DnsArgs),
     /// Print the variables that Kubernetes gives to containers: `WEB_SERVICE_HOST`, `WEB_SERVICE_PORT`
     Env(env::EnvArgs),
     /// Make a simulated pod fail, and heal it
@@ -125,6 +128,9 @@ enum Command {
     /// What the functions of shells ask.
     #[command(name = "__complete", hide = true)]
     Complete(completion::AskArgs),
+    /// What `dns` asks the operating system's resolver by, in a process of its own.
+    #[command(name = "__lookup", hide = true)]
+    Lookup(dns::LookupArgs),
 }
 
 /// An error whose text is printed as it is, without the program's name: the words that people know from kubectl.
@@ -193,6 +199,8 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::PortForward(args) => port_forward::run(&args, &cli.instance),
         Command::Run(args) => run::run(&args, &cli.instance),
         Command::Proxy(args) => proxy::run(&args, &cli.instance),
+        Command::Dns(args) => dns::run(&args, &cli.instance),
+        Command::Lookup(args) => Ok(dns::look_up(&args)),
         Command::Env(args) => env::run(&args, &cli.instance),
         Command::Pod(args) => change::pod(&args, &cli.instance),
         Command::Overrides(args) => change::overrides(&args, &cli.instance),

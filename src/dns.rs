@@ -40,7 +40,8 @@ use withheld::Withheld;
 pub use counters::DnsCounters;
 use forward::Forwarder;
 pub use forward::{
-    ForwardCounters, ForwardSettings, KeptReport, ResolvConf, UpstreamReport, UpstreamSource,
+    ForwardCounters, ForwardSettings, INSTALLED, KeptReport, ResolvConf, UpstreamReport,
+    UpstreamSource, former,
 };
 pub use listen::{DnsBound, DnsFailure, DnsListen, DnsListeners, DnsSettings, DnsTransport, bind};
 pub use serve::serve;

@@ -147,15 +147,23 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Where a running instance `name` listens for commands; makes nothing.
+    /// Where a running instance `name` listens for commands; makes nothing. Root by sudo(8), which has none of its own,
+    /// means that of whoever called it.
     ///
     /// # Errors
     /// When the name is none, or the folder is not ours alone.
     pub fn find_socket(name: &str, dirs: &InstanceDirs) -> Result<PathBuf, InstanceError> {
         check_name(name)?;
-        Ok(Surroundings::of_process(dirs)
-            .find_runtime_dir(name)?
-            .join(SOCKET))
+        Self::find_socket_in(name, &Surroundings::of_process(dirs))
+    }
+
+    fn find_socket_in(name: &str, around: &Surroundings) -> Result<PathBuf, InstanceError> {
+        let socket = |around: &Surroundings| Ok(around.find_runtime_dir(name)?.join(SOCKET));
+        let own = socket(around);
+        match around.of_caller() {
+            Some(caller) if !own.as_ref().is_ok_and(|path| path.exists()) => socket(&caller),
+            _ => own,
+        }
     }
 
     /// Where a running instance `name` takes the sockets of `portico run`; makes nothing.

@@ -42,6 +42,7 @@ use crate::{
     health::Prober,
     host::routes::{RouteError, Routes},
     instance::{Instance, State, StateFile},
+    resolver,
     runs::{Desk, Runs},
     simulate::host::{HostReport, LogReader, PodHost},
 };
@@ -346,6 +347,26 @@ impl DnsThread {
             cancel,
             thread: Some(thread),
         })
+    }
+
+    /// Warns if the machine's resolver was told to ask a port where we do not answer. Another address may be another
+    /// instance's.
+    pub(super) fn check_installed(&self) {
+        let Some(asked) = resolver::installed_at() else {
+            return;
+        };
+        let statuses = self.status();
+        let mut ours = statuses
+            .iter()
+            .filter(|dns| dns.wanted.ip() == asked.ip() && dns.bound != Some(asked));
+        if let Some(dns) = ours.next() {
+            tracing::warn!(
+                target: "dns",
+                %asked,
+                answered = ?dns.bound,
+                "this machine's resolver asks where DNS is not answered: mend that (`portico status` says how), or `sudo portico dns uninstall`"
+            );
+        }
     }
 
     pub(super) fn service(&self) -> Arc<DnsService> {

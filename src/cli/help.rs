@@ -60,6 +60,22 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ("portico top endpoints -A --sort-by active", "endpoints of all namespaces"),
         ("portico top --once", "one table, for a script"),
     ]),
+    ("dns", &[
+        ("portico dns install --dry-run", "what would be written, and where"),
+        ("sudo portico dns install", "every program of this machine knows the names of Services"),
+        ("portico dns status", "whether it does"),
+    ]),
+    ("dns install", &[
+        ("portico dns install --dry-run", "what would be written, and where"),
+        ("sudo portico dns install -n shop", "bare names are those of namespace shop"),
+    ]),
+    ("dns uninstall", &[
+        ("sudo portico dns uninstall", "the former files, byte for byte"),
+    ]),
+    ("dns status", &[
+        ("portico dns status", "whether it is installed, and whether a lookup works"),
+        ("portico dns status -o json", "for a script"),
+    ]),
     ("map", &[
         ("portico map web:80=127.0.0.1:3000,127.0.0.1:3001 > k8s/web.yaml", "a manifest to keep"),
         ("portico map web.shop=:3000 -o json", "in namespace shop, on the port of the process"),
@@ -135,7 +151,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "overrides",
         ],
     ),
-    ("Reach", &["run", "proxy", "port-forward", "env"]),
+    ("Reach", &["run", "proxy", "dns", "port-forward", "env"]),
     (
         "Change",
         &[

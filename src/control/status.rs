@@ -40,6 +40,9 @@ pub struct Status {
     pub listeners: Vec<ListenerReport>,
     /// Where DNS is answered.
     pub dns: Vec<DnsStatus>,
+    /// The zones that it answers, the primary cluster domain first.
+    #[serde(default)]
+    pub dns_zones: Vec<String>,
     /// Names that were asked for lately and do not exist, but nearly.
     #[serde(default)]
     pub missed_names: Vec<MissedNameStatus>,

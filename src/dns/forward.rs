@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 pub(super) use report::count;
 pub use report::{ForwardCounters, KeptReport, UpstreamReport};
-pub use resolv_conf::ResolvConf;
+pub use resolv_conf::{INSTALLED, ResolvConf, former};
 use turns::{Group, ask_all, is_useful};
 use upstream::Upstream;
 

@@ -28,6 +28,8 @@ pub(super) struct Surroundings {
     pub(super) home: Option<PathBuf>,
     pub(super) temporary: PathBuf,
     pub(super) uid: u32,
+    /// Who called sudo(8), if we are root by it.
+    pub(super) caller: Option<u32>,
     /// Begins the names of the slots.
     pub(super) slot_prefix: String,
 }
@@ -40,15 +42,28 @@ impl Surroundings {
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
         };
+        let uid = rustix::process::geteuid();
+        let caller = env::var("SUDO_UID").ok().filter(|_| uid.is_root());
         Self {
+            caller: caller.and_then(|uid| uid.parse().ok()),
             dirs: dirs.clone(),
             xdg_runtime_dir: variable("XDG_RUNTIME_DIR"),
             xdg_state_home: variable("XDG_STATE_HOME"),
             home: variable("HOME"),
             temporary: PathBuf::from("/tmp"),
-            uid: rustix::process::geteuid().as_raw(),
+            uid: uid.as_raw(),
             slot_prefix: "portico/slot".to_owned(),
         }
+    }
+
+    /// Those of whoever called sudo(8), where `pam_systemd`(8) makes their folder: sudo does not pass its name on.
+    pub(super) fn of_caller(&self) -> Option<Self> {
+        let uid = self.caller?;
+        Some(Self {
+            uid,
+            xdg_runtime_dir: Some(PathBuf::from(format!("/run/user/{uid}"))),
+            ..self.clone()
+        })
     }
 
     /// The runtime folder, made where it is missing and checked.

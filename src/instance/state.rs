@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use tracing::warn;
+
+use crate::durable;
 
 /// The content of the state file. Keys are `namespace/name`, with `:port` after it where a port is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -86,18 +87,9 @@ impl StateFile {
         }
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(folder)?;
-        let temporary = self
-            .path
-            .with_extension(format!("json.{}", std::process::id()));
-        let written =
-            write_synced(&temporary, state).and_then(|()| fs::rename(&temporary, &self.path));
-        if let Err(error) = written {
-            // It may not exist; the first error is the one that counts.
-            let _ = fs::remove_file(&temporary);
-            return Err(error);
-        }
-        // The rename itself survives a crash only when the folder is on disk; some file systems cannot sync one.
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        let mut text = serde_json::to_vec_pretty(state)?;
+        text.push(b'\n');
+        durable::replace(&self.path, &text, None)?;
         self.saved = Some(state.clone());
         Ok(true)
     }
@@ -113,14 +105,6 @@ impl StateFile {
             }
         }
     }
-}
-
-fn write_synced(path: &Path, state: &State) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(state)?;
-    text.push(b'\n');
-    let mut file = File::create(path)?;
-    file.write_all(&text)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

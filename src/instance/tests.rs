@@ -244,3 +244,33 @@ fn acquire_another_slot_than_last_time_forgets_its_addresses() {
         }
     );
 }
+
+#[test]
+fn find_socket_as_root_by_sudo_finds_the_callers_unless_there_is_an_own_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let caller = surroundings(folder.path());
+    let instance = acquire("default", &caller).unwrap();
+    let socket = instance.socket_path();
+    fs::write(&socket, "").unwrap();
+    // Nobody has this number, so nothing is there.
+    let root = Surroundings {
+        uid: u32::MAX - 7,
+        caller: Some(caller.uid),
+        ..caller.clone()
+    };
+    let find = |around: &Surroundings| Instance::find_socket_in("default", around).unwrap();
+    // The usual folder of a user who is logged in comes first; elsewhere it is the one in /tmp.
+    let usual = Path::new("/run/user").join(caller.uid.to_string());
+    let found = find(&root);
+    assert!(found == socket || found.starts_with(usual), "{found:?}");
+    let without = Surroundings {
+        caller: None,
+        ..root
+    };
+    assert_ne!(find(&without), socket);
+    let both = Surroundings {
+        caller: Some(u32::MAX - 8),
+        ..caller
+    };
+    assert_eq!(find(&both), socket, "its own");
+}

@@ -24,6 +24,7 @@ mod conformance;
 mod containers;
 mod corpus;
 mod demo;
+mod dns_install;
 mod doctor;
 mod dual_stack;
 mod explain;

@@ -40,8 +40,8 @@ pub use name::{Name, NameError};
 pub use record::{
     Answer, Class, Moment, Question, Rcode, Record, RecordData, RecordType, Soa, UnknownType,
 };
-pub use zone::search_list;
 pub(crate) use zone::soa;
+pub use zone::{search_list, zones};
 
 /// Time to live of every record of a cluster zone but one, in seconds: short, since endpoints come and go.
 pub const TTL: u32 = 5;

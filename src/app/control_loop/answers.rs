@@ -220,6 +220,7 @@ impl ControlLoop {
             beyond_descriptors: beyond.count(),
             listeners: listeners.into_values().collect(),
             dns: self.rest.dns.status(),
+            dns_zones: portico_core::dns::zones(&snapshot.cluster),
             missed_names: self.rest.dns.missed(),
             dns_upstreams: self.rest.dns.upstreams(),
             runs: sockets.runs(),

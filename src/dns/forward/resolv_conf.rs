@@ -18,10 +18,21 @@ const PORT: u16 = 53;
 /// Where systemd-resolved(8) listens.
 const SYSTEMD: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
 
+/// How a file begins that `portico dns install` wrote.
+pub const INSTALLED: &str = "# Written by `portico dns install`";
+
+/// Where what `portico dns install` replaced at `path` is kept. Beside it, so that a link that was there leads where it
+/// did.
+pub fn former(path: &Path) -> PathBuf {
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(".before-portico");
+    kept.into()
+}
+
 /// Files that name servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// What every program of the machine reads.
+    /// What every program of the machine reads. Where [`INSTALLED`] begins it the [former] one counts.
     pub path: PathBuf,
     /// What counts instead where that names systemd-resolved alone: the servers that it would ask. It may itself be
     /// configured to ask us.
@@ -41,7 +52,11 @@ impl ResolvConf {
     /// The servers, in their order.
     fn servers(&self) -> Vec<SocketAddr> {
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-        let servers = parse(&read(&self.path), index_of);
+        let mut text = read(&self.path);
+        if text.starts_with(INSTALLED) {
+            text = read(&former(&self.path));
+        }
+        let servers = parse(&text, index_of);
         let is_systemd = |addr: &SocketAddr| SYSTEMD.map(IpAddr::from).contains(&addr.ip());
         if !servers.is_empty() && servers.iter().all(is_systemd) {
             let behind = parse(&read(&self.behind_systemd), index_of);
@@ -66,7 +81,7 @@ fn stamp(path: &Path) -> Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     next: Option<Instant>,
-    stamps: Option<[Stamp; 2]>,
+    stamps: Option<[Stamp; 3]>,
 }
 
 impl Watch {
@@ -81,7 +96,8 @@ impl Watch {
             return None;
         }
         self.next = Some(now + BELIEVED);
-        let stamps = [&files.path, &files.behind_systemd].map(|path| stamp(path));
+        let former = former(&files.path);
+        let stamps = [&files.path, &files.behind_systemd, &former].map(|path| stamp(path));
         (self.stamps.replace(stamps) != Some(stamps)).then(|| files.servers())
     }
 }
@@ -162,6 +178,30 @@ mod tests {
             &["10.0.0.9", "127.0.0.53"],
         );
         check("", "nameserver 10.0.0.1\n", &[]);
+    }
+
+    #[test]
+    fn servers_of_a_file_that_we_wrote_are_those_of_the_former_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ResolvConf {
+            path: folder.path().join("resolv.conf"),
+            behind_systemd: folder.path().join("none"),
+        };
+        let ours = format!("{INSTALLED}\nnameserver 127.96.0.10\n");
+        fs::write(&files.path, ours).unwrap();
+        assert_eq!(files.servers(), []);
+        // A link is kept as it was, and who writes what it leads to goes on doing so.
+        fs::write(folder.path().join("run"), "nameserver 10.0.0.1\n").unwrap();
+        std::os::unix::fs::symlink("run", former(&files.path)).unwrap();
+        let (start, mut watch) = (Instant::now(), Watch::default());
+        let first = watch.read(&files, start).unwrap();
+        assert_eq!(first, ["10.0.0.1:53".parse().unwrap()]);
+        fs::write(
+            folder.path().join("run"),
+            "nameserver 10.0.0.2\nnameserver 10.0.0.3\n",
+        )
+        .unwrap();
+        assert_eq!(watch.read(&files, start + BELIEVED).unwrap().len(), 2);
     }
 
     #[test]

@@ -11,6 +11,8 @@ const INSIDE: &str = "PORTICO_TEST_INSIDE";
 pub(crate) enum User {
     /// Root of the namespace: may bind ports below 1024 there.
     Root,
+    /// The same, with a copy of /etc that may be changed, and empty /run and /var/lib.
+    OwnFiles,
     /// Nobody in particular: no capability at all.
     Unprivileged,
     /// Root of the machine, with interfaces and mounts of its own, which is what container engines want.
@@ -22,6 +24,7 @@ impl User {
     fn flags(self) -> &'static str {
         match self {
             Self::Root | Self::Unprivileged => "-Urn",
+            Self::OwnFiles => "-Urnm",
             Self::Machine => "-nm",
         }
     }
@@ -53,6 +56,12 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
     }
     let script = match user {
         User::Root | User::Machine => r#"ip link set lo up && exec "$0" "$@""#,
+        // What cannot be read is not copied. The last file proves to the test that it is not the machine's own.
+        User::OwnFiles => {
+            r#"ip link set lo up && mount -t tmpfs etc /mnt &&
+            { cp -dR /etc/. /mnt 2>/dev/null; rm -f /mnt/resolv.conf; touch /mnt/portico-test; } &&
+            mount --bind /mnt /etc && umount /mnt && mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && exec "$0" "$@""#
+        }
         User::Unprivileged => {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
         }

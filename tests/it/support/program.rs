@@ -44,8 +44,10 @@ impl Program {
 
     /// The program again, after its end, with the same folders.
     pub(crate) fn restart(&mut self) {
-        self.signal("TERM");
-        self.ended();
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal("TERM");
+            self.ended();
+        }
         let empty = tempfile::tempdir().unwrap();
         let folder = std::mem::replace(&mut self.folder, empty);
         *self = Self::start(std::mem::take(&mut self.args), folder, self.descriptors);

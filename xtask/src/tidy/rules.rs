@@ -78,6 +78,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "answers offline what the server would",
     ),
     (
+        "cli::dns",
+        &["resolver"],
+        "carries out what is asked of the machine's resolver",
+    ),
+    (
         "cli::stat",
         &["admin::stat"],
         "prints the counts that the admin interface answers",
@@ -111,8 +116,8 @@ const EDGES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "instance",
-        &["control::holder"],
-        "a second start names the holder",
+        &["control::holder", "durable"],
+        "a second start names the holder; its state outlives a crash",
     ),
     (
         "objects",
@@ -123,6 +128,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         "proxy",
         &["admin::client", "control::way", "settings"],
         "asks the running program for the way to each name",
+    ),
+    (
+        "resolver",
+        &["dns", "durable"],
+        "what it writes over resolv.conf the DNS server must look behind",
     ),
     (
         "run",

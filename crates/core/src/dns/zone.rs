@@ -21,6 +21,38 @@ pub fn search_list(namespace: &str, domain: &str) -> [String; 3] {
     ]
 }
 
+/// Every zone that is answered here, for whoever sends a resolver's questions: the primary cluster domain first, the
+/// reverse zones of the Service ranges last.
+pub fn zones(cluster: &Cluster) -> Vec<String> {
+    let domains = cluster.domains.iter().filter(|domain| is_ours(domain));
+    let mut zones: Vec<String> = domains.map(ToString::to_string).collect();
+    if !zones.is_empty() {
+        zones.push(SERVICE_ALIAS.to_owned());
+    }
+    for family in [IpFamily::IPv4, IpFamily::IPv6] {
+        let range = cluster.service_range(family);
+        zones.extend(range.iter().flat_map(reverse_zones));
+    }
+    zones
+}
+
+/// As [`ReverseName::zone_within`] cuts a range.
+fn reverse_zones(range: &IpNet) -> Vec<String> {
+    let bits = match range {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 4,
+    };
+    let labels = range.prefix_len().div_ceil(bits);
+    let cut = range.subnets(labels * bits).into_iter().flatten();
+    let zone = |net: IpNet| {
+        let whole = Name::reverse(net.addr()).to_string();
+        let hidden = (net.max_prefix_len() / bits).saturating_sub(labels);
+        let zone = whole.splitn(usize::from(hidden) + 1, '.').last();
+        zone.unwrap_or_default().trim_end_matches('.').to_owned()
+    };
+    cut.map(zone).collect()
+}
+
 /// Where a name lies.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -253,5 +285,31 @@ impl ReverseName {
             u8::try_from(self.depth * self.bits_per_label()).ok()?,
         )
         .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_of_a_cluster_are_its_domains_and_the_whole_reverse_ranges() {
+        let cluster = |v4: &str, v6: Option<&str>| Cluster {
+            domains: vec!["cluster.local".into(), "local".into(), "k8s.test".into()],
+            service_cidr: v4.parse().unwrap(),
+            service_cidr_v6: v6.map(|range| range.parse().unwrap()),
+            ..Cluster::default()
+        };
+        let zones_of = |v4, v6| zones(&cluster(v4, v6)).join(" ");
+        assert_eq!(
+            zones_of("10.96.0.0/16", Some("fd00:10:96::/112")),
+            "cluster.local k8s.test svc.local 96.10.in-addr.arpa \
+             0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.0.0.0.0.d.f.ip6.arpa"
+        );
+        assert_eq!(
+            zones_of("10.0.2.0/23", None),
+            "cluster.local k8s.test svc.local 2.0.10.in-addr.arpa 3.0.10.in-addr.arpa"
+        );
+        assert_eq!(zones(&cluster("127.96.0.0/12", None)).len(), 3 + 16);
     }
 }
