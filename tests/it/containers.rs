@@ -457,6 +457,13 @@ fn recipes_of_the_readme_work_with_podman() {
     in_namespace!(Machine);
     if let Some(mut podman) = Podman::start() {
         play(&mut podman);
+        let own = ["--rm", "--network", "podman"];
+        let hosts = podman.container(&own, &["cat", "/etc/hosts"]).output();
+        let hosts = String::from_utf8(hosts.unwrap().stdout).unwrap();
+        assert!(
+            hosts.contains("10.88.0.1\thost.containers.internal\n"),
+            "{hosts}"
+        );
     }
 }
 

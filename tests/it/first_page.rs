@@ -16,7 +16,9 @@ use std::{
 
 use crate::{
     support::{
-        PATIENCE, is_installed,
+        PATIENCE,
+        host::Host,
+        is_installed,
         namespace::in_namespace,
         page::{chapter, check, commands, first_page, is_said, said, sentences, serves},
         program::portico,
@@ -172,7 +174,9 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // As a user ends it: it takes back what it made.
+        let id = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
         let _ = self.child.wait();
     }
 }
@@ -317,4 +321,18 @@ fn commands_of_the_first_page_print_what_it_says() {
             terminal.run(&step);
         }
     }
+    terminal.servers.clear();
+    let (_, demo) = terminal.demo.unwrap();
+    assert!(!Path::new(&demo).exists(), "{demo} is left");
+}
+
+#[test]
+fn up_says_where_other_machines_reach_it() {
+    in_namespace!(Root);
+    let _there = Host::join();
+    let terminal = Terminal::open();
+    let up = Server::start(terminal.shell("exec portico up --simulate ./k8s"));
+    let printed = up.until(" is ready: ");
+    let outside = "Reachable from other machines: 10.77.0.1:30080".to_owned();
+    assert!(printed.contains(&outside), "{printed:#?}");
 }
