@@ -7,6 +7,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    num::NonZeroU64,
+    ops::RangeInclusive,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
@@ -26,6 +28,7 @@ use portico_dataplane::{Answers, Exchange};
 use rustix::{
     buffer::spare_capacity,
     event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll},
+    thread::set_current_timer_slack,
 };
 
 use super::{
@@ -44,6 +47,14 @@ const REST: Timespec = Timespec {
 };
 /// Batches of one socket before the others have a turn.
 const TURN: usize = 16;
+/// Queries of a batch that is not full but says that more are on their way: more than the pair (A and AAAA) that one
+/// lookup is. Gathering them costs less than being woken for each, for us and for whoever waits for the responses.
+const GATHERED: RangeInclusive<usize> = 3..=31;
+/// How long they are gathered; a query or a pair alone never waits for it.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 30_000,
+};
 
 /// Running threads; dropping it ends them and waits for that, which takes no longer than a batch.
 #[derive(Debug)]
@@ -121,6 +132,8 @@ impl Responder {
     }
 
     fn run(&self, watched: &OwnedFd) {
+        // Timers are 50 microseconds late by default (PR_SET_TIMERSLACK(2const)), longer than what is waited here.
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
         let mut exchange = Exchange::new();
         let mut events = Vec::with_capacity(16);
         loop {
@@ -141,27 +154,35 @@ impl Responder {
                     .ok()
                     .and_then(|place| self.sockets.get(place));
                 if let Some(socket) = socket {
-                    self.answer(socket, &mut exchange);
+                    self.answer(socket, events.len() == 1, &mut exchange);
                 }
             }
         }
     }
 
-    /// Answers what has come to `socket`.
-    fn answer(&self, socket: &Arc<UdpSocket>, exchange: &mut Exchange) {
+    /// Answers what has come to `socket`, which may be the only one that something has come to.
+    fn answer(&self, socket: &Arc<UdpSocket>, is_only: bool, exchange: &mut Exchange) {
         for _ in 0..TURN {
             match self.batch(socket, exchange) {
                 // A single one is most likely all.
                 Ok(0 | 1) => return,
+                Ok(received) if is_only && GATHERED.contains(&received) => {
+                    self.rest(&MOMENT);
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::debug!(target: "dns", %error, "cannot receive");
-                    let _ = poll(&mut [PollFd::new(&*self.stop, PollFlags::IN)], Some(&REST));
+                    self.rest(&REST);
                     return;
                 }
             }
         }
+    }
+
+    /// Waits so long, or until the end.
+    fn rest(&self, time: &Timespec) {
+        let _ = poll(&mut [PollFd::new(&*self.stop, PollFlags::IN)], Some(time));
     }
 
     /// Answers one batch; returns the number of queries.

@@ -43,7 +43,7 @@ pub use listen::guard::Filtering;
 pub use listen::opener::Opener;
 pub use listen::status::{BindError, BindErrorKind, ListenerState, ListenerStatus};
 pub use net::{
-    datagrams::{Answers, Exchange, Exchanged},
+    datagrams::exchange::{Answers, Exchange, Exchanged},
     open_at, open_for_another,
 };
 pub use observer::Observer;

@@ -1,6 +1,8 @@
 //! Datagrams in batches (recvmmsg(2), sendmmsg(2)). Owns UDP sockets' options, the buffers of one worker and the
 //! `unsafe` lines for them; must not know flows.
 
+pub(crate) mod exchange;
+
 use std::{
     io,
     mem::{self, MaybeUninit},
@@ -358,141 +360,6 @@ impl Batch {
     }
 }
 
-/// The longest request of an [`Exchange`]; what is longer is cut. No power of two, for the reason of [`STRIDE`].
-const LONGEST_REQUEST: usize = 4096 + 320;
-
-/// Requests and their replies, in batches: one system call receives, one sends. Its buffers are made once, so that an
-/// exchange allocates nothing but what a reply needs beyond the longest one so far.
-pub struct Exchange {
-    requests: Vec<u8>,
-    replies: Vec<Vec<u8>>,
-    names: Vec<libc::sockaddr_storage>,
-}
-
-/// What became of one batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Exchanged {
-    /// Requests.
-    pub received: usize,
-    /// Replies that could not be sent at once and were given up.
-    pub unsent: usize,
-}
-
-/// Who answers one batch.
-pub trait Answers {
-    /// Writes the reply to `request`, which came from `client`, into `reply`; nothing, if it gets none.
-    fn answer(&mut self, request: &[u8], client: Option<SocketAddr>, reply: &mut Vec<u8>);
-
-    /// All are answered; the replies leave next.
-    fn end(self);
-}
-
-impl std::fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").finish_non_exhaustive()
-    }
-}
-
-impl Default for Exchange {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Exchange {
-    /// Its buffers.
-    pub fn new() -> Self {
-        Self {
-            requests: vec![0; LONGEST_REQUEST * BATCH],
-            replies: (0..BATCH).map(|_| Vec::with_capacity(2048)).collect(),
-            names: vec![EMPTY_NAME; BATCH],
-        }
-    }
-
-    /// Receives a batch of requests, has what `begin` makes for so many of them answer each, then sends the replies to
-    /// where the requests came from. Never waits.
-    ///
-    /// # Errors
-    /// Of recvmmsg(2): `WouldBlock` if there is no request.
-    pub fn run<A: Answers>(
-        &mut self,
-        fd: impl AsFd,
-        begin: impl FnOnce(usize) -> A,
-    ) -> io::Result<Exchanged> {
-        let mut vectors = [EMPTY_VECTOR; BATCH];
-        let mut messages = [EMPTY_MESSAGE; BATCH];
-        for (((message, vector), name), buffer) in messages
-            .iter_mut()
-            .zip(&mut vectors)
-            .zip(&mut self.names)
-            .zip(self.requests.chunks_exact_mut(LONGEST_REQUEST))
-        {
-            vector.iov_base = buffer.as_mut_ptr().cast();
-            vector.iov_len = LONGEST_REQUEST;
-            let header = &mut message.msg_hdr;
-            header.msg_iov = ptr::from_mut(vector);
-            header.msg_iovlen = 1;
-            header.msg_name = ptr::from_mut(name).cast();
-            header.msg_namelen = length(size_of::<libc::sockaddr_storage>());
-        }
-        let received = receive_all(&fd, &mut messages)?;
-        let mut answers = begin(received);
-        let requests = self.requests.chunks_exact(LONGEST_REQUEST);
-        let each = messages.iter().zip(requests).zip(&mut self.replies);
-        for ((message, request), reply) in each.take(received) {
-            let length = usize::try_from(message.msg_len).unwrap_or_default();
-            reply.clear();
-            let request = request.get(..length).unwrap_or_default();
-            answers.answer(request, source_of(&message.msg_hdr), reply);
-        }
-        answers.end();
-        let count = address(&self.replies, received, (&mut vectors, &mut messages));
-        Ok(Exchanged {
-            received,
-            unsent: send_each(&fd, messages.get_mut(..count).unwrap_or_default()),
-        })
-    }
-}
-
-/// Moves the messages of those of the first `received` that have a reply to the front, each with the address that its
-/// request left; returns how many there are.
-fn address(
-    replies: &[Vec<u8>],
-    received: usize,
-    (vectors, messages): (&mut [libc::iovec; BATCH], &mut [libc::mmsghdr; BATCH]),
-) -> usize {
-    let mut count = 0;
-    for (place, reply) in replies.iter().enumerate().take(received) {
-        if reply.is_empty() {
-            continue;
-        }
-        messages.swap(count, place);
-        if let (Some(vector), Some(message)) = (vectors.get_mut(count), messages.get_mut(count)) {
-            // Only read by the kernel.
-            vector.iov_base = reply.as_ptr().cast_mut().cast();
-            vector.iov_len = reply.len();
-            message.msg_hdr.msg_iov = ptr::from_mut(vector);
-            message.msg_hdr.msg_flags = 0;
-        }
-        count += 1;
-    }
-    count
-}
-
-/// Sends all of `messages`, past those that fail; returns how many did.
-fn send_each(fd: impl AsFd, mut messages: &mut [libc::mmsghdr]) -> usize {
-    let mut failed = 0;
-    while !messages.is_empty() {
-        // An error is that of the first one; one behind it only ends the call early (sendmmsg(2)).
-        let sent = send_all(&fd, messages).unwrap_or_else(|_| {
-            failed += 1;
-            0
-        });
-        messages = messages.get_mut(sent.max(1)..).unwrap_or_default();
-    }
-    failed
-}
-
 #[expect(unsafe_code, reason = "a C structure of numbers")]
 // SAFETY: all zero is a valid `sockaddr_storage`: of no family.
 const EMPTY_NAME: libc::sockaddr_storage = unsafe { mem::zeroed() };
@@ -552,7 +419,7 @@ fn send_one(fd: impl AsFd, datagram: &[u8], target: Option<&Target>) -> io::Resu
 #[expect(unsafe_code, reason = "rustix' sendmmsg allocates for every message")]
 fn send_all(fd: impl AsFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let count = libc::c_uint::try_from(messages.len()).unwrap_or_default();
-    // SAFETY: every pointer in `messages` was set by the caller, `Batch::send` or `Exchange::run`, to memory of the stated length that
+    // SAFETY: every pointer in `messages` was set by the caller, `Batch::send` or `Exchange`, to memory of the stated length that
     // outlives the call; the kernel writes nothing but `msg_len`.
     let sent = unsafe {
         libc::sendmmsg(
@@ -646,7 +513,42 @@ fn leave_from(addr: IpAddr) -> (Control, usize) {
     }
 }
 
-/// A control message with `info`, an `in_pktinfo` or `in6_pktinfo`.
+/// `UDP_SEGMENT` of `linux/udp.h` (Linux 4.18): one message is sent as several datagrams of that length, the last of
+/// which may be shorter. Not every system's part of `libc` has it.
+const UDP_SEGMENT: libc::c_int = 103;
+/// As many the kernel makes of one message at most (`UDP_MAX_SEGMENTS`; 128 since Linux 6.10).
+const MOST_SEGMENTS: usize = 64;
+
+/// The control message that cuts a message into datagrams of `length` bytes, and its own length.
+fn segments_of(length: usize) -> (Control, usize) {
+    // Not even a packet is longer.
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    control_of(libc::SOL_UDP, UDP_SEGMENT, length)
+}
+
+/// Whether the kernel knows [`UDP_SEGMENT`]; one that does not would ignore it and send what belongs to several
+/// datagrams as one.
+#[expect(
+    unsafe_code,
+    reason = "no crate that is used here has this socket option"
+)]
+fn knows_segments(fd: impl AsFd) -> bool {
+    let mut value: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: the option's value is an int, and `length` its size; the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            UDP_SEGMENT,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0
+}
+
+/// A control message with `info`, an `in_pktinfo` or `in6_pktinfo` or what is no longer.
 #[expect(unsafe_code, reason = "control messages are written through C macros")]
 fn control_of<T: Copy>(level: libc::c_int, kind: libc::c_int, info: T) -> (Control, usize) {
     // Of `in6_pktinfo`, the larger one, `CMSG_SPACE` is 40.
@@ -671,4 +573,26 @@ fn control_of<T: Copy>(level: libc::c_int, kind: libc::c_int, info: T) -> (Contr
 
 fn length(bytes: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(bytes).unwrap_or_default()
+}
+
+/// Makes the kernel refuse what would leave `socket` as several datagrams: it has to compute their checksums.
+#[cfg(test)]
+#[expect(
+    unsafe_code,
+    reason = "no crate that is used here has this socket option"
+)]
+fn refuse_segments(socket: &std::net::UdpSocket) {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap();
+    // SAFETY: the option's value is an int, which `on` is; the kernel only reads it during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    assert_eq!(result, 0);
 }
