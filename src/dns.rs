@@ -190,9 +190,9 @@ impl DnsService {
     ) -> Option<Said> {
         reply.clear();
         let response = packet::respond(snapshot, packet, transport, moment)?;
-        if let Some(name) = packet::withheld(snapshot, packet, &response, moment) {
+        if let Some(withheld) = packet::withheld(snapshot, packet, &response, moment) {
             self.counters.withheld.fetch_add(1, Relaxed);
-            self.withheld.tell(&name, client);
+            self.withheld.tell(&withheld, client);
         }
         reply.extend_from_slice(&response.bytes);
         Some(Said::of(&response))

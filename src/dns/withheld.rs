@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portico_core::dns::Name;
+use portico_core::dns::{Name, packet};
 
 /// Between two lines of the log.
 const QUIET: Duration = Duration::from_mins(1);
@@ -41,8 +41,9 @@ impl Told {
 }
 
 impl Withheld {
-    /// A client elsewhere got no address for `name`.
-    pub(super) fn tell(&self, name: &Name, client: IpAddr) {
+    /// A client elsewhere got no address for this.
+    pub(super) fn tell(&self, withheld: &packet::Withheld, client: IpAddr) {
+        let name = &withheld.name;
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_due(name, now) {
@@ -52,9 +53,19 @@ impl Withheld {
                 %name,
                 %client,
                 "no address for a client on another machine or in a container: a loopback address would be its own; \
-                 `portico explain service NAME` says what would give it one"
+                 {} would give it one",
+                advice(withheld)
             );
         }
+    }
+}
+
+/// What gives such a name an address.
+const fn advice(withheld: &packet::Withheld) -> &'static str {
+    if withheld.is_name_server {
+        "`--dns-listen` with an address that is reached from there"
+    } else {
+        "what `portico explain service NAME` says"
     }
 }
 

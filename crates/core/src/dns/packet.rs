@@ -4,6 +4,7 @@
 use super::{
     Answer, Moment, Name, Rcode, answer,
     wire::{self, Malformed, Query, Response},
+    zone::{self, Place},
 };
 use crate::snapshot::{ClientPlace, Snapshot};
 
@@ -39,13 +40,22 @@ pub fn respond(
     Some(wire::write(&query, &answer, limit))
 }
 
+/// A name that has no records for its client alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// As it was asked for.
+    pub name: Name,
+    /// Whether it is the zone's name server, whose addresses are those that DNS is answered at.
+    pub is_name_server: bool,
+}
+
 /// The name in `packet` if `response` has no records only because its client is elsewhere.
 pub fn withheld(
     snapshot: &Snapshot,
     packet: &[u8],
     response: &Response,
     moment: Moment,
-) -> Option<Name> {
+) -> Option<Withheld> {
     let is_elsewhere = moment.place == ClientPlace::Elsewhere;
     if !is_elsewhere || response.rcode != Rcode::NoError || response.has_answers() {
         return None;
@@ -56,7 +66,15 @@ pub fn withheld(
         ..moment
     };
     let has_records = !answer(snapshot, &question, here).answers.is_empty();
-    has_records.then_some(question.name)
+    let name = question.name;
+    let is_name_server = match zone::place(&snapshot.cluster, &name) {
+        Place::Forward(zone) => zone.name_server(&snapshot.cluster).as_ref() == Some(&name),
+        _ => false,
+    };
+    has_records.then_some(Withheld {
+        name,
+        is_name_server,
+    })
 }
 
 /// The most bytes of the response to `query`.

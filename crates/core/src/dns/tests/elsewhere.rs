@@ -50,6 +50,10 @@ fn snapshot() -> Snapshot {
         vip("routed", &["10.96.0.7"], &["http/80"]),
         headless("mixed").with(slice(&["http/80"], &["127.0.0.3@a", "10.1.0.3@b"])),
         headless("inside").with(slice(&["http/80"], &["127.0.0.4@a", "::1@b"])),
+        ServiceView {
+            namespace: Arc::from("dns"),
+            ..vip("ns", &["127.96.0.8"], &["http/80"])
+        },
     ];
     let mut cluster = fixture::cluster();
     cluster.dns_address = "127.96.0.10".parse().unwrap();
@@ -92,6 +96,12 @@ fn answer_to_clients_elsewhere_never_has_a_loopback_address() {
         ("127-0-0-4.data.pod A", "NOERROR; -; Z; -"),
         ("ns.dns A", "NOERROR; -; Z; -"),
         ("@ NS", "NOERROR; NS ns.dns.Z; -; -"),
+        (
+            "@ SOA",
+            "NOERROR; SOA ns.dns.Z hostmaster.Z 7 7200 1800 86400 5; -; -",
+        ),
+        ("svc.local. NS", "NOERROR; NS ns.dns.Z; -; -"),
+        ("96.10.in-addr.arpa. NS", "NOERROR; NS ns.dns.Z; -; -"),
     ] {
         check_at(ClientPlace::Elsewhere, &snapshot, question, expected);
     }
@@ -104,7 +114,7 @@ fn withheld_tells_what_only_this_host_would_have_got() {
     let snapshot = snapshot();
     let withheld = |name: &str, rtype: u8, place| {
         let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        let name = Name::parse(&format!("{name}.svc.cluster.local")).unwrap();
+        let name = Name::parse(name).unwrap();
         packet.extend(name.as_wire());
         packet.extend([0, rtype, 0, 1]);
         let moment = Moment {
@@ -114,8 +124,20 @@ fn withheld_tells_what_only_this_host_would_have_got() {
         let response = packet::respond(&snapshot, &packet, Transport::Udp, moment).unwrap();
         packet::withheld(&snapshot, &packet, &response, moment)
     };
-    let web = Name::parse("web.shop.svc.cluster.local").unwrap();
-    assert_eq!(withheld("web.shop", 1, ClientPlace::Elsewhere), Some(web));
+    for (name, is_name_server) in [
+        ("web.shop.svc.cluster.local", false),
+        ("ns.dns.cluster.local", true),
+        ("NS.dns.cluster.local", true),
+        // A Service that has the name server's name.
+        ("ns.dns.svc.cluster.local", false),
+        ("ns.dns.svc.local", false),
+    ] {
+        let told = packet::Withheld {
+            name: Name::parse(name).unwrap(),
+            is_name_server,
+        };
+        assert_eq!(withheld(name, 1, ClientPlace::Elsewhere), Some(told));
+    }
     for (name, rtype, place) in [
         ("web.shop", 1, ClientPlace::OnNode),
         ("web.shop", 28, ClientPlace::Elsewhere),
@@ -123,8 +145,9 @@ fn withheld_tells_what_only_this_host_would_have_got() {
         ("mixed.data", 1, ClientPlace::Elsewhere),
         ("nosuch.shop", 1, ClientPlace::Elsewhere),
     ] {
+        let asked = format!("{name}.svc.cluster.local");
         assert_eq!(
-            withheld(name, rtype, place),
+            withheld(&asked, rtype, place),
             None,
             "{name} {rtype} {place:?}"
         );
