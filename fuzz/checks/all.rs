@@ -6,6 +6,7 @@ pub(crate) mod dns;
 pub(crate) mod documents;
 pub(crate) mod draw;
 pub(crate) mod flow;
+pub(crate) mod http;
 pub(crate) mod manifests;
 pub(crate) mod proxy_protocol;
 pub(crate) mod relayed;

@@ -1,12 +1,23 @@
 //! Replays what fuzzing has found worth keeping (`fuzz/corpus`) through the same checks, so that it stays found where
 //! there is no fuzzer.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 #[path = "../../fuzz/checks/all.rs"]
 mod checks;
 
 fn replay(target: &str, check: fn(&[u8])) {
+    for file in kept(target) {
+        // The harness shows it if the check fails.
+        println!("{}", file.display());
+        check(&fs::read(&file).unwrap());
+    }
+}
+
+fn kept(target: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(target);
@@ -16,11 +27,7 @@ fn replay(target: &str, check: fn(&[u8])) {
         .collect();
     files.sort();
     assert!(!files.is_empty(), "nothing in {}", folder.display());
-    for file in files {
-        // The harness shows it if the check fails.
-        println!("{}", file.display());
-        check(&fs::read(&file).unwrap());
-    }
+    files
 }
 
 #[test]
@@ -51,4 +58,19 @@ fn corpus_of_flows_finds_nothing() {
 #[test]
 fn corpus_of_proxy_headers_finds_nothing() {
     replay("proxy_protocol", checks::proxy_protocol::check);
+}
+
+/// Each as it is, and in some thousand broken forms. `PORTICO_HTTP_HEADS` says how many of each.
+#[test]
+fn corpus_of_http_heads_and_what_is_like_it_finds_nothing() {
+    let forms = std::env::var("PORTICO_HTTP_HEADS").map_or(2_000, |text| text.parse().unwrap());
+    replay("http", checks::http::check);
+    for seed in kept("http") {
+        let seed = fs::read(seed).unwrap();
+        for number in 0..forms {
+            let bytes = checks::http::mutated(&seed, number);
+            let outcome = std::panic::catch_unwind(|| checks::http::check(&bytes));
+            assert!(outcome.is_ok(), "{:?}", String::from_utf8_lossy(&bytes));
+        }
+    }
 }

@@ -96,8 +96,6 @@ pub enum Cause {
     SlowHead,
     /// No Service has the address any more.
     NoService,
-    /// The client is outside `loadBalancerSourceRanges`.
-    SourceRange,
     /// The Service has no usable endpoint anywhere.
     NoEndpoint,
     /// It has, but its traffic policy is Local, and none is on this node.
@@ -117,7 +115,6 @@ impl Cause {
             Self::BadHead(fault) => fault.status(),
             Self::SlowHead => StatusCode::REQUEST_TIMEOUT,
             Self::NoService => StatusCode::NOT_FOUND,
-            Self::SourceRange => StatusCode::FORBIDDEN,
             Self::NoEndpoint | Self::NoneLocal | Self::Full | Self::Endpoint(Fault::Exhausted) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -134,7 +131,6 @@ impl Cause {
         match self {
             Self::BadHead(_) | Self::SlowHead => "http_request_error",
             Self::NoService => "destination_not_found",
-            Self::SourceRange => "http_request_denied",
             Self::NoEndpoint | Self::NoneLocal => "destination_unavailable",
             Self::Full => "connection_limit_reached",
             Self::Endpoint(fault) => match fault {
@@ -160,8 +156,6 @@ impl Cause {
             Self::SlowHead | Self::Endpoint(Fault::AnswerTimeout) => "4",
             // UNIMPLEMENTED
             Self::NoService => "12",
-            // PERMISSION_DENIED
-            Self::SourceRange => "7",
             // RESOURCE_EXHAUSTED
             Self::Full | Self::Endpoint(Fault::Exhausted) => "8",
             Self::NoEndpoint | Self::NoneLocal | Self::Endpoint(_) => "14",
@@ -180,9 +174,6 @@ impl Cause {
             Self::BadHead(fault) => format!("the request is not passed on: {fault}"),
             Self::SlowHead => "the head of the request did not come in time".to_owned(),
             Self::NoService => "no Service is served at this address any more".to_owned(),
-            Self::SourceRange => {
-                format!("loadBalancerSourceRanges of Service {service} leave this client out")
-            }
             Self::NoEndpoint => format!("Service {service} has no endpoint that is ready"),
             Self::NoneLocal => format!(
                 "Service {service} has no endpoint on this node, and its traffic policy is Local"

@@ -128,7 +128,8 @@ pub struct Onward<'a> {
     pub chance: [u8; 24],
 }
 
-/// Makes of a client's head the endpoint's. What is an upgrade has `Upgrade` then, and nothing else has.
+/// Makes of a client's head the endpoint's. Once for each request: the head that it
+/// leaves is the endpoint's, and what a trusted proxy said is already gone on with.
 ///
 /// # Errors
 /// The target cannot be said in the other version.
@@ -303,6 +304,11 @@ fn upgrade_of(head: &Parts, onward: Onward<'_>) -> Option<HeaderValue> {
             .is_some_and(|it| it.eq_ignore_ascii_case("h2c"))
     });
     (!text.is_empty() && !is_h2c).then(|| protocol.clone())
+}
+
+/// Whether [`to_endpoint`] made an upgrade of this head.
+pub fn is_upgrade(head: &Parts) -> bool {
+    head.headers.contains_key(UPGRADE)
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {

@@ -102,7 +102,6 @@ fn cause_has_the_status_of_the_table() {
         ),
         (of(Fault::ConnectTimeout), 504, "connection_timeout", "14"),
         (of(Fault::Loop), 502, "proxy_loop_detected", "14"),
-        (Cause::SourceRange, 403, "http_request_denied", "7"),
         (of(Fault::Exhausted), 503, "connection_limit_reached", "8"),
         (of(Fault::Closed), 502, "connection_terminated", "14"),
         (of(Fault::NoHttp), 502, "http_protocol_error", "13"),
