@@ -7,6 +7,7 @@ mod header_faults;
 mod limit;
 mod line;
 mod maglev;
+mod outlier;
 mod selector;
 mod unkept;
 
@@ -466,21 +467,6 @@ impl EndpointSet {
         }
         endpoint.state.affine.fetch_add(1, Relaxed);
         Ok(endpoint)
-    }
-
-    /// A request came to nothing at one of its endpoints, or got an answer that speaks against it. It sits out as after failed
-    /// connections, but never the last one, nor more than half of them: what fails at most of them is rather the request's
-    /// fault, or that of what they all need. A good answer is [`health::Ejection::succeeded`].
-    pub fn request_failed(&self, endpoint: &EndpointState, now: Timestamp) {
-        let may_eject = || {
-            let (mut all, mut out) = (0, 0);
-            for other in self.open() {
-                all += 1;
-                out += usize::from(other.state.ejection.is_ejected(now));
-            }
-            (out + 1) * 2 <= all
-        };
-        endpoint.ejection.failed_where(now, may_eject);
     }
 
     /// Whether a pick may find a place.

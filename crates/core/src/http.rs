@@ -8,6 +8,7 @@ pub mod head;
 mod json;
 pub mod log;
 pub mod retry;
+pub mod trace;
 
 use std::net::IpAddr;
 

@@ -19,7 +19,10 @@ use http::{
 };
 use ipnet::IpNet;
 
-use super::framing::{BadHead, BodyLength};
+use super::{
+    framing::{BadHead, BodyLength},
+    trace::{self, TRACEPARENT},
+};
 
 /// Client addresses, the nearest last.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,9 +30,6 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `Host`, as the client said it.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// W3C Trace Context, level 1.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -165,7 +165,7 @@ pub fn to_endpoint(
         append(headers, VIA, via(received));
     }
     if rules.trace == Trace::Begun {
-        begin_trace(headers, &onward.chance);
+        trace::begin(headers, &onward.chance);
     }
     head.version = onward.version;
     Ok(())
@@ -456,47 +456,6 @@ const fn via(received: Version) -> HeaderValue {
         Version::HTTP_10 => "1.0 portico",
         _ => "1.1 portico",
     })
-}
-
-/// A trace begins here unless one comes along. It says "sampled": whoever asks for traces of local requests wants them all, and
-/// tracers that go by their parent would record nothing otherwise.
-fn begin_trace(headers: &mut HeaderMap, chance: &[u8; 24]) {
-    let mut given = headers.get_all(TRACEPARENT).iter();
-    if given.next().is_some_and(is_traceparent) && given.next().is_none() {
-        return;
-    }
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
-    for (at, byte) in chance.iter().enumerate() {
-        if at == 16 {
-            text.push('-');
-        }
-        // All zeros are no identifier; so unlikely that any other will do.
-        let byte = if at == 0 || at == 16 { byte | 1 } else { *byte };
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push_str("-01");
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(TRACEPARENT, value);
-        // It belongs to the parent that did not come.
-        headers.remove(TRACESTATE);
-    }
-}
-
-/// `version-traceid-parentid-flags` in small hexadecimal digits; later versions may have more behind.
-fn is_traceparent(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
-        return false;
-    };
-    let mut parts = text.split('-');
-    let mut is_hex = |length: usize| {
-        let part = parts.next().unwrap_or_default();
-        let digits = part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        (part.len() == length && digits).then(|| part.bytes().all(|b| b == b'0'))
-    };
-    let found = [2, 32, 16, 2].map(&mut is_hex);
-    let is_sound = matches!(found, [Some(_), Some(false), Some(false), Some(_)]);
-    is_sound && !text.starts_with("ff") && (!text.starts_with("00") || text.len() == 55)
 }
 
 #[cfg(test)]
