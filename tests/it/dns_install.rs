@@ -258,7 +258,7 @@ fn install_cut_off_after_any_step_is_told_and_undone_by_whoever_comes_next() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     names.sort();
-    assert_eq!(names, ["api.sock", "lock"]);
+    assert_eq!(names, ["api.sock", "lock", "run.sock"]);
 }
 
 #[test]
