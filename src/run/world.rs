@@ -37,8 +37,8 @@ pub enum Network {
 pub enum NoWorld {
     /// Nobody to carry it.
     #[error(
-        "the outside world is not reached from inside: neither pasta nor slirp4netns is installed (packages passt, \
-         slirp4netns). Services are, and names of others have their addresses; `--network none` says that this is meant"
+        "nothing but Services is reached from inside: for the rest install pasta (package passt) or slirp4netns; names \
+         of others resolve all the same (`--network none` to do without)"
     )]
     NotInstalled,
     /// One who should, cannot.

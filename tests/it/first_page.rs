@@ -310,7 +310,7 @@ impl Terminal {
 
 #[test]
 fn commands_of_the_first_page_print_what_it_says() {
-    in_namespace!(Unprivileged);
+    in_namespace!(Nobody);
     if !is_installed("curl") || !is_installed("dig") {
         return;
     }

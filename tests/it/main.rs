@@ -45,6 +45,7 @@ mod proxy_protocol;
 mod reliability;
 mod reload;
 mod rollouts;
+mod run;
 mod scale;
 mod service_manager;
 mod service_rules;

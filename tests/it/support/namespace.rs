@@ -15,6 +15,8 @@ pub(crate) enum User {
     OwnFiles,
     /// Nobody in particular: no capability at all.
     Unprivileged,
+    /// The same with a number of its own, which is not root's either: `/proc/sys/net` is not writable, for example.
+    Nobody,
     /// Root of the machine, with interfaces and mounts of its own, which is what container engines want.
     Machine,
 }
@@ -23,7 +25,7 @@ impl User {
     /// What `unshare(1)` is told.
     fn flags(self) -> &'static str {
         match self {
-            Self::Root | Self::Unprivileged => "-Urn",
+            Self::Root | Self::Unprivileged | Self::Nobody => "-Urn",
             Self::OwnFiles => "-Urnm",
             Self::Machine => "-nm",
         }
@@ -61,6 +63,9 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
             r#"ip link set lo up && mount -t tmpfs etc /mnt &&
             { cp -dR /etc/. /mnt 2>/dev/null; rm -f /mnt/resolv.conf; touch /mnt/portico-test; } &&
             mount --bind /mnt /etc && umount /mnt && mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && exec "$0" "$@""#
+        }
+        User::Nobody => {
+            r#"ip link set lo up && exec unshare -U --map-user=65534 --map-group=65534 -- "$0" "$@""#
         }
         User::Unprivileged => {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
