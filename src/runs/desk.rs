@@ -21,7 +21,7 @@ use super::MOST_RUNS;
 use crate::handover::{Hello, MOST_SOCKETS, Socket, ToKeeper};
 
 /// Most characters of a command that are kept.
-const MOST_COMMAND: usize = 200;
+const MOST_COMMAND: usize = 80;
 /// Most failures that a keeper is told of.
 const MOST_FAILURES: usize = 20;
 /// Most addresses that a keeper is told of at a time: no message is longer than it may be.
@@ -38,7 +38,7 @@ pub struct Run {
     pub scope: Scope,
     /// The keeper's process.
     pub pid: u32,
-    /// What runs inside.
+    /// What runs inside, on one line.
     pub command: String,
     /// Whose Services have short names there.
     pub namespace: String,
@@ -109,7 +109,7 @@ impl Desk {
             run: Run {
                 scope,
                 pid: hello.pid,
-                command: hello.command.chars().take(MOST_COMMAND).collect(),
+                command: printable(&hello.command),
                 namespace: hello.namespace.clone(),
                 since,
                 dns_problem: None,
@@ -187,6 +187,19 @@ impl Desk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// On one line, and no longer than people read.
+fn printable(command: &str) -> String {
+    let mut text: String = command
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST_COMMAND)
+        .collect();
+    if command.chars().nth(MOST_COMMAND).is_some() {
+        text.push_str("...");
+    }
+    text
 }
 
 impl Opener for Desk {

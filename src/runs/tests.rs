@@ -200,6 +200,28 @@ fn run_is_welcomed_asked_told_and_forgotten_when_it_ends() {
 }
 
 #[test]
+fn command_of_a_run_is_one_line_of_some_length() {
+    let mut daemon = daemon();
+    let mut shown = |command: &str| {
+        let keeper = Channel::connect(&daemon.path).unwrap();
+        let named = hello_but(|hello| command.clone_into(&mut hello.command));
+        keeper.send(&named, &[]).unwrap();
+        assert!(matches!(heard(&keeper), Some(ToKeeper::Welcome(_))));
+        let shown = daemon.desk.runs().remove(0).command;
+        drop(keeper);
+        assert!(matches!(
+            daemon.told.blocking_recv(),
+            Some(RunEvent::Ended(_))
+        ));
+        shown
+    };
+    assert_eq!(shown("sh -c 'a\n\x1b[31mb'"), "sh -c 'a  [31mb'");
+    assert_eq!(shown(&"x".repeat(80)), "x".repeat(80));
+    assert_eq!(shown(&"x".repeat(81)), "x".repeat(80) + "...");
+    daemon.end();
+}
+
+#[test]
 fn run_is_told_of_any_number_of_addresses() {
     let mut daemon = daemon();
     let (keeper, _) = daemon.keeper();
