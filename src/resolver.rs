@@ -25,7 +25,7 @@ use std::{
 use facts::Facts;
 use journal::{Journal, Record, State};
 
-pub use change::Undone as UndoneFile;
+pub use change::Undone;
 pub use detect::Writer;
 pub use lookup::{Lookup, ask, look_up};
 pub use plan::{Plan, Refusal, Way};
@@ -48,6 +48,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// The zones that resolvers of machines ask for: of addresses in 127/8 systemd-resolved never asks anybody
+    /// (`dns_scope_good_domain`), and few others do.
+    fn asked_zones(&self) -> impl Iterator<Item = &str> {
+        let zones = self.zones.iter().map(String::as_str);
+        zones.filter(|zone| !zone.ends_with("127.in-addr.arpa"))
+    }
+
     /// A name that leads to where DNS is answered, whatever Services there are.
     fn own_name(&self) -> String {
         format!("ns.dns.{}", self.zones.first().map_or("", String::as_str))
@@ -123,18 +130,47 @@ pub struct Installed {
     pub lookups: Vec<Lookup>,
 }
 
-/// What [`install`] would do, and what it would undo before.
+/// What [`install`] would do.
+#[derive(Debug)]
+pub struct Preview {
+    /// It is so already.
+    pub is_same: bool,
+    /// What would be undone before, in words.
+    pub undone: Vec<String>,
+    /// What would be written.
+    pub plan: Plan,
+    /// What would be looked up then.
+    pub lookups: Vec<String>,
+}
+
+/// Looks at what [`install`] would do.
 ///
 /// # Errors
 /// It would refuse.
-pub fn preview(wanted: &Wanted) -> Result<(Plan, bool), ResolverError> {
-    let journal = Journal::at(Path::new(STATE));
-    let standing = journal.load()?;
+pub fn preview(wanted: &Wanted) -> Result<Preview, ResolverError> {
+    let standing = Journal::at(Path::new(STATE)).load()?;
     let plan = plan::plan(&Facts::read(), wanted)?;
-    let is_same = standing
-        .as_ref()
-        .is_some_and(|record| record.is_whole(&plan));
-    Ok((plan, is_same))
+    let lookups = [
+        format!("{}, which has to be {}", wanted.own_name(), wanted.dns.ip()),
+        format!("{FOREIGN}, if it is found now"),
+    ];
+    Ok(Preview {
+        is_same: standing
+            .as_ref()
+            .is_some_and(|record| record.is_whole(&plan)),
+        undone: standing.as_ref().map(Record::undoing).unwrap_or_default(),
+        plan,
+        lookups: lookups.to_vec(),
+    })
+}
+
+/// What [`uninstall`] would do, in words.
+///
+/// # Errors
+/// A file of ours was changed, or the journal cannot be read.
+pub fn preview_uninstall() -> Result<Vec<String>, ResolverError> {
+    let record = standing(&Journal::at(Path::new(STATE)))?;
+    Ok(record.as_ref().map(Record::undoing).unwrap_or_default())
 }
 
 /// Lets the machine's resolver ask portico, and undoes that if names do not resolve then. Done twice it is done once.
@@ -222,7 +258,7 @@ pub struct Uninstalled {
     /// The file.
     pub path: PathBuf,
     /// What became of it.
-    pub file: UndoneFile,
+    pub file: Undone,
     /// What did not go well and does not matter for the file.
     pub warning: Option<String>,
 }

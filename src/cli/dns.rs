@@ -3,17 +3,20 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use portico_core::dns::search_list;
+use portico_core::dns::{Name, search_list};
 
 use super::{change::Namespace, say};
 use crate::{
     admin::client,
     control::status::Status,
-    resolver::{self, Plan, Report, Standing, Wanted},
+    resolver::{self, Preview, Report, Standing, Wanted},
     settings::InstanceOptions,
 };
+
+/// What is said where there is nothing to undo.
+const NOTHING: &str = "nothing to do: portico has not changed this machine's resolver";
 
 /// Arguments of `portico dns`.
 #[derive(Debug, Args)]
@@ -101,9 +104,9 @@ pub fn look_up(args: &LookupArgs) -> ExitCode {
 fn install(args: &InstallArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
     let namespace = &args.namespace.namespace;
     let wanted = wanted(instance, namespace)?;
-    let (plan, is_same) = resolver::preview(&wanted)?;
+    let preview = resolver::preview(&wanted)?;
     if args.dry_run {
-        say::text(dry_run(&plan, is_same, &wanted));
+        say::text(dry_run(&preview));
         return Ok(ExitCode::SUCCESS);
     }
     let mut words = vec!["install".to_owned()];
@@ -135,21 +138,41 @@ fn wanted(instance: &InstanceOptions, namespace: &str) -> anyhow::Result<Wanted>
     let Some(dns) = usual.or(bound.first()).copied() else {
         bail!("portico answers DNS nowhere: `portico status` says why");
     };
-    let domain = status.dns_zones.first().cloned().unwrap_or_default();
-    Ok(Wanted {
-        dns,
-        search: search_list(namespace, &domain).to_vec(),
-        zones: status.dns_zones,
-    })
+    let zones: Vec<String> = status
+        .dns_zones
+        .iter()
+        .map(|zone| plain(zone))
+        .collect::<Result<_, _>>()?;
+    let domain = zones.first().map_or("", String::as_str);
+    let search = search_list(namespace, domain);
+    let search = search
+        .iter()
+        .map(|domain| plain(domain))
+        .collect::<Result<_, _>>()?;
+    Ok(Wanted { dns, zones, search })
 }
 
-fn dry_run(plan: &Plan, is_same: bool, wanted: &Wanted) -> String {
+/// A domain as it may stand in a file that root writes: the program that says it may be a user's.
+fn plain(domain: &str) -> anyhow::Result<String> {
+    let name = Name::parse(domain).with_context(|| format!("{domain:?} is no domain"))?;
+    let text = name.to_string().trim_end_matches('.').to_owned();
+    if ["", "local"].contains(&&*text) || text.contains('\\') {
+        bail!("{domain:?} is no domain that portico can be asked for");
+    }
+    Ok(text)
+}
+
+fn dry_run(preview: &Preview) -> String {
+    let Preview { plan, undone, .. } = preview;
     let path = plan.path.display();
     let mut text = String::new();
     // Writing to a String cannot fail.
-    if is_same {
+    if preview.is_same {
         let _ = writeln!(text, "{path}: nothing to do, it is as wanted");
         return text;
+    }
+    for step in undone {
+        let _ = writeln!(text, "would first {step}");
     }
     let _ = writeln!(text, "would write {path}, keeping what is there beside it:");
     for line in plan.content.lines() {
@@ -158,11 +181,10 @@ fn dry_run(plan: &Plan, is_same: bool, wanted: &Wanted) -> String {
     if let Some(command) = &plan.command {
         let _ = writeln!(text, "would run: {}", command.join(" "));
     }
-    let (name, addr) = wanted.own();
-    let _ = writeln!(
-        text,
-        "would look up {name} by the system's resolver, and undo all that if it is not {addr}"
-    );
+    for lookup in &preview.lookups {
+        let _ = writeln!(text, "would look up {lookup}");
+    }
+    text.push_str("and would undo all that if a lookup fails\n");
     for warning in &plan.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -188,12 +210,18 @@ fn check_root(words: &[String], instance: &InstanceOptions) -> anyhow::Result<()
 
 fn uninstall(args: &UninstallArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
     if args.dry_run {
-        say::text(undo_text(&resolver::report(None)?));
+        let steps = resolver::preview_uninstall()?;
+        for step in &steps {
+            say::line(format!("would {step}"));
+        }
+        if steps.is_empty() {
+            say::line(NOTHING);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     check_root(&["uninstall".to_owned()], instance)?;
     let Some(done) = resolver::uninstall()? else {
-        say::line("nothing to do: portico has not changed this machine's resolver");
+        say::line(NOTHING);
         return Ok(ExitCode::SUCCESS);
     };
     say::line(format!("{}: {}", done.path.display(), done.file.words()));
@@ -201,20 +229,6 @@ fn uninstall(args: &UninstallArgs, instance: &InstanceOptions) -> anyhow::Result
         say::error_line(format!("warning: {warning}"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn undo_text(report: &Report) -> String {
-    match (&report.file, &report.former) {
-        (Some(file), Some(former)) => {
-            format!(
-                "would put {} back to {}\n",
-                former.display(),
-                file.display()
-            )
-        }
-        (Some(file), None) => format!("would remove {}\n", file.display()),
-        (None, _) => "nothing to do: portico has not changed this machine's resolver\n".to_owned(),
-    }
 }
 
 fn status(args: &StatusArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
@@ -279,4 +293,28 @@ fn status_text(report: &Report) -> String {
         let _ = writeln!(text, "lookup by the system's resolver: {lookup}, {verdict}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_domains_have_nothing_that_files_could_take_for_more() {
+        assert_eq!(
+            plain("Shop.svc.cluster.local").unwrap(),
+            "Shop.svc.cluster.local"
+        );
+        for hostile in [
+            "",
+            ".",
+            "local",
+            "a\nnameserver 192.0.2.1",
+            "a b.test",
+            "a;b",
+            "a\u{0}",
+        ] {
+            assert!(plain(hostile).is_err(), "{hostile:?}");
+        }
+    }
 }

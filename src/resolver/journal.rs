@@ -87,6 +87,19 @@ impl Record {
         (self.had_former && former.symlink_metadata().is_ok()).then_some(former)
     }
 
+    /// What undoing it means, in words.
+    pub(super) fn undoing(&self) -> Vec<String> {
+        let path = self.path.display();
+        let file = match (change::found(self), self.former()) {
+            (change::Found::Ours, Some(former)) => format!("rename {} to {path}", former.display()),
+            (change::Found::Ours, None) => format!("remove {path}"),
+            _ => format!("leave {path}, which is not as portico wrote it"),
+        };
+        let command = self.command.iter();
+        let command = command.map(|command| format!("run: {}", command.join(" ")));
+        std::iter::once(file).chain(command).collect()
+    }
+
     /// Whether it is done, and nothing has changed since.
     pub(super) fn is_whole(&self, plan: &Plan) -> bool {
         self.path == plan.path

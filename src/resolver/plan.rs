@@ -92,10 +92,10 @@ fn by_resolved(facts: &Facts, wanted: &Wanted) -> Result<Plan, Refusal> {
             recipe: recipe::port_53(wanted),
         });
     }
-    // It is never asked for names of loopback addresses and answers those itself (`dns_scope_good_domain`).
-    let zones = wanted.zones.iter();
-    let asked = zones.filter(|zone| !zone.ends_with("127.in-addr.arpa"));
-    let domains: Vec<String> = asked.map(|zone| format!("~{zone}")).collect();
+    let domains: Vec<String> = wanted
+        .asked_zones()
+        .map(|zone| format!("~{zone}"))
+        .collect();
     let content = format!(
         "{INSTALLED}; `portico dns uninstall` takes it away. See resolved.conf(5).\n\
          [Resolve]\nDNS={}\nDomains={}\n",

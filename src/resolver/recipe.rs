@@ -90,7 +90,7 @@ fn network_manager(facts: &Facts, wanted: &Wanted) -> String {
         );
     }
     // Writing to a String cannot fail.
-    let servers = wanted.zones.iter().fold(String::new(), |mut text, zone| {
+    let servers = wanted.asked_zones().fold(String::new(), |mut text, zone| {
         let _ = write!(
             text,
             "server=/{zone}/{}#{}\\n",

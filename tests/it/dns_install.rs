@@ -170,6 +170,9 @@ fn install_makes_every_program_ask_and_uninstall_gives_the_very_file_back() {
     assert_eq!(status["way"], "resolv.conf");
     assert_eq!(status["works"], true);
     assert_eq!(status["writer"], "nobody");
+    let dry = done(&machine.dns(&["install", "-n", "shop", "--dry-run"]));
+    let first = "would first rename /etc/resolv.conf.before-portico to /etc/resolv.conf\n";
+    assert!(dry.starts_with(first), "{dry}");
     // Another namespace is another file, and the same former one.
     done(&machine.dns(&["install", "-n", "shop"]));
     assert!(file().2.contains("search shop.svc.cluster.local"));
@@ -448,6 +451,11 @@ fn install_with_resolved_writes_settings_beside_the_others_and_restarts_it() {
         text.contains("installed: /etc/systemd/resolved.conf.d/portico.conf"),
         "{text}"
     );
+    let dry = done(&systemd.dns(&machine, "uninstall --dry-run"));
+    let steps =
+        format!("would remove {DROP_IN}\nwould run: systemctl restart systemd-resolved.service");
+    assert_eq!(dry, steps);
+    assert_eq!(systemd.calls(), 3);
     done(&systemd.dns(&machine, "uninstall"));
     assert_eq!(systemd.calls(), 4);
     assert!(!Path::new(DROP_IN).parent().unwrap().exists());
