@@ -279,11 +279,44 @@ fn two_namespaces_are_served_at_once_and_the_end_of_one_leaves_the_other() {
         b"still here"
     );
     assert_eq!(program.status().runs.len(), 1);
-    // It may come again, as after a restart of either.
-    let (_third, failed) = Keeper::ready(&one, &program);
-    assert_eq!(failed, [""; 0]);
-    assert_eq!(one.run(|| get(at)).unwrap(), "web");
+    // It may come again, as after a restart of either, and leaves nothing.
     drop(second);
+    let alone = |program: &Program| program.status().runs.is_empty().then_some(());
+    until("both to be gone", || alone(&program));
+    let descriptors = program.status().descriptors;
+    for _ in 0..20 {
+        let (_again, failed) = Keeper::ready(&one, &program);
+        assert_eq!(failed, [""; 0]);
+        assert_eq!(one.run(|| get(at)).unwrap(), "web");
+    }
+    until("all to be gone", || alone(&program));
+    program.wait_for_descriptors(descriptors);
+}
+
+#[test]
+fn run_leaves_half_of_the_sockets_to_the_host_and_is_told_what_it_lacks() {
+    in_namespace!(Root);
+    let text = |n: u16| {
+        let ports = format!("{{port: {}}}", 1000 + n);
+        service(&format!("s{n}"), "TCP", "", None).replace("{port: 80, protocol: TCP}", &ports)
+    };
+    let all: Vec<String> = (0..70).map(text).collect();
+    let program = Program::up_limited(256, &[], &[("all.yaml", &all.join("---\n"))]);
+    let host = Arc::new(Host::join());
+    let (_keeper, failed) = Keeper::ready(&host, &program);
+    assert_eq!(failed.len(), 21, "the first ones, and how many more");
+    assert!(
+        failed[0].contains("the first 64 of listeners may be here"),
+        "{failed:?}"
+    );
+    let status = program.status();
+    assert_eq!((status.listener_count, status.beyond_descriptors), (70, 0));
+    let run = &status.runs[0];
+    assert_eq!((run.listeners, run.failed.len()), (0, 70));
+    // The host has those that come later all the same.
+    program.write("one.yaml", &text(70));
+    let status = program.wait_for("one more", |status| status.listener_count == 71);
+    assert_eq!(status.beyond_descriptors, 0);
 }
 
 #[test]

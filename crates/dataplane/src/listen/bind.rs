@@ -129,7 +129,7 @@ impl Binder {
             self.most / 2
         };
         if self.sockets() >= most {
-            return Err(BindError::exhausted(&addr, most));
+            return Err(BindError::exhausted(&addr, key.scope, most));
         }
         let device = if key.bind == Bind::AnyLoopback {
             Device::Loopback

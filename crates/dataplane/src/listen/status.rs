@@ -121,14 +121,20 @@ impl BindError {
         }
     }
 
-    /// `most` listeners have their sockets already.
-    pub(crate) fn exhausted(tried: &impl fmt::Display, most: usize) -> Self {
+    /// `most` listeners have their sockets already: all that there may be, or those beside which other scopes have some.
+    pub(crate) fn exhausted(tried: &impl fmt::Display, scope: Scope, most: usize) -> Self {
+        let limit = net::descriptor_limit();
+        let why = if scope == Scope::HOST {
+            format!("{limit} descriptors leave {most} to listeners, and these are in use")
+        } else {
+            format!(
+                "of {limit} descriptors the first {most} of listeners may be here, and these are in use"
+            )
+        };
         Self {
             kind: BindErrorKind::Exhausted,
             text: format!(
-                "binding {tried}: {} descriptors leave {most} to listeners, and these are in use; raise `ulimit -n` \
-                 (LimitNOFILE= in a systemd unit)",
-                net::descriptor_limit()
+                "binding {tried}: {why}; raise `ulimit -n` (LimitNOFILE= in a systemd unit)"
             )
             .into(),
         }
