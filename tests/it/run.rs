@@ -12,7 +12,13 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::support::{PATIENCE, backend, is_installed, namespace::in_namespace, program::Program};
+use crate::support::{
+    PATIENCE, backend,
+    host::{Host, ip},
+    is_installed,
+    namespace::in_namespace,
+    program::{Program, portico},
+};
 
 /// Two Services of one name, one with UDP, and one with no endpoint.
 const MANIFESTS: &str = "
@@ -342,4 +348,101 @@ fn run_as_root_needs_no_user_namespace() {
     let user = std::fs::read_link("/proc/self/ns/user").unwrap();
     let inside = stdout(&run(&program, "-- readlink /proc/self/ns/user"));
     assert_eq!(inside.trim(), user.to_str().unwrap());
+}
+
+/// Networks change while a program runs: whoever manages resolv.conf puts a new file in the place of the one that is
+/// covered, often behind a symbolic link.
+#[test]
+fn run_keeps_its_names_when_resolv_conf_is_replaced_outside() {
+    in_namespace!(Root);
+    let program = up();
+    let script = r#"
+        mount -t tmpfs none /etc && cd /etc && mkfifo go && ln -s real.conf resolv.conf || exit 1
+        echo "nameserver 127.0.0.9" > real.conf
+        echo "hosts: mdns4_minimal [NOTFOUND=return] dns" > nsswitch.conf
+        portico run --network none -- sh -c '
+            echo up; read line < go
+            until grep -q "made by portico run" resolv.conf; do :; done
+            curl -sS http://web/' | {
+            read up; echo "nameserver 127.0.0.8" > new.conf; mv new.conf real.conf; echo > go; cat
+        }
+        cat real.conf"#;
+    std::fs::write(program.manifests().join("replace.sh"), script).unwrap();
+    let output = program
+        .shell("timeout 60 unshare -m sh ./replace.sh")
+        .output()
+        .unwrap();
+    assert_eq!(
+        stdout(&output),
+        "of defaultnameserver 127.0.0.8\n",
+        "{output:?}"
+    );
+}
+
+#[test]
+fn run_that_cannot_be_says_what_is_missing() {
+    in_namespace!(Root);
+    let program = up();
+    let said = |output: Output| {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let script =
+        "unshare -m sh -c 'mount -t tmpfs none /etc; exec portico run --network none -- true'";
+    let text = said(program.shell(script).output().unwrap());
+    assert!(text.contains("sudo touch /etc/resolv.conf"), "{text}");
+    let script = "PATH=${PATH%%:*} exec portico run --network pasta -- true";
+    let text = said(program.shell(script).output().unwrap());
+    assert!(
+        text.contains("pasta: ") && text.contains("no such program"),
+        "{text}"
+    );
+    std::fs::remove_file(program.runtime_dir().join("run.sock")).unwrap();
+    let text = said(run(&program, "-- true"));
+    assert!(text.contains("older than `portico run`"), "{text}");
+    let empty = tempfile::tempdir().unwrap();
+    let text = said(
+        portico(empty.path())
+            .args(["run", "--", "true"])
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        text.contains("no portico runs") && text.contains("portico up"),
+        "{text}"
+    );
+}
+
+/// What a user has: no capability outside, and another machine at the end of a cable.
+#[test]
+fn run_reaches_the_outside_world_by_each_carrier_and_services_all_the_same() {
+    in_namespace!(Root);
+    let there = Host::join();
+    ip("route add default via 10.77.0.2");
+    // Not the gateway's address, which stands for this machine with pasta.
+    there.run(|| {
+        ip("address add 10.77.1.9/32 dev lo");
+        backend::tcp(([10, 77, 1, 9], 8000), "another machine");
+    });
+    let program = up();
+    for carrier in ["pasta", "slirp4netns"] {
+        if !is_installed(carrier) || !std::path::Path::new("/dev/net/tun").exists() {
+            continue;
+        }
+        let words = format!(
+            "portico run --network {carrier} -- curl -sS -m 20 http://web/ http://10.77.1.9:8000/"
+        );
+        let script = format!("exec unshare -U --map-user=65534 --map-group=65534 -- {words}");
+        let output = program.shell(&script).output().unwrap();
+        assert_eq!(
+            stdout(&output),
+            "of defaultanother machine",
+            "{carrier}: {output:?}"
+        );
+    }
+    let script = "PATH=${PATH%%:*} exec portico run -- /usr/bin/curl -sS http://web/";
+    let output = program.shell(script).output().unwrap();
+    assert_eq!(stdout(&output), "of default");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("pasta (package passt)"), "{said}");
 }
