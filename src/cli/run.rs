@@ -15,10 +15,10 @@ use crate::{
 /// Arguments of `portico run`.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
-  portico run -- curl http://echo/        port 80 is port 80, names are those of a pod in namespace default
+  portico run -- curl http://echo/        port 80 is port 80, names are a pod's in default
   portico run -- sh                       a shell in which every program reaches Services
-  portico run -n shop -- npm test         short names are of namespace shop; exit status and signals are the program's
-  portico run --network none -- ./program only Services are reached, nothing else")]
+  portico run -n shop -- npm test         short names are of shop; the status is the program's
+  portico run --network none -- ./test    only Services are reached, nothing else")]
 pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
