@@ -88,6 +88,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     findings.extend(checks::names::names(facts));
     findings.extend([
         checks::names::localhost(facts),
+        checks::run::run(facts),
         checks::reach::proxy(facts),
         checks::reach::containers(facts),
         checks::reach::ipv6(facts),

@@ -5,3 +5,4 @@ pub(super) mod names;
 pub(super) mod ports;
 pub(super) mod program;
 pub(super) mod reach;
+pub(super) mod run;

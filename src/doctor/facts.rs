@@ -20,11 +20,14 @@ use crate::{
     },
     host::{self, routes},
     instance::{Instance, InstanceDirs},
+    run::namespaces,
     settings::InstanceOptions,
 };
 
 /// Where `portico proxy` listens when nothing is said.
 const DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7080);
+/// Programs that lead from a network namespace to the outside.
+const OUTSIDE: [&str; 2] = ["pasta", "slirp4netns"];
 /// Ports below 1024 that Services have: the first that nobody holds is tried.
 const LOW_PORTS: [u16; 3] = [80, 443, 1023];
 
@@ -116,6 +119,24 @@ pub struct Privilege {
     pub unprivileged_ports_from: Option<u16>,
 }
 
+/// What `portico run` needs.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    /// Why they could not be made.
+    pub refused: Option<Refusal>,
+    /// What leads from the inside to other machines.
+    pub outside: Option<&'static str>,
+}
+
+/// What the system does not let us do.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What, and why not.
+    pub why: String,
+    /// What to type, if anything is known to help.
+    pub fix: Option<String>,
+}
+
 /// Containers of this machine.
 #[derive(Debug, Default)]
 pub struct Containers {
@@ -177,6 +198,8 @@ pub struct Facts {
     pub our_name: Option<(Lookup, Vec<IpAddr>)>,
     /// A name below `localhost`.
     pub localhost_name: Lookup,
+    /// What `portico run` needs.
+    pub namespaces: Namespaces,
     /// Where `portico proxy` listens.
     pub door: Attempt,
     /// The door is held by a portico.
@@ -245,11 +268,11 @@ impl Facts {
         let door = sockets::attempt("TCP", DOOR);
         let files = kernel::Files(root);
         let binary = std::env::current_exe().unwrap_or_else(|_| "portico".into());
+        let binary = binary.display().to_string();
         Ok(Self {
             instance: instance.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            privilege: files.privilege(&binary),
-            binary: binary.display().to_string(),
+            privilege: files.privilege(Path::new(&binary)),
             is_debian: files.is_debian(),
             loopback: sockets::connect(ranges.dns),
             low_port: sockets::first_not_held(low_ports),
@@ -258,6 +281,8 @@ impl Facts {
             dns,
             our_name: ours.map(|(pending, addrs)| (pending.finish(), addrs)),
             localhost_name: local.finish(),
+            namespaces: namespaces(&binary),
+            binary,
             is_door_ours: holder::holder_of(DOOR)
                 .is_some_and(|holder| holder.command.as_deref() == Some("portico")),
             door,
@@ -268,6 +293,20 @@ impl Facts {
             left_routes: routes::left(),
             program,
         })
+    }
+}
+
+/// Makes namespaces, in a process that ends at once, and looks for what leads out of them.
+fn namespaces(binary: &str) -> Namespaces {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    Namespaces {
+        refused: namespaces::probe().err().map(|error| Refusal {
+            why: error.to_string(),
+            fix: error.fix(binary),
+        }),
+        outside: OUTSIDE.into_iter().find(is_there),
     }
 }
 

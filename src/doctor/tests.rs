@@ -7,7 +7,10 @@ use std::{
 
 use super::{
     Facts, Finding, Verdict, examine,
-    facts::{Attempt, Containers, Failure, Limits, Lookup, Missing, Privilege, Program, Services},
+    facts::{
+        Attempt, Containers, Failure, Limits, Lookup, Missing, Namespaces, Privilege, Program,
+        Refusal, Services,
+    },
 };
 use crate::{
     control::status::{DnsStatus, Status},
@@ -58,6 +61,10 @@ fn machine() -> Facts {
         localhost_name: Lookup {
             name: "web.default.svc.localhost".into(),
             answer: Ok(vec![[127, 0, 0, 1].into()]),
+        },
+        namespaces: Namespaces {
+            refused: None,
+            outside: Some("pasta"),
         },
         door: attempt("127.0.0.1:7080", None),
         is_door_ours: false,
@@ -409,6 +416,26 @@ fn localhost_names_need_a_resolver_that_knows_them() {
         "only curl and browsers",
         &["myhostname"],
     );
+}
+
+#[test]
+fn run_needs_namespaces_and_a_way_out_of_them() {
+    let mut facts = machine();
+    check(&facts, "run", Verdict::Ok, "through pasta", &[]);
+    facts.namespaces.outside = None;
+    check(
+        &facts,
+        "run",
+        Verdict::Warn,
+        "no other machine",
+        &["apt-get install passt"],
+    );
+    facts.namespaces.refused = Some(Refusal {
+        why: "cannot make a user namespace: it is forbidden".into(),
+        fix: Some("sudo sysctl user.max_user_namespaces=15000".into()),
+    });
+    let fixes = ["user.max_user_namespaces=15000", "portico proxy"];
+    check(&facts, "run", Verdict::No, "it is forbidden", &fixes);
 }
 
 #[test]
