@@ -17,7 +17,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use portico_core::{
-    object::diagnostic::Diagnostic,
+    object::{SourceAddress, Spec, diagnostic::Diagnostic},
     snapshot::{Cluster, Snapshot},
     time::Timestamp,
     world::{Shard, SourceReport, SourceView, World, compile_once},
@@ -360,6 +360,24 @@ impl AdminTask {
         self.cancel.cancel();
         let _ = self.task.await;
     }
+}
+
+/// Whether a Service of these manifests, as they are now, wants its endpoints to see clients' addresses. Standard input
+/// is not looked at, for it can be read once.
+pub fn keeps_sources(paths: &[PathBuf], manifests: &ManifestOptions) -> bool {
+    let files: Vec<PathBuf> = paths
+        .iter()
+        .filter(|path| path.as_os_str() != "-")
+        .cloned()
+        .collect();
+    let Ok(SourceReport::Synced(view)) = build::read_once(&files, manifests) else {
+        return false;
+    };
+    let mut objects = view.shards.values().flat_map(|shard| &shard.objects);
+    objects.any(|object| match &object.spec {
+        Spec::Service(_) => SourceAddress::of(&object.meta.annotations) == SourceAddress::Keep,
+        _ => false,
+    })
 }
 
 /// What is wrong with objects that are each good by themselves: claimed twice, out of range, no address left.

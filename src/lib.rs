@@ -17,6 +17,7 @@ pub mod host;
 pub mod instance;
 pub mod notify;
 pub mod objects;
+pub mod privilege;
 pub mod proxy;
 pub mod resolver;
 pub mod run;

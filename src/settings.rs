@@ -16,6 +16,7 @@ use portico_core::dns::Name;
 
 pub use layers::{Origin, Parsed, Setting, parse};
 
+use crate::privilege::Account;
 use crate::telemetry::{ColourChoice, LogFormat};
 
 /// Options of every command that reads manifests.
@@ -174,6 +175,21 @@ pub struct ClusterOptions {
     pub http_headers: Vec<HttpHeader>,
 }
 
+impl ClusterOptions {
+    /// Whether addresses outside 127/8 are to be made local, which takes routes.
+    pub fn wants_routes(&self) -> bool {
+        let ranges = [
+            self.service_cidr,
+            self.service_cidr_v6,
+            self.loadbalancer_cidr,
+            self.loadbalancer_cidr_v6,
+            self.pod_cidr,
+        ];
+        let is_elsewhere = |range: &IpNet| !range.addr().is_loopback();
+        ranges.iter().flatten().any(is_elsewhere) || !self.external_ip_cidr.is_empty()
+    }
+}
+
 impl Default for ClusterOptions {
     /// What the command line gives without any of these flags.
     fn default() -> Self {
@@ -263,6 +279,9 @@ pub struct UpOptions {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub metrics: MetricsOptions,
+    /// As root: become this user before anything is served, and keep no privilege but what sockets and routes need
+    #[arg(long, env = "PORTICO_USER", value_name = "USER[:GROUP]")]
+    pub user: Option<Account>,
     /// What to log: error, warn, info, debug, or a filter as in `RUST_LOG`
     #[arg(
         long,

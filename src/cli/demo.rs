@@ -46,8 +46,9 @@ const FILES: [(&str, &str); 2] = [
 ///
 /// # Errors
 /// What keeps the program from starting, or the folder from being written.
-pub fn run(mut args: DemoArgs, instance: InstanceOptions) -> anyhow::Result<ExitCode> {
+pub fn run(mut args: DemoArgs, mut instance: InstanceOptions) -> anyhow::Result<ExitCode> {
     telemetry::start(&args.options.log_level, args.options.log_format);
+    up::become_user(&args.options, &[], &mut instance)?;
     let (folder, temporary) = folder(args.dir.take())?;
     write_files(&folder)?;
     args.options.simulate = true;

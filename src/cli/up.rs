@@ -18,7 +18,9 @@ use super::{map, say};
 use crate::{
     app::{self, App, AppSettings, Happening},
     control::status::Status,
+    host::routes::left as left_routes,
     notify,
+    privilege::{self, Kept},
     settings::{InstanceOptions, UpOptions},
     telemetry,
 };
@@ -37,10 +39,11 @@ pub struct UpArgs {
 ///
 /// # Errors
 /// What keeps the program from starting.
-pub fn run(args: UpArgs, instance: InstanceOptions) -> anyhow::Result<ExitCode> {
+pub fn run(args: UpArgs, mut instance: InstanceOptions) -> anyhow::Result<ExitCode> {
     // First of all: their numbers are free for anything else otherwise.
     let inherited = Arc::new(notify::inherited());
     telemetry::start(&args.options.log_level, args.options.log_format);
+    become_user(&args.options, &args.paths, &mut instance)?;
     let mapped = map::manifests(&args.options.map)?;
     let settings = AppSettings {
         paths: args.paths,
@@ -53,6 +56,44 @@ pub fn run(args: UpArgs, instance: InstanceOptions) -> anyhow::Result<ExitCode> 
         let app = app::start(&settings)?;
         serve(app, &settings, &|_| String::new()).await
     })
+}
+
+/// Becomes `--user`. Must be called before there is a second thread.
+///
+/// # Errors
+/// We are not root, or a folder cannot be the user's.
+pub fn become_user(
+    options: &UpOptions,
+    paths: &[PathBuf],
+    instance: &mut InstanceOptions,
+) -> anyhow::Result<()> {
+    let Some(account) = &options.user else {
+        return Ok(());
+    };
+    privilege::check(account)?;
+    let given = [&instance.runtime_dir, &instance.state_dir];
+    for folder in given.into_iter().flatten() {
+        privilege::hand_over(folder, account)?;
+    }
+    if instance.state_dir.is_none() {
+        // The environment is root's.
+        instance.state_dir = Some(privilege::state_dir(account, &instance.instance)?);
+    }
+    privilege::become_user(account)?;
+    // Read as that user, who has no capability in effect: what it may not read is said by the start.
+    let kept = Kept {
+        // Also to remove those of a run that was killed.
+        routes: options.cluster.wants_routes() || !left_routes().is_empty(),
+        sources: app::keeps_sources(paths, &options.manifests),
+    };
+    privilege::keep(kept)?;
+    tracing::info!(
+        user = account.name,
+        uid = account.uid,
+        ?kept,
+        "no longer root"
+    );
+    Ok(())
 }
 
 /// The runtime of the control side: apart from the data path's workers.

@@ -23,7 +23,8 @@ pub struct InstanceDirs {
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
     pub(super) dirs: InstanceDirs,
-    pub(super) xdg_runtime_dir: Option<PathBuf>,
+    /// The first of them that is this user's is taken.
+    pub(super) runtime_dirs: Vec<PathBuf>,
     pub(super) xdg_state_home: Option<PathBuf>,
     pub(super) home: Option<PathBuf>,
     pub(super) temporary: PathBuf,
@@ -44,10 +45,14 @@ impl Surroundings {
         };
         let uid = rustix::process::geteuid();
         let caller = env::var("SUDO_UID").ok().filter(|_| uid.is_root());
+        let usual = usual_runtime_dir(uid.as_raw());
         Self {
             caller: caller.and_then(|uid| uid.parse().ok()),
             dirs: dirs.clone(),
-            xdg_runtime_dir: variable("XDG_RUNTIME_DIR"),
+            runtime_dirs: variable("XDG_RUNTIME_DIR")
+                .into_iter()
+                .chain([usual])
+                .collect(),
             xdg_state_home: variable("XDG_STATE_HOME"),
             home: variable("HOME"),
             temporary: PathBuf::from("/tmp"),
@@ -56,12 +61,12 @@ impl Surroundings {
         }
     }
 
-    /// Those of whoever called sudo(8), where `pam_systemd`(8) makes their folder: sudo does not pass its name on.
+    /// Those of whoever called sudo(8), which does not pass the name of their folder on.
     pub(super) fn of_caller(&self) -> Option<Self> {
         let uid = self.caller?;
         Some(Self {
             uid,
-            xdg_runtime_dir: Some(PathBuf::from(format!("/run/user/{uid}"))),
+            runtime_dirs: vec![usual_runtime_dir(uid)],
             ..self.clone()
         })
     }
@@ -132,10 +137,10 @@ impl Surroundings {
         if let Some(given) = &self.dirs.runtime_dir {
             return vec![given.clone()];
         }
-        // After `su` or `sudo -E` the variable names another user's folder.
+        // After `su`, `sudo -E` or `--user` the variable names another user's folder.
         let is_ours =
             |path: &&PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.uid() == self.uid);
-        let base = match self.xdg_runtime_dir.as_ref().filter(is_ours) {
+        let base = match self.runtime_dirs.iter().find(is_ours) {
             Some(folder) => folder.join("portico"),
             None => self.temporary.join(format!("portico-{}", self.uid)),
         };
@@ -171,4 +176,9 @@ impl Surroundings {
             reason,
         })
     }
+}
+
+/// Where `pam_systemd(8)` makes it; the variable may be missing.
+fn usual_runtime_dir(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/run/user/{uid}"))
 }

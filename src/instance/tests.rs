@@ -12,7 +12,7 @@ fn surroundings(folder: &Path) -> Surroundings {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let none = InstanceDirs::default();
     Surroundings {
-        xdg_runtime_dir: None,
+        runtime_dirs: Vec::new(),
         xdg_state_home: Some(folder.join("state")),
         temporary: folder.to_owned(),
         slot_prefix: format!("portico-test/{}/{number}", std::process::id()),
@@ -192,12 +192,12 @@ fn check_name_labels_only() {
 fn surroundings_given_folders_win_and_foreign_runtime_folder_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let mut around = surroundings(folder.path());
-    around.xdg_runtime_dir = Some(folder.path().join("missing"));
+    around.runtime_dirs = vec![folder.path().join("missing")];
     let fallback = folder
         .path()
         .join(format!("portico-{}/default", around.uid));
     assert_eq!(around.find_runtime_dir("default").unwrap(), fallback);
-    around.xdg_runtime_dir = Some(folder.path().to_owned());
+    around.runtime_dirs = vec![folder.path().join("missing"), folder.path().to_owned()];
     assert_eq!(
         around.find_runtime_dir("default").unwrap(),
         folder.path().join("portico/default")

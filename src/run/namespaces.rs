@@ -124,7 +124,6 @@ impl NoNamespaces {
 ///
 /// # Errors
 /// It may not; the error says who forbids it.
-#[allow(dead_code, reason = "for the command that examines the machine")]
 pub(crate) fn probe() -> Result<(), NoNamespaces> {
     let failed = |error: io::Error| NoNamespaces {
         step: Step::Start,

@@ -44,6 +44,7 @@ pub fn child_main() -> ExitCode {
 fn serve() -> io::Result<()> {
     // The end of the input ends this process; the signal is for a parent that is killed while this one is stopped.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    crate::privilege::keep_ports_alone()?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

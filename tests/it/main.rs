@@ -39,6 +39,7 @@ mod manual;
 mod metrics;
 mod names;
 mod pods;
+mod privilege;
 mod probes;
 mod proxy;
 mod proxy_protocol;

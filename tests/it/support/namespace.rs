@@ -32,6 +32,35 @@ impl User {
     }
 }
 
+/// How a namespace is made in which there are several users: by real root just a network of its own, by others with the
+/// numbers that `/etc/subuid` gives them (newuidmap(1)).
+fn with_users() -> Option<&'static [&'static str]> {
+    const WAYS: [&[&str]; 2] = [&["-n"], &["-Urn", "--map-auto"]];
+    WAYS.into_iter().find(|way| {
+        // Becoming somebody else is the proof.
+        let probe = Command::new("unshare")
+            .args(*way)
+            .args(["setpriv", "--reuid=65534", "--clear-groups", "true"])
+            .output();
+        probe.is_ok_and(|output| output.status.success())
+    })
+}
+
+/// As [`enter`], as root in a namespace with several users.
+pub(crate) fn enter_with_users(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let Some(way) = with_users() else {
+        eprintln!(
+            "skipped {test}: no second user in a namespace here: not root, and no /etc/subuid"
+        );
+        return false;
+    };
+    go_inside(test, way, r#"ip link set lo up && exec "$0" "$@""#);
+    false
+}
+
 /// True inside the namespace: go on with the test. False outside: the test has run inside and passed, or cannot run
 /// here, which is printed.
 pub(crate) fn enter(test: &str, user: User) -> bool {
@@ -71,8 +100,15 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
         }
     };
+    go_inside(test, &[user.flags()], script);
+    false
+}
+
+/// Runs the test, and nothing else, behind `script` in a namespace that is made in this way.
+fn go_inside(test: &str, way: &[&str], script: &str) {
     let inside = Command::new("unshare")
-        .args([user.flags(), "--", "sh", "-c", script])
+        .args(way)
+        .args(["--", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -82,7 +118,6 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
     print!("{}", String::from_utf8_lossy(&inside.stdout));
     eprint!("{}", String::from_utf8_lossy(&inside.stderr));
     assert!(inside.status.success(), "{test} failed in its namespace");
-    false
 }
 
 /// Opens a test that needs a namespace: returns from the test unless it is inside.
@@ -98,6 +133,20 @@ macro_rules! in_namespace {
     };
 }
 pub(crate) use in_namespace;
+
+/// Opens a test that needs root and another user in a namespace: returns from the test unless it is inside.
+macro_rules! in_users_namespace {
+    () => {
+        let name = $crate::support::namespace::test_name(module_path!(), {
+            fn here() {}
+            std::any::type_name_of_val(&here)
+        });
+        if !$crate::support::namespace::enter_with_users(&name) {
+            return;
+        }
+    };
+}
+pub(crate) use in_users_namespace;
 
 /// `module::test` as the test runner knows it, from the path of a function inside the test.
 pub(crate) fn test_name(_module: &str, inner: &str) -> String {

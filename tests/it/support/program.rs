@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Instant,
@@ -34,6 +34,8 @@ impl Program {
 
     fn prepare(args: &[&str], files: &[(&str, &str)], descriptors: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // Whatever user the program becomes may go in.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::create_dir(folder.path().join("manifests")).unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join("manifests").join(name), text).unwrap();
@@ -42,12 +44,19 @@ impl Program {
         Self::start(args, folder, descriptors)
     }
 
+    /// The program again with other flags, after its end, with the same folders.
+    pub(crate) fn restart_with(&mut self, args: &[&str]) {
+        self.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        self.restart();
+    }
+
     /// The program again, after its end, with the same folders.
     pub(crate) fn restart(&mut self) {
-        if self.child.try_wait().unwrap().is_none() {
+        // It may have ended already.
+        if matches!(self.child.try_wait(), Ok(None)) {
             self.signal("TERM");
-            self.ended();
         }
+        self.ended();
         let empty = tempfile::tempdir().unwrap();
         let folder = std::mem::replace(&mut self.folder, empty);
         *self = Self::start(std::mem::take(&mut self.args), folder, self.descriptors);
