@@ -50,10 +50,14 @@ fn find(text: &str, users: &str, groups: &str) -> Result<Account, String> {
             format!("no line of /etc/passwd has user {uid}: name its group, too, as in {uid}:{uid}")
         })?,
     };
-    let login = column(0).unwrap_or_default();
+    // A number without a name is a member of nothing: an empty list of members must not name it.
+    let login = column(0).filter(|login| !login.is_empty());
     let others = groups.lines().filter_map(|line| {
         let columns: Vec<&str> = line.split(':').collect();
-        let is_member = columns.get(3)?.split(',').any(|member| member == login);
+        let is_member = columns
+            .get(3)?
+            .split(',')
+            .any(|member| Some(member) == login);
         columns.get(2)?.parse().ok().filter(|_| is_member)
     });
     let all: BTreeSet<u32> = others.chain([gid]).collect();
