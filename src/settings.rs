@@ -354,7 +354,7 @@ fn parse_dns_server(text: &str) -> Result<SocketAddr, String> {
     Ok(server)
 }
 
-/// Options of TCP connections.
+/// Options of TCP connections, and of those that carry HTTP.
 #[derive(Debug, Clone, Args)]
 pub struct TcpOptions {
     /// Connections at a time; more wait in the kernel's queues [default: what the descriptors allow]
@@ -372,6 +372,15 @@ pub struct TcpOptions {
     /// How long bytes for a peer on another machine may stay unacknowledged or unread; 0 leaves it to the kernel
     #[arg(long, env = "PORTICO_TCP_USER_TIMEOUT", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
     pub tcp_user_timeout: Duration,
+    /// How long the head of a request may take to come, from its first byte on; then the client is told 408
+    #[arg(long, env = "PORTICO_HTTP_HEAD_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = parse_some_time)]
+    pub http_head_timeout: Duration,
+    /// How long a client's connection of HTTP may go without a request
+    #[arg(long, env = "PORTICO_HTTP_IDLE_TIMEOUT", default_value = "75s", value_name = "TIME", value_parser = parse_some_time)]
+    pub http_idle_timeout: Duration,
+    /// Age at which clients are told to come back on another connection of HTTP, less up to a tenth; 0 never tells them
+    #[arg(long, env = "PORTICO_HTTP_MAX_AGE", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
+    pub http_max_age: Duration,
 }
 
 /// Options of metrics and health.

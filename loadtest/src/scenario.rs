@@ -27,6 +27,9 @@ pub(crate) struct Scenario {
     /// Further Services in portico's manifests that nobody uses, so that what it tells of itself has a size.
     #[serde(rename = "extra-services", default, skip_serializing_if = "is_zero")]
     pub(crate) extra_services: u16,
+    /// What proxies take the bytes for.
+    #[serde(default, skip_serializing_if = "Layer::is_tcp")]
+    pub(crate) layer: Layer,
     /// Threads or processes of each proxy.
     #[serde(default = "two")]
     pub(crate) threads: u8,
@@ -65,6 +68,24 @@ const fn five() -> u16 {
 
 const fn three() -> f64 {
     3.0
+}
+
+/// What a proxy forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Layer {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Requests.
+    Http,
+}
+
+impl Layer {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+    const fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp)
+    }
 }
 
 /// What the clients do.

@@ -101,6 +101,7 @@ fn status(connection: &Connection) -> Fields {
         (Some(_), _) => "Draining",
         (None, Phase::HalfClosed(_)) => "HalfClosed",
         (None, Phase::Open) => "Open",
+        (None, Phase::Requests) => "Requests",
     };
     let mut status = fields(json!({
         "state": state,

@@ -9,6 +9,7 @@ mod line;
 mod maglev;
 mod outlier;
 mod selector;
+mod statuses;
 mod unkept;
 
 use std::{
@@ -38,6 +39,7 @@ use limit::{claim, leaves_room};
 pub use line::{Line, Place, Turn};
 pub use selector::Key;
 use selector::{Draw, Selector};
+pub use statuses::Statuses;
 pub use unkept::{Unkept, UnkeptCounts};
 
 /// Counters of one Service port, carried across snapshots by its name.
@@ -78,6 +80,8 @@ pub struct PortState {
     pub source_not_kept: UnkeptCounts,
     /// Attempts, also at endpoints that have left since: `accepted + retries - rejected`, counted on its own.
     pub picked: AtomicU64,
+    /// Answers to requests of an HTTP port, ours too.
+    pub statuses: Statuses,
     /// How relayed connections ended.
     pub ends: Ends,
     /// Bytes written to endpoints.

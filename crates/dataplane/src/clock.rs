@@ -20,6 +20,15 @@ pub(crate) fn seed() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
+/// Random bytes for identifiers.
+pub(crate) fn chance() -> [u8; 24] {
+    let mut bytes = [0; 24];
+    for part in bytes.chunks_exact_mut(8) {
+        part.copy_from_slice(&seed().to_ne_bytes());
+    }
+    bytes
+}
+
 /// A number for back-off to spread by. Every `RandomState` has keys of its own, which is chance enough for that.
 pub(crate) fn jitter() -> u16 {
     let [low, high, ..] = seed().to_ne_bytes();

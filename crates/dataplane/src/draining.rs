@@ -109,6 +109,10 @@ impl Drains {
 }
 
 fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look: &mut Look) {
+    if live.phase() == Phase::Requests {
+        // It needs no endpoint of its own, and ends by itself when its client asks for what is gone.
+        return live.is_there();
+    }
     let Some(reached) = live.endpoint() else {
         // Perhaps on its way to an endpoint that the Snapshot before had.
         return look.again_at(now.after(shared.settings.connect_timeout + SETTLING));

@@ -26,6 +26,7 @@ mod affinity;
 mod budget;
 mod clock;
 mod draining;
+mod http;
 mod inherit;
 mod listen;
 mod net;

@@ -294,6 +294,7 @@ impl DataPlane {
         let ends_at = clock::now().after(deadline);
         let shared = &self.workers.shared;
         shared.ends_at.store(ends_at.as_millis(), Relaxed);
+        shared.ending.notify_waiters();
         self.listeners.end(&self.workers);
         self.listeners.pass_on();
         let cut = CancellationToken::new();

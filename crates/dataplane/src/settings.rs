@@ -28,6 +28,12 @@ pub struct DataSettings {
     /// Time in which a trusted front end must have sent its whole PROXY header. Default 3 s: it has it at hand, but the
     /// last packet of it may be lost and sent again.
     pub proxy_header_timeout: Duration,
+    /// Time in which the head of a request must be complete, from its first byte on; else the client gets 408. Default 10 s.
+    pub http_head_timeout: Duration,
+    /// Time without a request after which a connection of HTTP is closed. Default 75 s.
+    pub http_idle_timeout: Duration,
+    /// Age at which clients are told to come back on another connection of HTTP, less up to a tenth. Default `None`: never.
+    pub http_max_age: Option<Duration>,
     /// Upper bound of connections at a time; more wait in the kernel's queue. Default `None`: only descriptors limit.
     pub max_connections: Option<usize>,
     /// Upper bound of UDP flows at a time, above which the oldest are shed; descriptors may limit more. Default 16384:
@@ -68,6 +74,9 @@ impl Default for DataSettings {
             keepalive: Some(Duration::from_mins(1)),
             user_timeout: None,
             proxy_header_timeout: Duration::from_secs(3),
+            http_head_timeout: Duration::from_secs(10),
+            http_idle_timeout: Duration::from_secs(75),
+            http_max_age: None,
             max_connections: None,
             max_flows: 16_384,
             backlog: 4096,

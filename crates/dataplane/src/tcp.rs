@@ -10,7 +10,10 @@ pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod waiting;
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use portico_core::{
     balance::{End, PortState},
@@ -18,30 +21,36 @@ use portico_core::{
 };
 use tokio::net::TcpStream;
 
-use crate::worker::{Incoming, Shared};
+use crate::{
+    http::{self, pool::Pool},
+    worker::{Incoming, Shared},
+};
 use account::{Accepted, Active};
 use connect::{Arrival, Reached, Rejection};
-use proxy_protocol::Client;
 use registry::Registered;
 use relay::{Outcome, Patience, Relayed, Side, relay};
 
 /// A socket that is reset when dropped, unless it was let go: an end that nobody meant (a broken relay, a cut or
 /// panicked task) must not look like a clean one.
 #[derive(Debug)]
-struct Resetting {
-    stream: TcpStream,
+pub(crate) struct Resetting {
+    pub(crate) stream: TcpStream,
     armed: bool,
 }
 
 impl Resetting {
-    fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             armed: true,
         }
     }
 
-    fn let_go(mut self) {
+    pub(crate) fn let_go(mut self) {
+        self.disarm();
+    }
+
+    pub(crate) const fn disarm(&mut self) {
         self.armed = false;
     }
 }
@@ -66,7 +75,7 @@ struct Relay {
 /// Serves one accepted connection to its end. What comes before the relay has an allocation of its own, which is gone
 /// when the relay begins: a connection holds, nearly all of its time, what the relay needs and no more.
 pub(crate) fn serve(
-    shared: Arc<Shared>,
+    (shared, pool): (Arc<Shared>, Rc<Pool>),
     incoming: Incoming,
     live: Registered,
 ) -> impl Future<Output = ()> {
@@ -80,7 +89,7 @@ pub(crate) fn serve(
         idle: shared.settings.idle_timeout,
         half_closed: shared.settings.half_closed_timeout,
     };
-    let establishing = Box::pin(establish(shared, stream, (arrival, accepted), live));
+    let establishing = Box::pin(establish((shared, pool), stream, (arrival, accepted), live));
     async move {
         let _slot = slot;
         let Some(mut both) = establishing.await else {
@@ -99,7 +108,7 @@ pub(crate) fn serve(
 
 /// Both ends of the connection, once an endpoint is reached; whatever else is to be done for it is done here.
 async fn establish(
-    shared: Arc<Shared>,
+    (shared, pool): (Arc<Shared>, Rc<Pool>),
     stream: std::net::TcpStream,
     (mut arrival, mut accepted): (Arrival, Option<Accepted>),
     live: Registered,
@@ -107,11 +116,7 @@ async fn establish(
     let mut downstream = TcpStream::from_std(stream).map(Resetting::new).ok()?;
     let mut header = None;
     loop {
-        let client = Client {
-            stream: &downstream.stream,
-            header,
-        };
-        match connect::connect(&shared, &arrival, client, &mut accepted).await {
+        match connect::connect(&shared, &arrival, header, &mut accepted).await {
             Ok(reached) => return Some(begin(reached, downstream, live)),
             Err(Rejection::Unheaded(port)) => {
                 let said = headed(&shared, &port, &mut downstream.stream, &mut accepted).await?;
@@ -119,6 +124,11 @@ async fn establish(
                     .route
                     .map_or(arrival.peer, |route| Some(route.source.ip()));
                 header = Some(said);
+            }
+            Err(Rejection::SpeaksHttp) => {
+                let asked = (arrival, header);
+                Box::pin(http::serve((shared, pool), asked, downstream, live)).await;
+                return None;
             }
             Err(Rejection::HealthCheck(check)) => {
                 health_check::answer(downstream, &check).await;

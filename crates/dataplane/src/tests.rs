@@ -6,6 +6,7 @@
 mod draining;
 mod dropping;
 mod forwarding;
+mod http;
 mod inherited;
 mod limits;
 mod listening;
@@ -30,7 +31,7 @@ use portico_core::{
     affinity::ClientAffinity,
     balance::{Balance, Endpoint, EndpointSet, EndpointState, PortState},
     object::{
-        Origin, Protocol, ProxyProtocol, Service, SourceAddress, TrafficPolicy,
+        Application, Origin, Protocol, ProxyProtocol, Service, SourceAddress, TrafficPolicy,
         service::{IpFamily, ServiceType},
     },
     snapshot::{
@@ -84,6 +85,7 @@ struct Subject {
     affinity: Option<ClientAffinity>,
     source: SourceAddress,
     proxy: ProxyProtocol,
+    app: Application,
     ranges: Vec<ipnet::IpNet>,
 }
 
@@ -98,6 +100,7 @@ impl Subject {
             affinity: None,
             source: SourceAddress::Ours,
             proxy: ProxyProtocol::default(),
+            app: Application::default(),
             ranges: Vec::new(),
         };
         subject.set_endpoints(endpoints);
@@ -140,7 +143,7 @@ impl Subject {
             external_policy: TrafficPolicy::Cluster,
             affinity: self.affinity,
             source: self.source,
-            app: portico_core::object::Application::default(),
+            app: self.app.clone(),
             proxy: self.proxy.clone(),
             state: Arc::clone(&self.port),
         };

@@ -30,6 +30,7 @@ use crate::{
     affinity::Affinity,
     budget::{self, DESCRIPTORS_PER_CONNECTION},
     clock,
+    http::pool::Pool,
     listen::{accept, accept::Listening},
     net,
     settings::DataSettings,
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     /// How often that was said: to be asked by those who do not wait for it.
     pub(crate) changes: AtomicU64,
+    /// The program ends: for those whose connections would last.
+    pub(crate) ending: Notify,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
     loads: Box<[Arc<AtomicUsize>]>,
@@ -235,6 +238,7 @@ pub(crate) struct Worker {
     index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) udp: Udp,
+    pool: Rc<Pool>,
     tracker: TaskTracker,
 }
 
@@ -244,6 +248,7 @@ impl Worker {
             index,
             udp: Udp::new(shared.settings.max_attempts),
             shared,
+            pool: Rc::default(),
             tracker: TaskTracker::new(),
         }
     }
@@ -291,9 +296,10 @@ impl Worker {
         let registered = registry.enter(&incoming.arrival, clock::now());
         let live = Arc::clone(registered.live());
         // The tracker owns the task; a panic ends that task alone.
-        let task =
-            self.tracker
-                .spawn_local(tcp::serve(Arc::clone(&self.shared), incoming, registered));
+        let of_worker = (Arc::clone(&self.shared), Rc::clone(&self.pool));
+        let task = self
+            .tracker
+            .spawn_local(tcp::serve(of_worker, incoming, registered));
         live.can_be_cut_by(task.abort_handle());
     }
 }
@@ -341,6 +347,7 @@ impl Workers {
             admissions: AtomicUsize::new(0),
             changed: Notify::new(),
             changes: AtomicU64::new(0),
+            ending: Notify::new(),
             ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),
@@ -494,6 +501,7 @@ async fn run(
                 }
             }
             Some(incoming) = inbox.recv() => worker.serve(incoming),
+            () = worker.pool.tend() => {}
         }
     }
 }

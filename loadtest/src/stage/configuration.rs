@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 
 use portico_core::object::Protocol;
 
-use crate::scenario::{Contestant, Scenario};
+use crate::scenario::{Contestant, Layer, Scenario};
 
 /// Connections that a peer may hold: what half of the descriptors give, less its own.
 pub(crate) fn most_connections() -> u64 {
@@ -34,31 +34,43 @@ pub(crate) fn of(contestant: Contestant, scenario: &Scenario, place: Place<'_>) 
     if let Some(fixture) = scenario.load.fixture(range) {
         return fixture.configuration(contestant, target);
     }
-    let protocol = scenario.load.protocol();
-    match contestant {
-        Contestant::Portico | Contestant::PorticoScraped => {
+    let (protocol, threads) = (scenario.load.protocol(), scenario.threads);
+    match (contestant, scenario.layer) {
+        (Contestant::Portico | Contestant::PorticoScraped, Layer::Tcp) => {
             manifests(target, backends, protocol, None)
         }
-        Contestant::PorticoRandom => manifests(target, backends, protocol, Some("random")),
-        Contestant::Haproxy => haproxy(target, backends, scenario.threads),
-        Contestant::Nginx => stream(target, backends, protocol, scenario.threads),
+        (Contestant::Portico | Contestant::PorticoScraped, Layer::Http) => manifests(
+            target,
+            backends,
+            protocol,
+            Some("portico.dev/protocol: http"),
+        ),
+        (Contestant::PorticoRandom, _) => manifests(
+            target,
+            backends,
+            protocol,
+            Some("portico.dev/balance: random"),
+        ),
+        (Contestant::Haproxy, layer) => haproxy(target, backends, (layer, threads)),
+        (Contestant::Nginx, Layer::Tcp) => stream(target, backends, protocol, threads),
+        (Contestant::Nginx, Layer::Http) => requests(target, backends, threads),
         // The servers of names have nothing else.
-        Contestant::Direct | Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq => {
+        (Contestant::Direct | Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq, _) => {
             String::new()
         }
     }
 }
 
-/// A Service and a slice for each backend.
+/// A Service, with an annotation perhaps, and a slice for each backend.
 pub(crate) fn manifests(
     target: SocketAddr,
     backends: &[SocketAddr],
     protocol: Protocol,
-    balance: Option<&str>,
+    annotation: Option<&str>,
 ) -> String {
     let mut text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: loadtest\n".to_owned();
-    if let Some(balance) = balance {
-        let _ = writeln!(text, "  annotations:\n    portico.dev/balance: {balance}");
+    if let Some(annotation) = annotation {
+        let _ = writeln!(text, "  annotations:\n    {annotation}");
     }
     let _ = writeln!(
         text,
@@ -104,9 +116,17 @@ pub(super) fn extra(target: SocketAddr, backend: SocketAddr, count: u16) -> anyh
     Ok(text)
 }
 
-fn haproxy(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+/// Of requests it adds the fields that portico adds, and uses any connection to a backend for any client's.
+fn haproxy(target: SocketAddr, backends: &[SocketAddr], (layer, threads): (Layer, u8)) -> String {
+    let mode = match layer {
+        Layer::Tcp => "tcp",
+        Layer::Http => {
+            "http\n  http-reuse always\n  option forwardfor\n  http-request set-header x-forwarded-proto http\n  \
+             http-request set-header x-forwarded-host %[req.hdr(host)]"
+        }
+    };
     let mut text = format!(
-        "global\n  nbthread {threads}\n  maxconn {}\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  \
+        "global\n  nbthread {threads}\n  maxconn {}\ndefaults\n  mode {mode}\n  timeout connect 1s\n  timeout client 1h\n  \
          timeout server 1h\nfrontend front\n  bind {target}\n  default_backend back\nbackend back\n  balance roundrobin\n",
         most_connections()
     );
@@ -136,6 +156,27 @@ fn stream(target: SocketAddr, backends: &[SocketAddr], protocol: Protocol, threa
         text,
         "  }}\n  server {{\n    listen {target} {listen};\n    proxy_connect_timeout 1s;\n    proxy_timeout 1h;\n    \
          proxy_half_close on;\n    proxy_pass back;\n  }}\n}}"
+    );
+    text
+}
+
+/// As [`stream`], of requests: with the fields that portico adds, and connections to backends that stay.
+fn requests(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+    let mut text = format!(
+        "worker_processes {threads};\nerror_log stderr error;\nworker_rlimit_nofile {};\nevents {{ worker_connections {}; }}\n\
+         http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  upstream back {{\n    zone back 64k;\n",
+        most_connections() * 2 + 500,
+        most_connections() * 2
+    );
+    for backend in backends {
+        let _ = writeln!(text, "    server {backend};");
+    }
+    let _ = writeln!(
+        text,
+        "    keepalive 64;\n    keepalive_requests 1000000000;\n  }}\n  server {{\n    listen {target} backlog=4096;\n    location / {{\n      \
+         proxy_pass http://back;\n      proxy_http_version 1.1;\n      proxy_set_header connection \"\";\n      \
+         proxy_set_header host $http_host;\n      proxy_set_header x-forwarded-for $proxy_add_x_forwarded_for;\n      \
+         proxy_set_header x-forwarded-proto http;\n      proxy_set_header x-forwarded-host $http_host;\n    }}\n  }}\n}}"
     );
     text
 }
@@ -189,13 +230,14 @@ mod tests {
             Contestant::Haproxy,
             Contestant::Nginx,
         ] {
-            let text = of(
-                contestant,
-                &scenario("tcp-versus-nginx"),
-                place(target, &backends),
-            );
-            for port in ["20001", "20002", "20003"] {
-                assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
+            for scenario in [
+                scenario("tcp-versus-nginx"),
+                scenario("http-versus-haproxy"),
+            ] {
+                let text = of(contestant, &scenario, place(target, &backends));
+                for port in ["20001", "20002", "20003"] {
+                    assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
+                }
             }
         }
     }

@@ -89,6 +89,13 @@ pub(super) const PORT: &[(&str, OfPort)] = &[
             to.by("reason", end.as_str(), count);
         }
     }),
+    ("portico_service_http_requests_total", |to, port, _| {
+        if port.app.protocol.is_http() {
+            for (class, count) in port.state.statuses.load() {
+                to.by("code", class, count);
+            }
+        }
+    }),
     (
         "portico_service_connection_duration_seconds",
         |to, port, _| {

@@ -151,6 +151,12 @@ pub const TABLE: &[Metric] = &[
         "Relayed TCP connections that are over, by reason: finished, client_reset, endpoint_reset, idle, cut, endpoint_gone, service_gone.",
     ),
     metric(
+        "portico_service_http_requests_total",
+        Kind::Counter,
+        &[SERVICE, &["code"]],
+        "Answers to requests by the class of their status, ours too: 1xx, 2xx, 3xx, 4xx, 5xx. Of HTTP ports, whose other counters count requests instead of connections.",
+    ),
+    metric(
         "portico_service_connection_duration_seconds",
         Kind::Histogram,
         &[SERVICE, &[]],

@@ -77,7 +77,7 @@ impl Listening {
         self.bound.ip().is_unspecified()
     }
 
-    /// The Service port that all its connections are for, if `snapshot` gives it a limit. One that hears several addresses has none of
+    /// The Service port that all its connections are for, if `snapshot` gives it a limit of connections and not of requests. One that hears several addresses has none of
     /// its own: what it accepted waits for its place.
     fn limited(&self, snapshot: &Snapshot) -> Option<Arc<PortState>> {
         if !matches!(self.key.bind, Bind::Address(_)) {
@@ -86,7 +86,9 @@ impl Listening {
         let frontend =
             snapshot.frontend(self.key.scope, self.bound, self.key.port, Protocol::Tcp)?;
         let port = &frontend.port.state;
-        let is_limited = frontend.kind != FrontendKind::HealthCheck && port.limit.get().is_some();
+        let is_limited = frontend.kind != FrontendKind::HealthCheck
+            && !frontend.port.app.protocol.is_http()
+            && port.limit.get().is_some();
         is_limited.then(|| Arc::clone(port))
     }
 

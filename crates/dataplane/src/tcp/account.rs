@@ -22,6 +22,8 @@ use std::sync::{
 use portico_core::balance::{End, EndpointState, PortState};
 use tokio::{sync::Notify, time::Instant};
 
+use crate::clock;
+
 use super::{
     registry::Registered,
     relay::{Meter, Side},
@@ -107,22 +109,54 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn endpoint(&self) -> &EndpointState {
+    pub(crate) fn endpoint(&self) -> &Arc<EndpointState> {
         &self.endpoint
     }
 
     /// The endpoint was reached: the connection that `accepted` stands for is active from now on. Reports see it by
     /// its entry among the live ones.
-    pub(crate) fn succeeded(mut self, mut accepted: Accepted, live: Registered) -> Active {
+    pub(crate) fn succeeded(self, accepted: Accepted, live: Registered) -> Active {
+        self.endpoint.ejection.succeeded();
+        Active {
+            spent: self.settle(accepted),
+            end: End::Cut,
+            live,
+            moved: (0, 0),
+            flushed: (0, 0),
+        }
+    }
+
+    /// The endpoint answered the request that `accepted` stands for with this status; the request is active from now on.
+    pub(crate) fn answered(self, accepted: Accepted, status: u16) -> Exchange {
+        self.port.statuses.count(status);
+        Exchange {
+            spent: self.settle(accepted),
+            end: End::Client,
+            moved: (0, 0),
+            flushed: (0, 0),
+        }
+    }
+
+    /// Tells the endpoint's average how long the answer took.
+    pub(crate) fn observe(&self) {
+        self.endpoint
+            .answers
+            .observe(self.began.elapsed(), clock::now());
+    }
+
+    fn settle(mut self, mut accepted: Accepted) -> Spent {
         self.settled = true;
         accepted.settled = true;
-        self.endpoint.ejection.succeeded();
         self.endpoint.connected.fetch_add(1, Relaxed);
         self.port.connected.fetch_add(1, Relaxed);
-        let active = Active::of(Arc::clone(&self.port), Arc::clone(&self.endpoint), live);
-        let latency = active.since.duration_since(self.began);
+        let since = Instant::now();
+        let latency = since.duration_since(self.began);
         self.endpoint.connect_latency.record(micros(latency));
-        active
+        Spent {
+            port: Arc::clone(&self.port),
+            endpoint: Arc::clone(&self.endpoint),
+            since,
+        }
     }
 }
 
@@ -136,12 +170,44 @@ impl Drop for Attempt {
     }
 }
 
-/// A connection that is being relayed: it has a place of its Service port and one of its endpoint. Dropped: it is over.
+/// A place of a Service port and one of its endpoint, which are given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Active {
+struct Spent {
     port: Arc<PortState>,
     endpoint: Arc<EndpointState>,
     since: Instant,
+}
+
+impl Spent {
+    /// Adds bytes written to the endpoint and to the client.
+    fn add(&self, to: u64, from: u64) {
+        let adds = [
+            (to, &self.port.bytes_to, &self.endpoint.bytes_to),
+            (from, &self.port.bytes_from, &self.endpoint.bytes_from),
+        ];
+        for (bytes, of_port, of_endpoint) in adds.into_iter().filter(|(bytes, ..)| *bytes > 0) {
+            of_port.fetch_add(bytes, Relaxed);
+            of_endpoint.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    fn ended(&self, end: End) {
+        self.port.ends.count(end);
+        self.port.durations.record(micros(self.since.elapsed()));
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.endpoint.leave(&self.port);
+        self.port.leave();
+    }
+}
+
+/// A connection that is being relayed. Dropped: it is over.
+#[derive(Debug)]
+pub(crate) struct Active {
+    spent: Spent,
     end: End,
     /// Its entry among the live connections; dropped once everything is counted.
     live: Registered,
@@ -152,18 +218,6 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn of(port: Arc<PortState>, endpoint: Arc<EndpointState>, live: Registered) -> Self {
-        Self {
-            port,
-            endpoint,
-            since: Instant::now(),
-            end: End::Cut,
-            live,
-            moved: (0, 0),
-            flushed: (0, 0),
-        }
-    }
-
     /// It is over, for this reason.
     pub(crate) fn ended(mut self, end: End) {
         self.end = end;
@@ -182,15 +236,8 @@ impl Meter for Active {
     }
 
     fn flush(&mut self) {
-        let (to, from) = (self.moved.0 - self.flushed.0, self.moved.1 - self.flushed.1);
-        let adds = [
-            (to, &self.port.bytes_to, &self.endpoint.bytes_to),
-            (from, &self.port.bytes_from, &self.endpoint.bytes_from),
-        ];
-        for (bytes, of_port, of_endpoint) in adds.into_iter().filter(|(bytes, ..)| *bytes > 0) {
-            of_port.fetch_add(bytes, Relaxed);
-            of_endpoint.fetch_add(bytes, Relaxed);
-        }
+        let (to, from) = self.flushed;
+        self.spent.add(self.moved.0 - to, self.moved.1 - from);
         self.flushed = self.moved;
     }
 
@@ -199,20 +246,64 @@ impl Meter for Active {
     }
 }
 
-fn micros(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
 impl Drop for Active {
     fn drop(&mut self) {
         self.flush();
         let end = self.live.cut_because().unwrap_or(self.end);
-        self.port.ends.count(end);
         self.live.ended(end);
-        self.port.durations.record(micros(self.since.elapsed()));
-        self.endpoint.leave(&self.port);
-        self.port.leave();
+        self.spent.ended(end);
     }
+}
+
+/// A request whose answer is on its way to the client. Dropped: it is over, and unless it was [said](Self::ended) how, its client
+/// gave up.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    spent: Spent,
+    end: End,
+    /// Bytes of bodies given to the endpoint and to the client.
+    moved: (u64, u64),
+    /// Of these, what the shared counters have.
+    flushed: (u64, u64),
+}
+
+impl Exchange {
+    pub(crate) const fn ends(&mut self, end: End) {
+        self.end = end;
+    }
+
+    /// So many bytes more were given to the client, and `to_upstream` to the endpoint since the beginning.
+    pub(crate) fn gave(&mut self, bytes: u64, to_upstream: u64) {
+        self.moved(to_upstream, self.moved.1 + bytes);
+    }
+}
+
+impl Meter for Exchange {
+    fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
+        self.moved = (to_upstream, to_downstream);
+        let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
+        if unflushed >= FLUSH_BYTES {
+            self.flush();
+        }
+        self.moved != self.flushed
+    }
+
+    fn flush(&mut self) {
+        let (to, from) = self.flushed;
+        self.spent.add(self.moved.0 - to, self.moved.1 - from);
+        self.flushed = self.moved;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.flush();
+        self.spent.ended(self.end);
+    }
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What the data path counts beside Service ports and endpoints.

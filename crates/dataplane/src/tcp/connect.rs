@@ -1,4 +1,4 @@
-//! From a client's connection to one with an endpoint. Owns the choice, the attempts and their account; must not read
+//! From a client's connection or request to a connection with an endpoint. Owns the choice, the attempts and their account; must not read
 //! a byte of the client, so that every attempt starts from the same place. A PROXY header of a trusted front end was read
 //! before, and what it says is the arrival's source.
 
@@ -8,10 +8,13 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use http::{HeaderMap, HeaderValue};
 use portico_core::{
-    balance::{EndpointState, PortState, Turn, Unpicked},
+    balance::{Endpoint, EndpointSet, EndpointState, Key, PortState, Turn, Unpicked},
     object::Protocol,
-    snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict},
+    proxy_protocol::Header,
+    snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict, draining::Asked},
+    time::Timestamp,
 };
 use tokio::{
     net::TcpStream,
@@ -21,7 +24,7 @@ use tokio::{
 use super::{
     account::{Accepted, Attempt},
     dial::{DialError, Keeping, dial},
-    proxy_protocol::{self, Client},
+    proxy_protocol,
     waiting::{Looked, in_turn},
 };
 use crate::{affinity::Sticky, clock, net, worker::Shared};
@@ -41,6 +44,17 @@ pub(crate) struct Arrival {
     pub(crate) peer_port: u16,
 }
 
+impl Arrival {
+    /// What it asked for.
+    pub(crate) const fn asked(&self) -> Asked {
+        Asked {
+            scope: self.scope,
+            local: self.local,
+            declared_port: self.declared_port,
+        }
+    }
+}
+
 /// Why a connection reached no endpoint. The client is reset, unless something else is to be done first.
 #[derive(Debug)]
 pub(crate) enum Rejection {
@@ -50,6 +64,8 @@ pub(crate) enum Rejection {
     HealthCheck(Arc<HealthCheck>),
     /// Its source is a trusted front end of this Service port, which says first whose connection it is.
     Unheaded(Arc<PortState>),
+    /// It is no connection that is forwarded, but every request in it.
+    SpeaksHttp,
     /// No endpoint can be used, or none is left that was not tried.
     NoEndpoint,
     /// There are endpoints, but none that a traffic policy allows here.
@@ -60,6 +76,16 @@ pub(crate) enum Rejection {
     AllFailed,
     /// A limit left no place, and none became free in time. Session affinity waits for this endpoint alone.
     Full(Option<Arc<EndpointState>>),
+}
+
+impl From<Unpicked> for Rejection {
+    fn from(why: Unpicked) -> Self {
+        match why {
+            Unpicked::Unusable => Self::NoEndpoint,
+            Unpicked::Full => Self::Full(None),
+            Unpicked::Awaited(endpoint) => Self::Full(Some(endpoint)),
+        }
+    }
 }
 
 /// A connection to an endpoint, and the account of it.
@@ -78,6 +104,8 @@ struct Choice {
     /// The attempt at this address, or why there is none.
     attempt: Result<(SocketAddr, Attempt), Rejection>,
     is_loop: bool,
+    /// The request's cookie named the endpoint.
+    is_wanted: bool,
     /// The client, where session affinity is on.
     sticky: Option<Sticky>,
     /// The client, where its address is to be kept.
@@ -86,12 +114,86 @@ struct Choice {
     is_more: bool,
 }
 
-/// Connects to an endpoint for `client`, which came in at `arrival`. Every attempt asks the newest snapshot and leaves out what
-/// was tried.
+/// An endpoint that was chosen and has a place for this client from now on.
+pub(crate) struct Chosen {
+    pub(crate) port: Arc<PortView>,
+    pub(crate) account: Accepted,
+    pub(crate) addr: SocketAddr,
+    pub(crate) attempt: Attempt,
+    is_loop: bool,
+    is_wanted: bool,
+    sticky: Option<Sticky>,
+    keeping: Option<Keeping>,
+}
+
+impl Chosen {
+    /// The cookie that brings its client back, unless it was brought by one.
+    pub(crate) fn cookie(&self) -> Option<HeaderValue> {
+        let cookie = self.port.app.cookie.as_ref().filter(|_| !self.is_wanted)?;
+        cookie.set_cookie(self.addr)
+    }
+
+    /// Whether a connection to it is for this client alone: the endpoint is told who it is by the connection itself.
+    pub(crate) fn is_private(&self) -> bool {
+        self.keeping.is_some() || self.port.proxy.send.is_some()
+    }
+
+    /// Connects, and says what the endpoint gets first.
+    pub(crate) async fn dial(&mut self, asks: &Asks<'_>) -> Result<TcpStream, DialError> {
+        if self.is_loop {
+            return Err(DialError::Loop);
+        }
+        let (settings, sources) = (&asks.shared.settings, &asks.shared.sources);
+        let upstream = dial(self.addr, self.keeping.take(), settings, sources).await?;
+        match self.port.proxy.send {
+            Some(version) => {
+                let client = (version, asks.header);
+                proxy_protocol::greet(upstream, client, asks.arrival, settings.connect_timeout)
+                    .await
+            }
+            None => Ok(upstream),
+        }
+    }
+
+    /// Holds a failed attempt against the endpoint, and lets its client go elsewhere, unless the fault is ours.
+    pub(crate) fn undialled(&self, asks: &Asks<'_>, error: &DialError) {
+        if failed(&self.attempt, self.addr, error) == Fault::Theirs {
+            self.forget(asks);
+        }
+    }
+
+    /// Holds against the endpoint that it was reached and gave no answer, and lets its client go elsewhere.
+    pub(crate) fn unanswered(&self, asks: &Asks<'_>) {
+        self.held_against();
+        self.forget(asks);
+    }
+
+    /// Holds a request that came to nothing against the endpoint.
+    pub(crate) fn held_against(&self) {
+        let mut sets = [&self.port.cluster, &self.port.local].into_iter().flatten();
+        let is_of = |set: &&Arc<EndpointSet>| {
+            let mut endpoints = set.endpoints().iter();
+            endpoints.any(|endpoint| endpoint.addr == self.addr)
+        };
+        if let Some(set) = sets.find(is_of) {
+            set.request_failed(self.attempt.endpoint(), clock::now());
+        }
+    }
+
+    /// The client may go elsewhere next time.
+    fn forget(&self, asks: &Asks<'_>) {
+        if let Some(sticky) = self.sticky {
+            asks.shared.affinity.forget(sticky, self.addr);
+        }
+    }
+}
+
+/// Connects to an endpoint for the client that came in at `arrival` and of which a front end said `header`. Every attempt asks
+/// the newest snapshot and leaves out what was tried.
 pub(super) async fn connect(
     shared: &Shared,
     arrival: &Arrival,
-    client: Client<'_>,
+    header: Option<Header>,
     accepted: &mut Option<Accepted>,
 ) -> Result<Reached, Rejection> {
     let mut tried = Vec::new();
@@ -99,69 +201,83 @@ pub(super) async fn connect(
     let asks = Asks {
         shared,
         arrival,
-        client,
+        header,
+        unit: Unit::Connection,
     };
     loop {
-        let mut choice = asks.choose(&tried, accepted, Turn::Newcomer)?;
-        if matches!(choice.attempt, Err(Rejection::Full(_))) {
-            let patience = shared.settings.connect_timeout;
-            let deadline = *give_up_at.get_or_insert_with(|| Instant::now() + patience);
-            // Boxed: most connections never wait.
-            choice = Box::pin(asks.wait(&tried, choice, deadline)).await?;
-        }
-        let account = choice.account;
-        let (addr, attempt) = choice.attempt.inspect_err(|why| {
-            count(why, &choice.port.state, &tried);
-        })?;
-        let dialled = if choice.is_loop {
-            Err(DialError::Loop)
-        } else {
-            dial(addr, choice.keeping, &shared.settings, &shared.sources).await
-        };
-        let patience = shared.settings.connect_timeout;
-        // The header that the endpoint gets first.
-        let dialled = match (dialled, choice.port.proxy.send) {
-            (Ok(upstream), Some(version)) => {
-                proxy_protocol::greet(upstream, (version, client), arrival, patience).await
-            }
-            (dialled, _) => dialled,
-        };
-        match dialled {
+        let mut chosen = asks.next(&tried, accepted, &mut give_up_at).await?;
+        match chosen.dial(&asks).await {
             Ok(stream) => {
                 return Ok(Reached {
                     stream,
-                    endpoint: addr,
-                    port: choice.port,
-                    attempt,
-                    accepted: account,
+                    endpoint: chosen.addr,
+                    port: chosen.port,
+                    attempt: chosen.attempt,
+                    accepted: chosen.account,
                 });
             }
-            Err(error) => {
-                if failed(&attempt, addr, &error) == Fault::Theirs
-                    && let Some(sticky) = choice.sticky
-                {
-                    shared.affinity.forget(sticky, addr);
-                }
-            }
+            Err(error) => chosen.undialled(&asks, &error),
         }
-        drop(attempt);
-        tried.push(addr);
+        drop(chosen.attempt);
+        tried.push(chosen.addr);
         if tried.len() >= shared.settings.max_attempts {
             return Err(Rejection::AllFailed);
         }
-        *accepted = Some(account);
+        *accepted = Some(chosen.account);
     }
+}
+
+/// What is forwarded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unit<'a> {
+    /// A connection, whatever is in it.
+    Connection,
+    /// A request of HTTP with these fields.
+    Request(&'a HeaderMap),
 }
 
 /// What a connection asks for, whenever it asks.
 #[derive(Clone, Copy)]
-struct Asks<'a> {
-    shared: &'a Shared,
-    arrival: &'a Arrival,
-    client: Client<'a>,
+pub(crate) struct Asks<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) arrival: &'a Arrival,
+    /// What a trusted front end said of the client.
+    pub(crate) header: Option<Header>,
+    pub(crate) unit: Unit<'a>,
 }
 
 impl Asks<'_> {
+    /// The next endpoint that is not in `tried`, by the newest Snapshot. Waits for a limit's place until `give_up_at`, which is set
+    /// by the first wait: all that are made for one client have one deadline.
+    pub(crate) async fn next(
+        self,
+        tried: &[SocketAddr],
+        accepted: &mut Option<Accepted>,
+        give_up_at: &mut Option<Instant>,
+    ) -> Result<Chosen, Rejection> {
+        let mut choice = self.choose(tried, accepted, Turn::Newcomer)?;
+        if matches!(choice.attempt, Err(Rejection::Full(_))) {
+            let patience = self.shared.settings.connect_timeout;
+            let deadline = *give_up_at.get_or_insert_with(|| Instant::now() + patience);
+            // Boxed: most never wait.
+            choice = Box::pin(self.wait(tried, choice, deadline)).await?;
+        }
+        let account = choice.account;
+        let (addr, attempt) = choice.attempt.inspect_err(|why| {
+            count(why, &choice.port.state, tried);
+        })?;
+        Ok(Chosen {
+            port: choice.port,
+            account,
+            addr,
+            attempt,
+            is_loop: choice.is_loop,
+            is_wanted: choice.is_wanted,
+            sticky: choice.sticky,
+            keeping: choice.keeping,
+        })
+    }
+
     /// Waits until `deadline` for what limits keep back, each in its turn: a place of the Service port, which it then
     /// keeps, and one at an endpoint.
     async fn wait(
@@ -238,26 +354,21 @@ impl Asks<'_> {
         turn: Turn<'_>,
     ) -> Result<Choice, Rejection> {
         let Self {
-            shared,
-            arrival,
-            client,
+            shared, arrival, ..
         } = self;
         let now = clock::now();
         let snapshot = shared.published.load();
-        let frontend = snapshot
-            .frontend(
-                arrival.scope,
-                arrival.local,
-                arrival.declared_port,
-                Protocol::Tcp,
-            )
-            .ok_or(Rejection::Unmatched)?;
+        let frontend = snapshot.asked(&arrival.asked());
+        let frontend = frontend.ok_or(Rejection::Unmatched)?;
         if let Some(check) = &frontend.health {
             return Err(Rejection::HealthCheck(Arc::clone(check)));
         }
         let port = &frontend.port;
-        if client.is_unheaded(&port.proxy, arrival) {
+        if self.header.is_none() && arrival.peer.is_some_and(|peer| port.proxy.trusts(peer)) {
             return Err(Rejection::Unheaded(Arc::clone(&port.state)));
+        }
+        if matches!(self.unit, Unit::Connection) && port.app.protocol.is_http() {
+            return Err(Rejection::SpeaksHttp);
         }
         let mut account = accepted
             .take()
@@ -266,20 +377,17 @@ impl Asks<'_> {
         let sticky = Sticky::of(port.affinity, arrival.peer);
         let keeping = Keeping::of(port, arrival.peer);
         let place = snapshot.cluster.place_of(arrival.peer, arrival.local.ip());
+        let mut is_wanted = false;
         let endpoint = match port.verdict(frontend.kind, place) {
             _ if !frontend.admits(arrival.peer) => Err(Rejection::SourceRange),
             Verdict::Forward(_) if !(account.enter() && may_look(turn, &port.state)) => {
                 Err(Rejection::Full(None))
             }
-            Verdict::Forward(set) => match sticky {
-                Some(sticky) => shared.affinity.pick((sticky, turn), set, tried, now),
-                None => set.pick_for(arrival.peer, tried, now),
+            Verdict::Forward(set) => {
+                let picked = self.pick((port, set), sticky, (tried, turn), now);
+                is_wanted = picked.is_wanted;
+                picked.endpoint.map_err(Rejection::from)
             }
-            .map_err(|why| match why {
-                Unpicked::Unusable => Rejection::NoEndpoint,
-                Unpicked::Full => Rejection::Full(None),
-                Unpicked::Awaited(endpoint) => Rejection::Full(Some(endpoint)),
-            }),
             Verdict::Refuse => Err(Rejection::NoEndpoint),
             Verdict::Drop => Err(Rejection::Policy),
         };
@@ -293,10 +401,70 @@ impl Asks<'_> {
             account,
             attempt,
             is_loop,
+            is_wanted,
             sticky,
             keeping,
         })
     }
+
+    /// An endpoint of the set: the one that the request's cookie names, else the one that its client went to, else the next.
+    fn pick<'s>(
+        self,
+        (port, set): (&PortView, &'s EndpointSet),
+        sticky: Option<Sticky>,
+        (tried, turn): (&[SocketAddr], Turn<'_>),
+        now: Timestamp,
+    ) -> Picked<'s> {
+        let by_key = || match self.unit.key(port) {
+            Some(key) => set.pick_by(Some(key), tried, now),
+            None => set.pick_for(self.arrival.peer, tried, now),
+        };
+        let endpoint = match (self.unit.wanted(port, set), sticky) {
+            (Some(addr), _) => match set.pick_affine(addr, tried, now, turn) {
+                Err(Unpicked::Unusable) => by_key(),
+                endpoint => {
+                    return Picked {
+                        is_wanted: endpoint.is_ok(),
+                        endpoint,
+                    };
+                }
+            },
+            (None, Some(sticky)) => (self.shared.affinity).pick((sticky, turn), set, tried, now),
+            (None, None) => by_key(),
+        };
+        Picked {
+            endpoint,
+            is_wanted: false,
+        }
+    }
+}
+
+impl Unit<'_> {
+    /// The endpoint that a request's cookie names.
+    fn wanted(self, port: &PortView, set: &EndpointSet) -> Option<SocketAddr> {
+        match self {
+            Self::Connection => None,
+            Self::Request(fields) => port.app.cookie.as_ref()?.endpoint_of(fields, set),
+        }
+    }
+
+    /// What a request is hashed by.
+    fn key(self, port: &PortView) -> Option<Key> {
+        match self {
+            Self::Connection => None,
+            Self::Request(fields) => {
+                let value = fields.get(port.app.hash_header.as_ref()?)?;
+                Some(Key::of(value.as_bytes()))
+            }
+        }
+    }
+}
+
+/// What a set says about an attempt.
+struct Picked<'s> {
+    endpoint: Result<&'s Endpoint, Unpicked>,
+    /// The request's cookie named it.
+    is_wanted: bool,
 }
 
 /// Whether nobody who came before waits for an endpoint.

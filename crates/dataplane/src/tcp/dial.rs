@@ -28,7 +28,7 @@ use sources::Sources;
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     #[error("the endpoint is one of our own frontends")]
     Loop,
     #[error("connecting timed out")]

@@ -2,11 +2,10 @@
 //! first byte. Owns waiting for one, its bound in time, and that not one byte behind it is taken; the form is
 //! [`portico_core::proxy_protocol`]'s. From anybody else nothing is read: whoever is not trusted has no say in who it is.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use portico_core::{
     balance::HeaderFault,
-    object::ProxyProtocol,
     proxy_protocol::{Header, HeaderError, Route, Version, parse, write},
 };
 use tokio::{
@@ -20,26 +19,14 @@ use super::{connect::Arrival, dial::DialError};
 /// Bytes looked at in one call; a usual header is at most 107.
 const CHUNK_BYTES: usize = 256;
 
-/// A client as endpoints are told of it.
-#[derive(Clone, Copy)]
-pub(super) struct Client<'s> {
-    /// Its connection, or its front end's.
-    pub(super) stream: &'s TcpStream,
-    /// What a trusted front end said of it.
-    pub(super) header: Option<Header>,
-}
-
-impl Client<'_> {
-    /// Whether it is a trusted front end that has not said yet whose connection it is.
-    pub(super) fn is_unheaded(&self, proxy: &ProxyProtocol, arrival: &Arrival) -> bool {
-        self.header.is_none() && arrival.peer.is_some_and(|peer| proxy.trusts(peer))
-    }
-
-    /// Both ends as the client sees them; `None` when it is gone and nobody can say.
-    fn route(&self, arrival: &Arrival) -> Option<Route> {
-        let own = || Route::new(self.stream.peer_addr().ok()?, arrival.local);
-        self.header.and_then(|header| header.route).or_else(own)
-    }
+/// Both ends as the client sees them, by what a front end said of it or else by its own connection; `None` when it is gone and
+/// nobody can say.
+fn route(header: Option<Header>, arrival: &Arrival) -> Option<Route> {
+    let own = || {
+        let peer = SocketAddr::new(arrival.peer?, arrival.peer_port);
+        Route::new(peer, arrival.local)
+    };
+    header.and_then(|header| header.route).or_else(own)
 }
 
 /// Reads a header and nothing else.
@@ -78,12 +65,11 @@ async fn read(stream: &mut TcpStream) -> Result<Header, HeaderFault> {
 /// Sends the header on a fresh connection, where it finds room: a failure is one of the attempt.
 pub(super) async fn greet(
     mut upstream: TcpStream,
-    header: (Version, Client<'_>),
+    (version, header): (Version, Option<Header>),
     arrival: &Arrival,
     patience: Duration,
 ) -> Result<TcpStream, DialError> {
-    let (version, client) = header;
-    let bytes = write(version, client.route(arrival));
+    let bytes = write(version, route(header, arrival));
     match timeout(patience, upstream.write_all(&bytes)).await {
         Ok(written) => written.map_err(DialError::Failed).map(|()| upstream),
         Err(_) => Err(DialError::TimedOut),

@@ -31,6 +31,7 @@ const CHUNK: usize = 256;
 const OPEN: u8 = 0;
 const CLIENT_FINISHED: u8 = 1;
 const ENDPOINT_FINISHED: u8 = 2;
+const REQUESTS: u8 = 3;
 
 /// An address without what only IPv6 sockets have: entries are many.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub enum Phase {
     Open,
     /// This side has finished sending.
     HalfClosed(Side),
+    /// Every request in it goes to an endpoint of its own.
+    Requests,
 }
 
 /// What a connection got when it reached its endpoint.
@@ -121,11 +124,23 @@ impl Live {
 
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
+            REQUESTS => Phase::Requests,
             _ if self.reached.get().is_none() => Phase::Connecting,
             CLIENT_FINISHED => Phase::HalfClosed(Side::Downstream),
             ENDPOINT_FINISHED => Phase::HalfClosed(Side::Upstream),
             _ => Phase::Open,
         }
+    }
+
+    /// It is not forwarded itself, but the requests in it.
+    pub(crate) fn serves_requests(&self) {
+        self.phase.store(REQUESTS, Relaxed);
+    }
+
+    /// It leads to one endpoint from now on.
+    pub(crate) fn becomes_tunnel(&self, endpoint: SocketAddr, port: &PortView) {
+        self.reached(endpoint, port);
+        self.phase.store(OPEN, Relaxed);
     }
 
     /// So many bytes since the beginning. Only its own task stores them.

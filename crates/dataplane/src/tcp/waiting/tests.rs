@@ -152,7 +152,7 @@ impl Service {
         let at = {
             let set = self.set.borrow();
             let mut states = set.endpoints().iter().map(|endpoint| &*endpoint.state);
-            states.position(|state| std::ptr::eq(state, attempt.endpoint()))
+            states.position(|state| std::ptr::eq(state, Arc::as_ptr(attempt.endpoint())))
         };
         self.update(id, |seen| {
             seen.entered = true;

@@ -1,0 +1,426 @@
+//! HTTP, request by request. Owns a client's connection from its first byte to its end: which version it speaks, its limits and
+//! time-outs, and how it is told to come back elsewhere. What is done with a request belongs to [`exchange`], connections to endpoints
+//! to [`upstream`] and [`pool`]. The codec is hyper's; all that knows it are these four and [`body`].
+//!
+//! A connection is one task on its worker. It drives the endpoint's connection, too, as long as it has one of HTTP/1, so that no
+//! request crosses from one task to another, let alone to another thread.
+
+mod body;
+mod exchange;
+mod head;
+pub(crate) mod pool;
+mod refusal;
+mod upstream;
+mod wire;
+
+use std::{
+    cell::Cell,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use portico_core::{
+    balance::End, http::head as core_head, proxy_protocol::Header, snapshot::Cluster,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, Sleep, timeout},
+};
+
+use crate::{
+    clock,
+    tcp::{
+        Resetting,
+        connect::{Arrival, Asks, Unit},
+        registry::Registered,
+        relay::{Outcome, Patience, Side, relay},
+    },
+    worker::Shared,
+};
+use exchange::Tunnel;
+use pool::Pool;
+use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, MAX_FIELDS, STREAM_WINDOW, STREAMS, Tasks};
+use wire::{Progress, Wire};
+
+/// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of the first read.
+const FIRST_BYTES: usize = 8 * 1024;
+/// How long what a client still sends is thrown away after it was refused, so that it can read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// Streams that a client may reset before they are looked at, or break, before its connection is ended.
+const RESET_STREAMS: usize = 20;
+/// Told to a client whose head did not come in time.
+const LATE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What the requests of one connection share.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    pool: Rc<Pool>,
+    arrival: Arrival,
+    /// What a trusted front end said of the client.
+    header: Option<Header>,
+    live: Registered,
+    /// Who the client is, as endpoints are told.
+    told: core_head::Arrival,
+    /// What was asked for, where no request says it.
+    service: String,
+    cluster: Arc<Cluster>,
+    progress: Rc<Progress>,
+    /// What the connection is to become once its answer has gone.
+    tunnel: Cell<Option<Tunnel>>,
+}
+
+impl Session {
+    /// What is asked of the Snapshot on behalf of its client.
+    fn asks<'s>(&'s self, unit: Unit<'s>) -> Asks<'s> {
+        Asks {
+            shared: &self.shared,
+            arrival: &self.arrival,
+            header: self.header,
+            unit,
+        }
+    }
+}
+
+/// Serves a connection that speaks HTTP to its end.
+pub(crate) async fn serve(
+    (shared, pool): (Arc<Shared>, Rc<Pool>),
+    (arrival, header): (Arrival, Option<Header>),
+    mut downstream: Resetting,
+    live: Registered,
+) {
+    live.serves_requests();
+    let Some((seen, version)) = look(&shared, &mut downstream).await else {
+        return;
+    };
+    let cluster = Arc::clone(&shared.published.load().cluster);
+    let peer = arrival.peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let peer = SocketAddr::new(peer, arrival.peer_port);
+    let session = Rc::new(Session {
+        shared,
+        pool,
+        arrival,
+        header,
+        live,
+        told: core_head::Arrival::new(peer, &cluster.http.headers),
+        service: arrival.local.to_string(),
+        cluster,
+        progress: Progress::new(),
+        tunnel: Cell::default(),
+    });
+    session.progress.head_since.set(Some(Instant::now()));
+    let wire = Wire::new(downstream, seen, Rc::clone(&session.progress));
+    match version {
+        Version::Http1 => serve_http1(&session, wire).await,
+        Version::Http2 => serve_http2(&session, wire).await,
+    }
+}
+
+/// Which HTTP a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// The first bytes of a connection and what they say; `None` of one that is over before.
+async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(Bytes, Version)> {
+    let settings = &shared.settings;
+    let mut seen = BytesMut::with_capacity(FIRST_BYTES);
+    let mut patience = settings.http_idle_timeout;
+    loop {
+        let mut ending = pin!(shared.ending.notified());
+        ending.as_mut().enable();
+        if shared.ends_at.load(Relaxed) != 0 && seen.is_empty() {
+            downstream.disarm();
+            return None;
+        }
+        // Both are cancel safe.
+        let read = tokio::select! {
+            read = timeout(patience, downstream.stream.read_buf(&mut seen)) => read,
+            () = ending, if seen.is_empty() => continue,
+        };
+        match read {
+            Ok(Ok(0)) if seen.is_empty() => {
+                downstream.disarm();
+                return None;
+            }
+            Ok(Ok(0)) => return Some((seen.freeze(), Version::Http1)),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => {
+                if !seen.is_empty() {
+                    say_late(downstream).await;
+                }
+                downstream.disarm();
+                return None;
+            }
+        }
+        let length = seen.len().min(PREFACE.len());
+        if seen.get(..length) != PREFACE.get(..length) {
+            return Some((seen.freeze(), Version::Http1));
+        }
+        if seen.len() >= PREFACE.len() {
+            return Some((seen.freeze(), Version::Http2));
+        }
+        patience = settings.http_head_timeout;
+    }
+}
+
+async fn serve_http1(session: &Rc<Session>, wire: Wire) {
+    session.progress.holds_end.set(true);
+    let served = Rc::clone(session);
+    let service = service_fn(move |request| exchange::answer(&served, request));
+    let mut conn = http1::Builder::new()
+        .half_close(false)
+        .auto_date_header(false)
+        .max_headers(MAX_FIELDS)
+        .max_buf_size(BUFFER_BYTES)
+        .max_header_size(BUFFER_BYTES)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(wire), service);
+    let over = watched(session, Pin::new(&mut conn), |conn| {
+        conn.graceful_shutdown();
+    })
+    .await;
+    let parts = conn.into_parts();
+    let mut downstream = parts.io.into_inner().stream;
+    match over {
+        Over::Ended(Ok(())) => match session.tunnel.take() {
+            Some(tunnel) => tunnelled(session, (downstream, parts.read_buf), tunnel).await,
+            None if session.progress.was_cut_short.get() => linger(downstream).await,
+            None => downstream.let_go(),
+        },
+        Over::Ended(Err(error)) if error.is_parse() => linger(downstream).await,
+        Over::Ended(Err(error)) => {
+            tracing::debug!(local = %session.arrival.local, %error, "connection of HTTP/1 broke");
+        }
+        Over::Due(Due::Late) => {
+            say_late(&mut downstream).await;
+            linger(downstream).await;
+        }
+        Over::Due(Due::Idle) => downstream.let_go(),
+        Over::Due(Due::Stalled | Due::Flooded | Due::Retire) => {}
+    }
+}
+
+async fn serve_http2(session: &Rc<Session>, wire: Wire) {
+    let served = Rc::clone(session);
+    let service = service_fn(move |request| exchange::answer(&served, request));
+    // They end with the connection.
+    let streams = Tasks::default();
+    let conn = http2::Builder::new(streams)
+        .auto_date_header(false)
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(RESET_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
+        .serve_connection(TokioIo::new(wire), service);
+    let conn = pin!(conn);
+    if let Over::Ended(Err(error)) =
+        watched(session, conn, http2::Connection::graceful_shutdown).await
+    {
+        tracing::debug!(local = %session.arrival.local, %error, "connection of HTTP/2 broke");
+    }
+}
+
+/// How a connection came to its end.
+enum Over {
+    /// The codec is done with it.
+    Ended(hyper::Result<()>),
+    /// Its time is over.
+    Due(Due),
+}
+
+/// Drives a connection until it is over, and tells it when to finish.
+async fn watched<C>(session: &Session, mut conn: Pin<&mut C>, retire: impl Fn(Pin<&mut C>)) -> Over
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut ending = pin!(session.shared.ending.notified());
+    let mut watch = Watch::new(session);
+    let mut timer = pin!(tokio::time::sleep_until(watch.next().0));
+    let mut is_told = false;
+    std::future::poll_fn(|cx| {
+        if !is_told {
+            is_told = true;
+            // Wakes this task, which then looks at the time that is stored.
+            let _ = ending.as_mut().poll(cx);
+        }
+        loop {
+            if let Poll::Ready(ended) = conn.as_mut().poll(cx) {
+                return Poll::Ready(Over::Ended(ended));
+            }
+            match ready!(watch.poll(cx, timer.as_mut())) {
+                Due::Retire => retire(conn.as_mut()),
+                Due::Flooded => {
+                    // It is told so, as far as it reads.
+                    retire(conn.as_mut());
+                    let _ = conn.as_mut().poll(cx);
+                    return Poll::Ready(Over::Due(Due::Flooded));
+                }
+                due => return Poll::Ready(Over::Due(due)),
+            }
+        }
+    })
+    .await
+}
+
+/// What time has come for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Its client is to come back on another connection.
+    Retire,
+    /// A head is not complete in time.
+    Late,
+    /// No request came.
+    Idle,
+    /// A request is under way, and nothing moves.
+    Stalled,
+    /// Its client asks only to give up.
+    Flooded,
+}
+
+/// The clock of a connection. As in a relay, the timer is corrected when it fires, and set anew only for what comes earlier.
+struct Watch<'s> {
+    session: &'s Session,
+    /// When it is to be retired, unless it was.
+    retires_at: Option<Instant>,
+    is_retired: bool,
+}
+
+impl<'s> Watch<'s> {
+    fn new(session: &'s Session) -> Self {
+        let age = session.shared.settings.http_max_age;
+        Self {
+            session,
+            retires_at: age.map(|age| Instant::now() + spread(age)),
+            is_retired: false,
+        }
+    }
+
+    /// What comes next, and when.
+    fn next(&self) -> (Instant, Due) {
+        let (settings, progress) = (&self.session.shared.settings, &self.session.progress);
+        let next = if progress.requests.get() > 0 {
+            (progress.last.get() + settings.idle_timeout, Due::Stalled)
+        } else if let Some(since) = progress.head_since.get() {
+            (since + settings.http_head_timeout, Due::Late)
+        } else {
+            (progress.last.get() + settings.http_idle_timeout, Due::Idle)
+        };
+        match self.retires_at {
+            Some(at) if at < next.0 => (at, Due::Retire),
+            _ => next,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Due> {
+        let session = self.session;
+        let (read, written) = session.progress.bytes.get();
+        session.live.moved(read, written);
+        if session.progress.is_flooded() {
+            return Poll::Ready(Due::Flooded);
+        }
+        if !self.is_retired && session.shared.ends_at.load(Relaxed) != 0 {
+            return self.retire();
+        }
+        let (at, _) = self.next();
+        if at < timer.deadline() {
+            timer.as_mut().reset(at);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            match self.next() {
+                (at, _) if at > Instant::now() => timer.as_mut().reset(at),
+                (_, Due::Retire) => return self.retire(),
+                (_, due) => return Poll::Ready(due),
+            }
+        }
+    }
+
+    fn retire(&mut self) -> Poll<Due> {
+        self.retires_at = None;
+        self.is_retired = true;
+        Poll::Ready(Due::Retire)
+    }
+}
+
+/// Nine to ten tenths of it, so that connections that began together do not end together.
+fn spread(age: Duration) -> Duration {
+    let part = u32::from(clock::jitter());
+    age.saturating_sub(age / 10 * part / u32::from(u16::MAX))
+}
+
+/// Says why a connection is closed, if there is room for that.
+async fn say_late(downstream: &mut Resetting) {
+    // Whoever does not read it is not told.
+    let _ = timeout(LINGER, downstream.stream.write_all(LATE)).await;
+}
+
+/// Ends the sending and throws away what still comes: closing over unread bytes would reset the connection, and the client might
+/// never see its answer (RFC 9112, section 9.6).
+async fn linger(mut downstream: Resetting) {
+    let ending = async {
+        downstream.stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while downstream.stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    if matches!(timeout(LINGER, ending).await, Ok(Ok(()))) {
+        downstream.let_go();
+    }
+}
+
+/// Relays what both sides agreed to speak, as a connection of TCP.
+async fn tunnelled(session: &Session, (mut downstream, early): (Resetting, Bytes), tunnel: Tunnel) {
+    let Tunnel {
+        upstream,
+        mut exchange,
+    } = tunnel;
+    let Some((stream, first)) = upstream.into_socket().await else {
+        return;
+    };
+    let mut upstream = Resetting::new(stream);
+    let patience = Patience {
+        idle: session.shared.settings.idle_timeout,
+        half_closed: session.shared.settings.half_closed_timeout,
+    };
+    // What came with the heads.
+    let begun = async {
+        upstream.stream.write_all(&early).await?;
+        downstream.stream.write_all(&first).await
+    };
+    if !matches!(timeout(patience.half_closed, begun).await, Ok(Ok(()))) {
+        return;
+    }
+    let halves = (downstream.stream.split(), upstream.stream.split());
+    let relayed = relay(halves.0, halves.1, patience, &mut exchange).await;
+    exchange.ends(match relayed.outcome {
+        Outcome::Finished => End::Finished,
+        Outcome::TimedOut => End::Idle,
+        Outcome::Broken(Side::Downstream, _) => End::Client,
+        Outcome::Broken(Side::Upstream, _) => End::Endpoint,
+    });
+    drop(exchange);
+    if matches!(relayed.outcome, Outcome::Finished) {
+        downstream.let_go();
+        upstream.let_go();
+    }
+}

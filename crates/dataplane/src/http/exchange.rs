@@ -1,0 +1,379 @@
+//! One request from its head to the head of its answer. Owns the attempts: which endpoint, on which connection, and when another
+//! try is safe. Bytes belong to the codecs below, choosing to [`crate::tcp::connect`], counts to [`crate::tcp::account`].
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts};
+use hyper::body::Incoming;
+use portico_core::{
+    balance::PortState,
+    http::{
+        error::{Attempt, Fault},
+        framing::{self, BodyLength, HeadLimits},
+        head::to_client,
+        retry::{self, Connection, Failed, Next, Sent},
+    },
+    object::BalancePolicy,
+};
+use tokio::net::TcpStream;
+
+use super::{
+    Session,
+    body::{Gate, RequestBody, ResponseBody, Source, Upload},
+    head::Asked,
+    pool::Home,
+    refusal::{self, Cut, Refusal},
+    upstream::{Multiplexed, Stream, Unanswered, Upstream},
+    wire::Underway,
+};
+use crate::{
+    clock,
+    tcp::{
+        account::{Accepted, Exchange},
+        connect::{Asks, Chosen, Unit},
+        dial::DialError,
+    },
+};
+
+/// Both sides go on in another protocol.
+pub(super) struct Tunnel {
+    pub(super) upstream: Box<Upstream>,
+    pub(super) exchange: Exchange,
+}
+
+/// Answers a request, whatever comes of it.
+///
+/// # Errors
+/// The client is to be cut off.
+pub(super) fn answer(
+    session: &Rc<Session>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Cut>> + use<> {
+    // At once: the codec may read on before it asks for the answer.
+    let underway = session.progress.begin();
+    let (parts, body) = request.into_parts();
+    let upload = Upload::of(body, &session.progress);
+    exchange(Rc::clone(session), (parts, underway), upload)
+}
+
+async fn exchange(
+    session: Rc<Session>,
+    (parts, underway): (Parts, Underway),
+    upload: Option<Rc<Upload>>,
+) -> Result<Response<ResponseBody>, Cut> {
+    let response = match framing::judge(&parts, HeadLimits::default()) {
+        Ok(length) => {
+            let length = upload.as_ref().map_or(BodyLength::Empty, |_| length);
+            let mut errand = Errand {
+                session: &session,
+                asked: Asked::new(parts, length),
+                upload,
+                tried: Vec::new(),
+                retry: None,
+            };
+            match errand.run().await {
+                Ok((answered, chosen)) => errand.answered(answered, chosen),
+                Err(refusal) => {
+                    let asked = &errand.asked;
+                    refusal.answer(&session, (asked.headers(), asked.received))?
+                }
+            }
+        }
+        Err(fault) => Refusal::from(fault).answer(&session, (&parts.headers, parts.version))?,
+    };
+    Ok(response.map(|body| body.with(underway.answered(), &session.progress)))
+}
+
+/// A request and what was tried for it.
+struct Errand<'s> {
+    session: &'s Rc<Session>,
+    asked: Asked,
+    upload: Option<Rc<Upload>>,
+    tried: Vec<Attempt>,
+    /// The place of a retry that is under way.
+    retry: Option<Retry>,
+}
+
+/// An endpoint's answer, and what it came by.
+struct Answered {
+    response: Response<Incoming>,
+    by: By,
+}
+
+enum By {
+    Http1(Box<Upstream>),
+    Http2(Stream),
+}
+
+/// Why an attempt came to nothing.
+enum Miss {
+    /// There is no connection.
+    Undialled(DialError),
+    /// The connection could not be made ready, or somebody else's attempt, for which it waited, failed.
+    Unopened,
+    /// The endpoint was reached, and this much of the request was sent.
+    Unanswered(Fault, Sent),
+    /// There is nothing to send.
+    Refused(Refusal),
+}
+
+impl Errand<'_> {
+    async fn run(&mut self) -> Result<(Answered, Chosen), Refusal> {
+        let session = self.session;
+        let asks = session.asks(Unit::Connection);
+        let mut accepted = None;
+        let mut give_up_at = None;
+        loop {
+            let addresses: Vec<SocketAddr> = self.tried.iter().map(|it| it.addr).collect();
+            let asking = session.asks(Unit::Request(self.asked.headers()));
+            let chosen = asking
+                .next(&addresses, &mut accepted, &mut give_up_at)
+                .await;
+            let mut chosen = match chosen {
+                Ok(chosen) => chosen,
+                Err(rejection) => {
+                    let tried = std::mem::take(&mut self.tried);
+                    return Err(Refusal::rejected(&rejection, tried));
+                }
+            };
+            match self.attempt(&asks, &mut chosen).await {
+                Ok(answered) => return Ok((answered, chosen)),
+                Err(miss) => accepted = Some(self.missed(&asks, chosen, miss).await?),
+            }
+        }
+    }
+
+    /// Sends the request to the endpoint that was chosen: on a connection that is there, and where that has gone stale, on a fresh
+    /// one.
+    async fn attempt(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<Answered, Miss> {
+        let protocol = chosen.port.app.protocol;
+        let prepared = self.asked.prepare(protocol, self.session);
+        prepared.map_err(|fault| Miss::Refused(fault.into()))?;
+        // What is for one client alone is nobody's afterwards.
+        let home = if chosen.is_private() {
+            Rc::default()
+        } else {
+            self.session.pool.home(chosen.attempt.endpoint())
+        };
+        if protocol.is_http2() {
+            return self.attempt_http2(asks, chosen, &home).await;
+        }
+        while let Some(mut upstream) = home.take() {
+            match upstream.send(self.request(Version::HTTP_11)).await {
+                Ok(response) => return self.answered_by(response, By::Http1(upstream)),
+                Err(failure) if self.is_stale(chosen, &failure) => {}
+                Err(failure) => return Err(self.unanswered(&failure)),
+            }
+        }
+        let stream = chosen.dial(asks).await.map_err(Miss::Undialled)?;
+        let opened = Upstream::over(nodelay(stream), home).await;
+        let mut upstream = opened.map_err(|_| Miss::Unopened)?;
+        let response = upstream.send(self.request(Version::HTTP_11)).await;
+        let response = response.map_err(|failure| self.unanswered(&failure))?;
+        self.answered_by(response, By::Http1(upstream))
+    }
+
+    /// One that changes the protocol though nobody asked for it is none (RFC 9110, section 15.2.2), nor is one whose end is said in
+    /// two ways.
+    fn answered_by(&self, response: Response<Incoming>, by: By) -> Result<Answered, Miss> {
+        let is_change = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if (is_change && !self.asked.is_upgrade()) || !framing::is_sound_answer(response.headers())
+        {
+            return Err(Miss::Unanswered(Fault::NoHttp, Sent::Lost));
+        }
+        Ok(Answered { response, by })
+    }
+
+    fn unanswered(&self, failure: &Unanswered) -> Miss {
+        let has_failed = |upload: &Rc<Upload>| upload.has_failed.get();
+        if self.upload.as_ref().is_some_and(has_failed) {
+            return Miss::Refused(Refusal::Cut);
+        }
+        Miss::Unanswered(refusal::of_answer(&failure.error), self.sent(failure))
+    }
+
+    async fn attempt_http2(
+        &self,
+        asks: &Asks<'_>,
+        chosen: &mut Chosen,
+        home: &Rc<Home>,
+    ) -> Result<Answered, Miss> {
+        let (mut is_fresh, mut has_waited) = (false, false);
+        loop {
+            if let Some((multiplexed, stream)) = home.stream() {
+                match multiplexed.send(self.request(Version::HTTP_2)).await {
+                    Ok(response) => return self.answered_by(response, By::Http2(stream)),
+                    Err(failure) if !is_fresh && self.is_stale(chosen, &failure) => {
+                        is_fresh = true;
+                        home.forget(&multiplexed);
+                        continue;
+                    }
+                    Err(failure) => return Err(self.unanswered(&failure)),
+                }
+            }
+            match home.open().await {
+                None if has_waited => return Err(Miss::Unopened),
+                None => has_waited = true,
+                Some(_opening) => {
+                    let stream = chosen.dial(asks).await.map_err(Miss::Undialled)?;
+                    let opened = Multiplexed::over(nodelay(stream), &self.session.pool.tasks).await;
+                    home.share(opened.map_err(|_| Miss::Unopened)?);
+                    is_fresh = true;
+                }
+            }
+        }
+    }
+
+    fn request(&self, version: Version) -> Request<RequestBody> {
+        let mut request = self.asked.request(RequestBody::of(self.upload.as_ref()));
+        if self.asked.expects && version != Version::HTTP_2 {
+            let gate = Gate::before(&mut request);
+            request.body_mut().gate = Some(gate);
+        }
+        request
+    }
+
+    /// Whether a connection that had served others was closed by its endpoint, which another one may make good.
+    fn is_stale(&self, chosen: &Chosen, failure: &Unanswered) -> bool {
+        let fault = refusal::of_answer(&failure.error);
+        let sent = self.sent(failure);
+        self.next(chosen, (fault, Connection::Reused, sent)) == Next::Fresh
+    }
+
+    fn sent(&self, failure: &Unanswered) -> Sent {
+        let is_whole = self.upload.as_ref().is_none_or(|upload| upload.is_whole());
+        match (failure.was_sent, is_whole) {
+            (_, false) => Sent::Lost,
+            (true, true) => Sent::Kept,
+            (false, true) => Sent::Nothing,
+        }
+    }
+
+    fn next(&self, chosen: &Chosen, (fault, connection, sent): (Fault, Connection, Sent)) -> Next {
+        let failed = Failed {
+            method: self.asked.method(),
+            fault,
+            connection,
+            sent,
+            tried: self.tried.len() + 1,
+            endpoints: refusal::endpoints(&chosen.port),
+        };
+        failed.next()
+    }
+
+    /// What a failed attempt means for the next one.
+    async fn missed(
+        &mut self,
+        asks: &Asks<'_>,
+        chosen: Chosen,
+        miss: Miss,
+    ) -> Result<Accepted, Refusal> {
+        let (fault, sent) = match miss {
+            Miss::Refused(refusal) => return Err(refusal),
+            Miss::Undialled(error) => {
+                chosen.undialled(asks, &error);
+                (refusal::of_dial(&error), Sent::Nothing)
+            }
+            Miss::Unopened => (Fault::Unreachable, Sent::Nothing),
+            Miss::Unanswered(fault, sent) => {
+                chosen.unanswered(asks);
+                (fault, sent)
+            }
+        };
+        tracing::debug!(endpoint = %chosen.addr, ?fault, "request not answered");
+        let next = self.next(&chosen, (fault, Connection::New, sent));
+        let Chosen {
+            addr,
+            account,
+            attempt,
+            port,
+            ..
+        } = chosen;
+        drop(attempt);
+        self.tried.push(Attempt { addr, fault });
+        let is_given_up = match next {
+            Next::Another | Next::Fresh => false,
+            Next::Later => !self.wait(&port.state).await,
+            Next::GiveUp => true,
+        };
+        if is_given_up {
+            return Err(Refusal::failed(std::mem::take(&mut self.tried)));
+        }
+        Ok(account)
+    }
+
+    /// Waits before a retry, if the budget of its port has room for it.
+    async fn wait(&mut self, port: &Arc<PortState>) -> bool {
+        self.retry = None;
+        self.retry = Retry::begin(port);
+        if self.retry.is_none() {
+            return false;
+        }
+        let retry = u32::try_from(self.tried.len()).unwrap_or(u32::MAX) - 1;
+        tokio::time::sleep(retry::wait(retry, clock::jitter())).await;
+        true
+    }
+
+    fn answered(self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
+        let Answered { response, by } = answered;
+        let (mut parts, body) = response.into_parts();
+        parts.extensions.clear();
+        let received = parts.version;
+        to_client(&mut parts, received, &self.session.cluster.http.headers);
+        parts.version = Version::HTTP_11;
+        if let Some(cookie) = chosen.cookie() {
+            parts.headers.append(SET_COOKIE, cookie);
+        }
+        if retry::is_failure(parts.status) {
+            chosen.held_against();
+        } else {
+            chosen.attempt.endpoint().ejection.succeeded();
+        }
+        if chosen.port.policy() == BalancePolicy::PeakEwma {
+            chosen.attempt.observe();
+        }
+        let (addr, port) = (chosen.addr, chosen.port);
+        let exchange = chosen
+            .attempt
+            .answered(chosen.account, parts.status.as_u16());
+        let source = match by {
+            By::Http1(upstream) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
+                self.session.live.becomes_tunnel(addr, &port);
+                self.session.tunnel.set(Some(Tunnel { upstream, exchange }));
+                return Response::from_parts(parts, ResponseBody::ours(Bytes::new()));
+            }
+            By::Http1(upstream) => Source::Http1(body, Some(upstream)),
+            By::Http2(stream) => Source::Http2(body, stream),
+        };
+        Response::from_parts(parts, ResponseBody::of(source, exchange, self.upload))
+    }
+}
+
+/// A place in the budget of retries.
+struct Retry(Arc<PortState>);
+
+impl Retry {
+    fn begin(port: &Arc<PortState>) -> Option<Self> {
+        let active = port.active.load(Relaxed);
+        port.retry_budget
+            .begin(active)
+            .then(|| Self(Arc::clone(port)))
+    }
+}
+
+impl Drop for Retry {
+    fn drop(&mut self) {
+        self.0.retry_budget.end();
+    }
+}
+
+fn nodelay(stream: TcpStream) -> TcpStream {
+    // Delays small messages if it fails, which is no reason to refuse them.
+    let _ = stream.set_nodelay(true);
+    stream
+}

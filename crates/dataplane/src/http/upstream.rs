@@ -1,0 +1,281 @@
+//! Connections to endpoints. Owns sending a request on one and whether it may carry another; what is idle lies in the
+//! [pool](super::pool). A connection of HTTP/1 has no task: whoever waits for its answer drives it.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header::HeaderName};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    rt::Executor,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+
+use super::{body::RequestBody, pool::Home, wire::Counted};
+
+/// Bytes of a head, and what is read or written at a time.
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
+/// Fields of a head.
+pub(super) const MAX_FIELDS: usize = 100;
+/// How long a connection of HTTP/1 is kept when its endpoint does not say: the shortest default among common servers is 5 s, and a
+/// connection that closes under a request is a failure for nothing.
+const IDLE_HTTP1: Duration = Duration::from_secs(4);
+/// The longest that any is kept.
+pub(super) const IDLE: Duration = Duration::from_secs(30);
+/// What is taken off an endpoint's own time.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Windows and limits of HTTP/2, of either side.
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(super) const STREAMS: u32 = 100;
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) error: hyper::Error,
+    /// Whether the endpoint may have seen some of it.
+    pub(super) was_sent: bool,
+}
+
+/// A connection of HTTP/1.
+pub(super) struct Upstream {
+    sender: http1::SendRequest<RequestBody>,
+    /// Dropped when it is over, so that whoever waits for something of it is told.
+    conn: Option<http1::Connection<TokioIo<Counted>, RequestBody>>,
+    written: Rc<Cell<bool>>,
+    pub(super) is_over: bool,
+    /// How long it may lie idle.
+    pub(super) patience: Duration,
+    /// Where it lies then; `None` while it does.
+    home: Option<Rc<Home>>,
+}
+
+impl Upstream {
+    pub(super) async fn over(stream: TcpStream, home: Rc<Home>) -> hyper::Result<Box<Self>> {
+        let written = Rc::new(Cell::new(false));
+        let io = TokioIo::new(Counted {
+            stream,
+            written: Rc::clone(&written),
+        });
+        let (sender, conn) = http1::Builder::new()
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(BUFFER_BYTES)
+            .handshake(io)
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            conn: Some(conn),
+            written,
+            is_over: false,
+            patience: IDLE_HTTP1,
+            home: Some(home),
+        }))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        self.written.set(false);
+        let mut sending = pin!(self.sender.try_send_request(request));
+        let sent = std::future::poll_fn(|cx| {
+            self.drive(cx);
+            let polled = sending.as_mut().poll(cx);
+            if polled.is_pending() && self.is_over {
+                self.conn = None;
+                return sending.as_mut().poll(cx);
+            }
+            polled
+        });
+        let response = sent.await.map_err(|mut unsent| {
+            let was_taken = unsent.take_message().is_none();
+            Unanswered {
+                error: unsent.into_error(),
+                was_sent: was_taken && self.written.get(),
+            }
+        })?;
+        if let Some(said) = keep_alive(response.headers()) {
+            self.patience = said.saturating_sub(MARGIN).min(IDLE);
+        }
+        Ok(response)
+    }
+
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        // What went wrong is told to whoever waits for an answer or a body.
+        if let Some(conn) = self.conn.as_mut().filter(|_| !self.is_over) {
+            self.is_over = Pin::new(conn).poll(cx).is_ready();
+        }
+    }
+
+    /// Its answer is complete: it is kept for another request, if it can carry one.
+    pub(super) fn give_back(mut self: Box<Self>) {
+        let Some(home) = self.home.take() else {
+            return;
+        };
+        if self.is_idle() {
+            home.keep(self);
+        }
+    }
+
+    /// It carries another request, and comes back to `home` then.
+    pub(super) fn leaves(&mut self, home: Rc<Home>) {
+        self.home = Some(home);
+    }
+
+    /// Whether it can carry another request, as far as is known.
+    pub(super) fn is_idle(&mut self) -> bool {
+        if !self.is_over && !self.sender.is_ready() {
+            self.drive(&mut Context::from_waker(Waker::noop()));
+        }
+        !self.is_over && self.sender.is_ready()
+    }
+
+    /// Looks whether its endpoint has closed it.
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.is_over
+    }
+
+    /// The socket and what was read of it, once both sides have agreed on another protocol.
+    pub(super) async fn into_socket(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
+        std::future::poll_fn(|cx| {
+            self.drive(cx);
+            if self.is_over {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        let parts = self.conn?.into_parts();
+        Some((parts.io.into_inner().stream, parts.read_buf))
+    }
+}
+
+/// The time that an endpoint says it keeps an idle connection (RFC 2068, section 19.7.1.1).
+fn keep_alive(fields: &HeaderMap) -> Option<Duration> {
+    let name = HeaderName::from_static("keep-alive");
+    let said = fields.get(name)?.to_str().ok()?;
+    let mut parameters = said.split(',').map(str::trim);
+    let seconds = parameters.find_map(|parameter| parameter.strip_prefix("timeout="))?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
+/// The tasks of connections of HTTP/2 and of their streams; they end with this.
+#[derive(Clone, Default)]
+pub(super) struct Tasks(Rc<RefCell<JoinSet<()>>>);
+
+impl<F: Future + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let mut tasks = self.0.borrow_mut();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_local(async move { drop(task.await) });
+    }
+}
+
+/// A connection of HTTP/2, driven by a task.
+pub(super) struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Rc<Cell<usize>>,
+    most: Rc<Cell<usize>>,
+    pub(super) idle_since: Rc<Cell<Instant>>,
+}
+
+impl Multiplexed {
+    pub(super) async fn over(stream: TcpStream, tasks: &Tasks) -> hyper::Result<Rc<Self>> {
+        let (sender, mut conn) = http2::Builder::new(tasks.clone())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(BUFFER_BYTES)
+            .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let most = Rc::new(Cell::new(conn.current_max_send_streams()));
+        let told = Rc::clone(&most);
+        tasks.execute(std::future::poll_fn(move |cx| {
+            let polled = Pin::new(&mut conn).poll(cx);
+            if polled.is_pending() {
+                told.set(conn.current_max_send_streams());
+            }
+            polled
+        }));
+        Ok(Rc::new(Self {
+            sender,
+            streams: Rc::default(),
+            most,
+            idle_since: Rc::new(Cell::new(Instant::now())),
+        }))
+    }
+
+    /// A place for one more stream.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        let (open, most) = (self.streams.get(), self.most.get());
+        if open >= most || self.sender.is_closed() {
+            return None;
+        }
+        self.streams.set(open + 1);
+        Some(Stream {
+            streams: Rc::clone(&self.streams),
+            idle_since: Rc::clone(&self.idle_since),
+        })
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let sent = self.sender.clone().try_send_request(request).await;
+        sent.map_err(|mut unsent| {
+            let was_taken = unsent.take_message().is_none();
+            let error = unsent.into_error();
+            Unanswered {
+                was_sent: was_taken && !was_refused(&error),
+                error,
+            }
+        })
+    }
+}
+
+/// Whether the endpoint said that it did nothing for the request (RFC 9113, sections 6.8 and 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (cause.is_go_away()
+                && cause.is_remote()
+                && cause.reason() == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+/// A stream's place.
+#[derive(Debug)]
+pub(super) struct Stream {
+    streams: Rc<Cell<usize>>,
+    idle_since: Rc<Cell<Instant>>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+    }
+}

@@ -1,0 +1,191 @@
+//! Endpoints that fail: who is asked again, who is not, and what the client is told.
+
+use super::*;
+
+#[test]
+fn no_endpoint_is_said_with_503() {
+    let vip = vip();
+    let subject = http(vip, &[]);
+    let _bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    for _ in 0..2 {
+        let answer = client.get("/").unwrap();
+        assert_eq!(
+            (answer.status(), answer.field("retry-after")),
+            (503, Some("1"))
+        );
+    }
+    subject.assert_reconciled();
+}
+
+#[test]
+fn endpoints_that_refuse_are_passed_over_and_named_when_none_is_left() {
+    let refused: Vec<_> = (0..3).map(|_| dead()).collect();
+    let alive = naming("a");
+    let vip = vip();
+    let mut subject = http(vip, &[refused[0].0, refused[1].0, alive.addr]);
+    let bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    for _ in 0..6 {
+        let answer = client
+            .ask("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi")
+            .unwrap();
+        assert_eq!(answer.text(), "a");
+    }
+    subject.assert_reconciled();
+    subject.set_endpoints(&[refused[0].0, refused[1].0, refused[2].0]);
+    bench.publish(&[&subject]);
+    let answer = client.get("/").unwrap();
+    assert_eq!(answer.status(), 502);
+    for (addr, _) in &refused {
+        assert!(
+            answer.text().contains(&addr.to_string()),
+            "{}",
+            answer.text()
+        );
+    }
+}
+
+/// Reads a request and closes without an answer.
+fn mute() -> Origins {
+    origin(|peer| peer.message().map(drop))
+}
+
+#[test]
+fn request_that_may_be_repeated_goes_elsewhere_and_another_does_not() {
+    let (mute, alive) = (mute(), naming("a"));
+    let vip = vip();
+    let subject = http(vip, &[mute.addr, alive.addr]);
+    let _bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").unwrap().text(), "a");
+    }
+    let before = mute.connections();
+    let post = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi";
+    let statuses = [(); 2].map(|()| client.ask(post).unwrap().status());
+    assert!(
+        statuses.contains(&502) && statuses.contains(&200),
+        "{statuses:?}"
+    );
+    assert_eq!(mute.connections(), before + 1);
+    subject.assert_reconciled();
+}
+
+#[test]
+fn body_is_sent_again_with_a_request_that_may_be_repeated() {
+    let (mute, mirror) = (mute(), mirror());
+    let vip = vip();
+    let subject = http(vip, &[mute.addr, mirror.addr]);
+    let _bench = serving(&[&subject]);
+    for request in [
+        "PUT / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi",
+        "PUT / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n",
+    ] {
+        for _ in 0..2 {
+            let seen = Peer::at(vip).ask(request).unwrap().text();
+            assert!(seen.contains("body: [104, 105]"), "{seen}");
+        }
+    }
+}
+
+#[test]
+fn answer_that_is_none_is_502() {
+    let junk = origin(|peer| {
+        peer.message()?;
+        peer.send("what?\r\n\r\n")
+    });
+    let vip = vip();
+    let subject = http(vip, &[junk.addr]);
+    let _bench = serving(&[&subject]);
+    assert_eq!(Peer::at(vip).get("/").unwrap().status(), 502);
+}
+
+#[test]
+fn connection_that_its_endpoint_closed_is_no_failure() {
+    // Closes after every answer, and does not say so.
+    let origin = origin(|peer| {
+        peer.message()?;
+        peer.send(ok("a"))
+    });
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    for _ in 0..500 {
+        assert_eq!(client.get("/").unwrap().text(), "a");
+    }
+    assert_eq!(
+        subject.port.retries.load(Relaxed),
+        0,
+        "the endpoint did not fail"
+    );
+    subject.assert_reconciled();
+}
+
+/// After every answer the next request may come for a number of microseconds that differs each time.
+#[test]
+fn connections_closed_at_any_moment_cost_no_request() {
+    let next = AtomicU64::new(1);
+    let origin = origin(move |peer| {
+        loop {
+            peer.message()?;
+            let n = next
+                .fetch_add(1, Relaxed)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                >> 52;
+            peer.stream()
+                .set_read_timeout(Some(Duration::from_micros(n + 1)))?;
+            peer.send(ok("a"))?;
+        }
+    });
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Peer::at(vip);
+                for _ in 0..1000 {
+                    assert_eq!(client.get("/").unwrap().text(), "a");
+                }
+            });
+        }
+    });
+    assert!(origin.connections() > 4, "{}", origin.connections());
+}
+
+#[test]
+fn limit_of_an_endpoint_is_one_of_requests() {
+    let (asked, was_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let (asked, may_go) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(may_go));
+    let origin = origin(move |peer| {
+        loop {
+            peer.message()?;
+            asked.lock().unwrap().send(()).unwrap();
+            may_go.lock().unwrap().recv().unwrap();
+            peer.send(ok("a"))?;
+        }
+    });
+    let vip = vip();
+    let mut subject = http(vip, &[origin.addr]);
+    subject.set_balance(Balance {
+        limit: std::num::NonZeroU32::new(1),
+        ..Balance::default()
+    });
+    let settings = DataSettings {
+        connect_timeout: Duration::from_millis(100),
+        ..DataSettings::default()
+    };
+    let _bench = with(&settings, &[&subject]);
+    let (mut first, mut second) = (Peer::at(vip), Peer::at(vip));
+    first.send(get("/")).unwrap();
+    was_asked.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(second.get("/").unwrap().status(), 503);
+    go.send(()).unwrap();
+    assert_eq!(first.message().unwrap().text(), "a");
+    go.send(()).unwrap();
+    assert_eq!(second.get("/").unwrap().text(), "a");
+    subject.assert_reconciled();
+}

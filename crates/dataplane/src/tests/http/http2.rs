@@ -1,0 +1,302 @@
+//! HTTP/2 on either side. The peers are hyper's, each on a runtime of its own.
+
+use super::*;
+
+use ::http::{HeaderMap, HeaderValue, Request, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::{
+    body::{Body, Frame, Incoming},
+    client::conn::http2::SendRequest,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+/// A body of these frames.
+struct Frames(std::vec::IntoIter<Frame<Bytes>>);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<io::Result<Frame<Bytes>>>> {
+        std::task::Poll::Ready(self.0.next().map(Ok))
+    }
+}
+
+fn body(frames: Vec<Frame<Bytes>>) -> Frames {
+    Frames(frames.into_iter())
+}
+
+fn trailers(name: &'static str, value: &'static str) -> Frame<Bytes> {
+    Frame::trailers(HeaderMap::from_iter([(
+        ::http::HeaderName::from_static(name),
+        HeaderValue::from_static(value),
+    )]))
+}
+
+/// Says what it was asked, and trailers.
+async fn reflect(request: Request<Incoming>) -> io::Result<Response<Frames>> {
+    let seen = format!(
+        "{} {:?} {:?}",
+        request.method(),
+        request.uri(),
+        request.headers()
+    );
+    let whole = request
+        .into_body()
+        .collect()
+        .await
+        .map_err(io::Error::other)?;
+    let end = whole.trailers().cloned();
+    let text = format!("{seen} {:?} {end:?}", whole.to_bytes());
+    Ok(Response::new(body(vec![
+        Frame::data(Bytes::from(text)),
+        trailers("grpc-status", "0"),
+    ])))
+}
+
+/// An endpoint of HTTP/2.
+fn origin_http2() -> Origins {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&connections);
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Relaxed);
+                tokio::spawn(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service_fn(reflect)),
+                );
+            }
+        });
+    });
+    Origins { addr, connections }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(future)
+}
+
+async fn client(vip: IpAddr) -> SendRequest<Frames> {
+    let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
+    let (sender, conn) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(conn);
+    sender
+}
+
+fn asking(method: &str, frames: Vec<Frame<Bytes>>) -> Request<Frames> {
+    Request::builder()
+        .method(method)
+        .uri("http://web:80/path")
+        .header("te", "trailers")
+        .body(body(frames))
+        .unwrap()
+}
+
+#[test]
+fn streams_of_one_connection_are_exactly_even_over_endpoints_of_http_1() {
+    let origins = ["a", "b", "c"].map(naming);
+    let vip = vip();
+    let subject = http(vip, &origins.each_ref().map(|it| it.addr));
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        for _ in 0..10 {
+            let answers = [(); 3].map(|()| sender.send_request(asking("GET", Vec::new())));
+            for answer in answers {
+                let whole = answer.await.unwrap().into_body().collect().await.unwrap();
+                assert_eq!(whole.to_bytes().len(), 1);
+            }
+        }
+    });
+    for endpoint in &subject.endpoints {
+        assert_eq!(endpoint.state.picks.load(Relaxed), 10);
+    }
+    subject.assert_reconciled();
+}
+
+#[test]
+fn request_of_http_2_is_whole_at_an_endpoint_of_http_1() {
+    let origin = mirror();
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    let seen = block_on(async {
+        let mut request = asking("POST", vec![Frame::data("hi".into())]);
+        request
+            .headers_mut()
+            .append("cookie", HeaderValue::from_static("a=1"));
+        request
+            .headers_mut()
+            .append("cookie", HeaderValue::from_static("b=2"));
+        let answer = client(vip).await.send_request(request).await.unwrap();
+        answer.into_body().collect().await.unwrap().to_bytes()
+    });
+    let seen = String::from_utf8(seen.to_vec()).unwrap();
+    for part in [
+        "POST /path HTTP/1.1",
+        "(\"host\", \"web:80\")",
+        "(\"cookie\", \"a=1; b=2\")",
+        "body: [104, 105]",
+    ] {
+        assert!(seen.contains(part), "{part} in {seen}");
+    }
+}
+
+#[test]
+fn request_of_http_1_is_whole_at_an_endpoint_of_http_2() {
+    let origin = origin_http2();
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    let mut peer = Peer::at(vip);
+    for _ in 0..3 {
+        let seen = peer
+            .ask("POST /path HTTP/1.1\r\nhost: web:80\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi")
+            .unwrap()
+            .text();
+        assert!(seen.starts_with("POST http://web:80/path"), "{seen}");
+        assert!(
+            seen.contains("b\"hi\"") && !seen.contains("connection"),
+            "{seen}"
+        );
+    }
+    assert_eq!(origin.connections(), 1);
+    subject.assert_reconciled();
+}
+
+#[test]
+fn calls_of_grpc_share_a_connection_and_keep_their_trailers() {
+    let origins = [origin_http2(), origin_http2()];
+    let vip = vip();
+    let subject = speaking(
+        AppProtocol::Grpc,
+        vip,
+        &origins.each_ref().map(|it| it.addr),
+    );
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        let calls: Vec<_> = (0..60)
+            .map(|_| {
+                let frames = vec![Frame::data("hi".into()), trailers("x-end", "1")];
+                sender.send_request(asking("POST", frames))
+            })
+            .collect();
+        for call in calls {
+            let whole = call.await.unwrap().into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap()["grpc-status"], "0");
+            let seen = whole.to_bytes();
+            assert!(seen.windows(5).any(|part| part == b"x-end"), "{seen:?}");
+        }
+    });
+    for (origin, endpoint) in origins.iter().zip(&subject.endpoints) {
+        assert_eq!(origin.connections(), 1);
+        assert_eq!(endpoint.state.picks.load(Relaxed), 30);
+        assert_eq!(endpoint.state.active.load(Relaxed), 0);
+    }
+    subject.assert_reconciled();
+}
+
+#[test]
+fn body_that_breaks_off_resets_its_stream_and_no_other() {
+    let broken = origin(|peer| {
+        loop {
+            let asked = peer.message()?;
+            if asked.line.starts_with("GET") {
+                peer.send(ok("a"))?;
+            } else {
+                return peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.");
+            }
+        }
+    });
+    let vip = vip();
+    let subject = http(vip, &[broken.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        // The reset may overtake the head.
+        if let Ok(answer) = sender.send_request(asking("POST", Vec::new())).await {
+            answer.into_body().collect().await.unwrap_err();
+        }
+        let answer = sender
+            .send_request(asking("GET", Vec::new()))
+            .await
+            .unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "a");
+    });
+    subject.assert_reconciled();
+}
+
+#[test]
+fn client_that_asks_only_to_give_up_is_told_to_go() {
+    let origin = origin(|peer| peer.message().and_then(|_| peer.is_closed().map(drop)));
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        let flood = async {
+            while sender.ready().await.is_ok() {
+                let given_up = sender.send_request(asking("GET", Vec::new()));
+                // Time for the stream to be opened, none for an answer.
+                let _ = tokio::time::timeout(Duration::from_micros(200), given_up).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, flood)
+            .await
+            .expect("the connection ends");
+    });
+    wait_until("the connection's end", || bench.plane.connections() == 0);
+    wait_until("places to be given back", || {
+        subject.port.active.load(Relaxed) == 0
+    });
+    subject.assert_reconciled();
+}
+
+#[test]
+fn stream_that_its_client_resets_is_cancelled_at_its_endpoint() {
+    let (gone, was_gone) = mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let origin = origin(move |peer| {
+        peer.message()?;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.")?;
+        gone.lock()
+            .unwrap()
+            .send(peer.is_closed().unwrap_or(true))
+            .unwrap();
+        Ok(())
+    });
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        let answer = sender
+            .send_request(asking("GET", Vec::new()))
+            .await
+            .unwrap();
+        drop(answer);
+        // The reset is sent by the connection's own task.
+        while was_gone.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    wait_until("the place to be given back", || {
+        subject.port.active.load(Relaxed) == 0
+    });
+    subject.assert_reconciled();
+}

@@ -1,0 +1,121 @@
+//! How long clients' connections last.
+
+use super::*;
+
+#[test]
+fn connection_without_requests_is_closed_cleanly() {
+    let origin = naming("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let settings = DataSettings {
+        http_idle_timeout: Duration::from_millis(60),
+        ..DataSettings::default()
+    };
+    let bench = with(&settings, &[&subject]);
+    assert!(Peer::at(vip).is_closed().unwrap(), "it never asked");
+    let mut client = Peer::at(vip);
+    assert_eq!(client.get("/").unwrap().status(), 200);
+    assert!(client.is_closed().unwrap());
+    wait_until("connections to be gone", || bench.plane.connections() == 0);
+}
+
+#[test]
+fn connection_of_age_is_told_to_come_back() {
+    let origin = naming("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let settings = DataSettings {
+        http_max_age: Some(Duration::from_millis(80)),
+        ..DataSettings::default()
+    };
+    let _bench = with(&settings, &[&subject]);
+    let mut client = Peer::at(vip);
+    let end = loop {
+        match client.get("/") {
+            Ok(answer) if answer.field("connection") == Some("close") => break client.is_closed(),
+            Ok(answer) => assert_eq!(answer.status(), 200),
+            // Between two requests it is closed at once.
+            Err(error) => {
+                break Err(error).or_else(|error: io::Error| {
+                    let kinds = [
+                        io::ErrorKind::UnexpectedEof,
+                        io::ErrorKind::BrokenPipe,
+                        io::ErrorKind::ConnectionReset,
+                    ];
+                    assert!(kinds.contains(&error.kind()), "{error}");
+                    Ok::<_, io::Error>(true)
+                });
+            }
+        }
+    };
+    assert!(end.unwrap());
+}
+
+#[test]
+fn drain_answers_what_was_asked_and_keeps_no_idle_connection() {
+    let (asked, was_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let (asked, may_go) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(may_go));
+    let origin = origin(move |peer| {
+        loop {
+            peer.message()?;
+            asked.lock().unwrap().send(()).unwrap();
+            may_go.lock().unwrap().recv().unwrap();
+            peer.send(ok("a"))?;
+        }
+    });
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let bench = serving(&[&subject]);
+    let (mut silent, mut idle, mut busy) = (Peer::at(vip), Peer::at(vip), Peer::at(vip));
+    go.send(()).unwrap();
+    assert_eq!(idle.get("/").unwrap().status(), 200);
+    was_asked.recv().unwrap();
+    busy.send(get("/")).unwrap();
+    was_asked.recv_timeout(DEADLINE).unwrap();
+    wait_until("all three", || bench.plane.connections() == 3);
+    let drained = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(
+            bench
+                .plane
+                .drain(DEADLINE, tokio_util::sync::CancellationToken::new()),
+        )
+    });
+    assert!(silent.is_closed().unwrap());
+    assert!(idle.is_closed().unwrap());
+    go.send(()).unwrap();
+    let answer = busy.message().unwrap();
+    assert_eq!(
+        (answer.status(), answer.field("connection")),
+        (200, Some("close"))
+    );
+    assert!(busy.is_closed().unwrap());
+    let report = drained.join().unwrap();
+    assert_eq!((report.waited_for, report.cut), (3, 0));
+}
+
+#[test]
+fn connections_of_an_endpoint_that_left_are_retired() {
+    let (gone, was_gone) = mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let leaving = origin(move |peer| {
+        peer.message()?;
+        peer.send(ok("a"))?;
+        gone.lock().unwrap().send(peer.is_closed()?).unwrap();
+        Ok(())
+    });
+    let staying = naming("b");
+    let vip = vip();
+    let mut subject = http(vip, &[leaving.addr]);
+    let bench = serving(&[&subject]);
+    assert_eq!(Peer::at(vip).get("/").unwrap().text(), "a");
+    subject.set_endpoints(&[staying.addr]);
+    bench.publish(&[&subject]);
+    assert_eq!(Peer::at(vip).get("/").unwrap().text(), "b");
+    // Well before its idle time is over.
+    assert!(was_gone.recv_timeout(Duration::from_secs(3)).unwrap());
+}
