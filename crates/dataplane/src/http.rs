@@ -8,6 +8,7 @@
 mod body;
 mod exchange;
 mod head;
+pub(crate) mod log;
 pub(crate) mod pool;
 mod refusal;
 mod upstream;
@@ -75,6 +76,7 @@ pub(crate) struct Session {
     live: Registered,
     /// Who the client is, as endpoints are told.
     told: core_head::Arrival,
+    peer: SocketAddr,
     /// What was asked for, where no request says it.
     service: String,
     cluster: Arc<Cluster>,
@@ -116,6 +118,7 @@ pub(crate) async fn serve(
         header,
         live,
         told: core_head::Arrival::new(peer, &cluster.http.headers),
+        peer,
         service: arrival.local.to_string(),
         cluster,
         progress: Progress::new(),
@@ -263,6 +266,10 @@ where
             // Wakes this task, which then looks at the time that is stored.
             let _ = ending.as_mut().poll(cx);
         }
+        // Before an answer that may be there goes without saying so.
+        if watch.is_ending() {
+            retire(conn.as_mut());
+        }
         loop {
             if let Poll::Ready(ended) = conn.as_mut().poll(cx) {
                 return Poll::Ready(Over::Ended(ended));
@@ -302,7 +309,7 @@ struct Watch<'s> {
     session: &'s Session,
     /// When it is to be retired, unless it was.
     retires_at: Option<Instant>,
-    is_retired: bool,
+    knows_end: bool,
 }
 
 impl<'s> Watch<'s> {
@@ -311,7 +318,7 @@ impl<'s> Watch<'s> {
         Self {
             session,
             retires_at: age.map(|age| Instant::now() + spread(age)),
-            is_retired: false,
+            knows_end: false,
         }
     }
 
@@ -331,15 +338,19 @@ impl<'s> Watch<'s> {
         }
     }
 
+    /// Whether the program ends; told once.
+    fn is_ending(&mut self) -> bool {
+        let is_new = !self.knows_end && self.session.shared.ends_at.load(Relaxed) != 0;
+        self.knows_end = self.knows_end || is_new;
+        is_new
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Due> {
         let session = self.session;
         let (read, written) = session.progress.bytes.get();
         session.live.moved(read, written);
         if session.progress.is_flooded() {
             return Poll::Ready(Due::Flooded);
-        }
-        if !self.is_retired && session.shared.ends_at.load(Relaxed) != 0 {
-            return self.retire();
         }
         let (at, _) = self.next();
         if at < timer.deadline() {
@@ -349,16 +360,14 @@ impl<'s> Watch<'s> {
             ready!(timer.as_mut().poll(cx));
             match self.next() {
                 (at, _) if at > Instant::now() => timer.as_mut().reset(at),
-                (_, Due::Retire) => return self.retire(),
-                (_, due) => return Poll::Ready(due),
+                (_, due) => {
+                    if due == Due::Retire {
+                        self.retires_at = None;
+                    }
+                    return Poll::Ready(due);
+                }
             }
         }
-    }
-
-    fn retire(&mut self) -> Poll<Due> {
-        self.retires_at = None;
-        self.is_retired = true;
-        Poll::Ready(Due::Retire)
     }
 }
 
@@ -393,6 +402,7 @@ async fn tunnelled(session: &Session, (mut downstream, early): (Resetting, Bytes
     let Tunnel {
         upstream,
         mut exchange,
+        mut entry,
     } = tunnel;
     let Some((stream, first)) = upstream.into_socket().await else {
         return;
@@ -412,6 +422,14 @@ async fn tunnelled(session: &Session, (mut downstream, early): (Resetting, Bytes
     }
     let halves = (downstream.stream.split(), upstream.stream.split());
     let relayed = relay(halves.0, halves.1, patience, &mut exchange).await;
+    if let Some(entry) = &mut entry {
+        entry.bytes = (relayed.to_upstream, relayed.to_downstream);
+        match relayed.outcome {
+            Outcome::Finished => entry.finished(),
+            Outcome::Broken(Side::Upstream, _) => entry.broke(),
+            Outcome::TimedOut | Outcome::Broken(Side::Downstream, _) => {}
+        }
+    }
     exchange.ends(match relayed.outcome {
         Outcome::Finished => End::Finished,
         Outcome::TimedOut => End::Idle,

@@ -39,6 +39,7 @@ mod unkept;
 mod worker;
 
 pub use draining::{Connection, Draining};
+pub use http::log::AccessLog;
 pub use inherit::{Inherited, InheritedKind, Unused};
 pub use listen::guard::Filtering;
 pub use listen::opener::Opener;

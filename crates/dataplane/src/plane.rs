@@ -24,6 +24,7 @@ use crate::{
     budget::{DESCRIPTORS_PER_CONNECTION, most_listeners, reserved},
     clock,
     draining::Drains,
+    http::log::AccessLog,
     inherit::Inherited,
     listen::{Listeners, opener::Opener, status::ListenerStatus},
     net,
@@ -163,6 +164,11 @@ impl DataPlane {
     /// Whoever opens the sockets of other scopes than the host from now on; nobody does at first.
     pub fn open_by(&mut self, opener: Box<dyn Opener>) {
         self.listeners.open_by(opener);
+    }
+
+    /// From now on every request of HTTP ports is logged. Said once; later ones change nothing.
+    pub fn log_requests(&self, log: Arc<AccessLog>) {
+        let _ = self.workers.shared.access_log.set(log);
     }
 
     /// What a listener drops before it is accepted, whichever sockets it has or gets; `None` is nothing. Where the

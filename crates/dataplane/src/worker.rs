@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicU64, AtomicUsize,
             Ordering::{Relaxed, Release, SeqCst},
@@ -30,7 +30,7 @@ use crate::{
     affinity::Affinity,
     budget::{self, DESCRIPTORS_PER_CONNECTION},
     clock,
-    http::pool::Pool,
+    http::{log::AccessLog, pool::Pool},
     listen::{accept, accept::Listening},
     net,
     settings::DataSettings,
@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     /// How often that was said: to be asked by those who do not wait for it.
     pub(crate) changes: AtomicU64,
+    /// Where requests are logged, if they are.
+    pub(crate) access_log: OnceLock<Arc<AccessLog>>,
     /// The program ends: for those whose connections would last.
     pub(crate) ending: Notify,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
@@ -347,6 +349,7 @@ impl Workers {
             admissions: AtomicUsize::new(0),
             changed: Notify::new(),
             changes: AtomicU64::new(0),
+            access_log: OnceLock::new(),
             ending: Notify::new(),
             ends_at: AtomicU64::new(0),
             loads: (0..count).map(|_| Arc::default()).collect(),

@@ -118,16 +118,16 @@ pub(super) fn extra(target: SocketAddr, backend: SocketAddr, count: u16) -> anyh
 
 /// Of requests it adds the fields that portico adds, and uses any connection to a backend for any client's.
 fn haproxy(target: SocketAddr, backends: &[SocketAddr], (layer, threads): (Layer, u8)) -> String {
-    let mode = match layer {
-        Layer::Tcp => "tcp",
-        Layer::Http => {
-            "http\n  http-reuse always\n  option forwardfor\n  http-request set-header x-forwarded-proto http\n  \
-             http-request set-header x-forwarded-host %[req.hdr(host)]"
-        }
+    let (mode, fields) = match layer {
+        Layer::Tcp => ("tcp", ""),
+        Layer::Http => (
+            "http\n  http-reuse always\n  option forwardfor",
+            "\n  http-request set-header x-forwarded-proto http\n  http-request set-header x-forwarded-host %[req.hdr(host)]",
+        ),
     };
     let mut text = format!(
         "global\n  nbthread {threads}\n  maxconn {}\ndefaults\n  mode {mode}\n  timeout connect 1s\n  timeout client 1h\n  \
-         timeout server 1h\nfrontend front\n  bind {target}\n  default_backend back\nbackend back\n  balance roundrobin\n",
+         timeout server 1h\nfrontend front\n  bind {target}{fields}\n  default_backend back\nbackend back\n  balance roundrobin\n",
         most_connections()
     );
     for (number, backend) in backends.iter().enumerate() {

@@ -198,7 +198,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/dataplane/Cargo.toml",
-        &["serde", "serde_json", "axum", "clap", "anyhow", "hyper"],
+        &["serde", "serde_json", "axum", "clap", "anyhow"],
         "the data path knows neither formats nor command lines",
     ),
 ];

@@ -23,6 +23,7 @@ use portico_core::{
 use tokio::time::Sleep;
 
 use super::{
+    log::Entry,
     upstream::{Stream, Upstream},
     wire::{Progress, Underway, count},
 };
@@ -262,6 +263,7 @@ pub(super) struct ResponseBody {
     source: Source,
     exchange: Option<Exchange>,
     upload: Option<Rc<Upload>>,
+    entry: Option<Box<Entry>>,
     underway: Option<Underway>,
     progress: Option<Rc<Progress>>,
 }
@@ -274,17 +276,24 @@ impl ResponseBody {
             source: Source::Ours(text),
             exchange: None,
             upload: None,
+            entry: None,
             underway: None,
             progress: None,
         }
     }
 
     /// An endpoint's.
-    pub(super) fn of(source: Source, exchange: Exchange, upload: Option<Rc<Upload>>) -> Self {
+    pub(super) fn of(
+        source: Source,
+        exchange: Exchange,
+        upload: Option<Rc<Upload>>,
+        entry: Option<Box<Entry>>,
+    ) -> Self {
         let mut body = Self {
             source,
             exchange: Some(exchange),
             upload,
+            entry,
             underway: None,
             progress: None,
         };
@@ -305,6 +314,9 @@ impl ResponseBody {
         if let Some(exchange) = &mut self.exchange {
             exchange.ends(End::Finished);
         }
+        if let Some(entry) = &mut self.entry {
+            entry.finished();
+        }
         if let Source::Http1(_, upstream) = &mut self.source
             && let Some(upstream) = upstream.take()
         {
@@ -316,6 +328,9 @@ impl ResponseBody {
         if let Some(exchange) = &mut self.exchange {
             exchange.ends(End::Endpoint);
         }
+        if let Some(entry) = &mut self.entry {
+            entry.broke();
+        }
         if let Some(progress) = &self.progress {
             progress.is_broken.set(true);
         }
@@ -325,6 +340,9 @@ impl ResponseBody {
         let to_upstream = self.upload.as_ref().map_or(0, |upload| upload.given.get());
         if let Some(exchange) = &mut self.exchange {
             exchange.gave(count(bytes), to_upstream);
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.bytes = (to_upstream, entry.bytes.1 + count(bytes));
         }
     }
 }
@@ -367,6 +385,9 @@ impl Body for ResponseBody {
                 return Poll::Ready(None);
             }
         };
+        if let (Some(entry), Some(trailers)) = (&mut self.entry, frame.trailers_ref()) {
+            entry.trailers(trailers);
+        }
         self.passed(frame.data_ref().map_or(0, Bytes::len));
         if self.is_end_stream() || frame.is_trailers() {
             self.finished();

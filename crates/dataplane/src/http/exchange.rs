@@ -20,12 +20,13 @@ use portico_core::{
     },
     object::BalancePolicy,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Session,
     body::{Gate, RequestBody, ResponseBody, Source, Upload},
     head::Asked,
+    log::Entry,
     pool::Home,
     refusal::{self, Cut, Refusal},
     upstream::{Multiplexed, Stream, Unanswered, Upstream},
@@ -44,6 +45,7 @@ use crate::{
 pub(super) struct Tunnel {
     pub(super) upstream: Box<Upstream>,
     pub(super) exchange: Exchange,
+    pub(super) entry: Option<Box<Entry>>,
 }
 
 /// Answers a request, whatever comes of it.
@@ -66,6 +68,8 @@ async fn exchange(
     (parts, underway): (Parts, Underway),
     upload: Option<Rc<Upload>>,
 ) -> Result<Response<ResponseBody>, Cut> {
+    let log = session.shared.access_log.get();
+    let entry = log.map(|log| Entry::of(log, &parts, session.peer));
     let response = match framing::judge(&parts, HeadLimits::default()) {
         Ok(length) => {
             let length = upload.as_ref().map_or(BodyLength::Empty, |_| length);
@@ -75,16 +79,20 @@ async fn exchange(
                 upload,
                 tried: Vec::new(),
                 retry: None,
+                entry,
             };
             match errand.run().await {
                 Ok((answered, chosen)) => errand.answered(answered, chosen),
                 Err(refusal) => {
-                    let asked = &errand.asked;
-                    refusal.answer(&session, (asked.headers(), asked.received))?
+                    let asked = (errand.asked.headers(), errand.asked.received);
+                    refusal.answer(&session, asked, errand.entry.take())?
                 }
             }
         }
-        Err(fault) => Refusal::from(fault).answer(&session, (&parts.headers, parts.version))?,
+        Err(fault) => {
+            let asked = (&parts.headers, parts.version);
+            Refusal::from(fault).answer(&session, asked, entry)?
+        }
     };
     Ok(response.map(|body| body.with(underway.answered(), &session.progress)))
 }
@@ -97,6 +105,8 @@ struct Errand<'s> {
     tried: Vec<Attempt>,
     /// The place of a retry that is under way.
     retry: Option<Retry>,
+    /// What is noted of it, where requests are logged.
+    entry: Option<Box<Entry>>,
 }
 
 /// An endpoint's answer, and what it came by.
@@ -170,12 +180,24 @@ impl Errand<'_> {
                 Err(failure) => return Err(self.unanswered(&failure)),
             }
         }
-        let stream = chosen.dial(asks).await.map_err(Miss::Undialled)?;
-        let opened = Upstream::over(nodelay(stream), home).await;
+        let stream = self.dial(asks, chosen).await?;
+        let opened = Upstream::over(stream, home).await;
         let mut upstream = opened.map_err(|_| Miss::Unopened)?;
         let response = upstream.send(self.request(Version::HTTP_11)).await;
         let response = response.map_err(|failure| self.unanswered(&failure))?;
         self.answered_by(response, By::Http1(upstream))
+    }
+
+    async fn dial(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<TcpStream, Miss> {
+        let began = Instant::now();
+        let dialled = chosen.dial(asks).await;
+        if let Some(entry) = &mut self.entry {
+            entry.connect = Some(entry.connect.unwrap_or_default() + began.elapsed());
+        }
+        let stream = dialled.map_err(Miss::Undialled)?;
+        // Delays small messages if it fails, which is no reason to refuse them.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     /// One that changes the protocol though nobody asked for it is none (RFC 9110, section 15.2.2), nor is one whose end is said in
@@ -198,7 +220,7 @@ impl Errand<'_> {
     }
 
     async fn attempt_http2(
-        &self,
+        &mut self,
         asks: &Asks<'_>,
         chosen: &mut Chosen,
         home: &Rc<Home>,
@@ -220,8 +242,8 @@ impl Errand<'_> {
                 None if has_waited => return Err(Miss::Unopened),
                 None => has_waited = true,
                 Some(_opening) => {
-                    let stream = chosen.dial(asks).await.map_err(Miss::Undialled)?;
-                    let opened = Multiplexed::over(nodelay(stream), &self.session.pool.tasks).await;
+                    let stream = self.dial(asks, chosen).await?;
+                    let opened = Multiplexed::over(stream, &self.session.pool.tasks).await;
                     home.share(opened.map_err(|_| Miss::Unopened)?);
                     is_fresh = true;
                 }
@@ -286,6 +308,10 @@ impl Errand<'_> {
             }
         };
         tracing::debug!(endpoint = %chosen.addr, ?fault, "request not answered");
+        if fault == Fault::Exhausted {
+            // Connections that nobody uses have descriptors and ports that others need.
+            self.session.pool.shed();
+        }
         let next = self.next(&chosen, (fault, Connection::New, sent));
         let Chosen {
             addr,
@@ -319,7 +345,7 @@ impl Errand<'_> {
         true
     }
 
-    fn answered(self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
+    fn answered(mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
         let Answered { response, by } = answered;
         let (mut parts, body) = response.into_parts();
         parts.extensions.clear();
@@ -338,19 +364,30 @@ impl Errand<'_> {
             chosen.attempt.observe();
         }
         let (addr, port) = (chosen.addr, chosen.port);
+        if let Some(entry) = &mut self.entry {
+            entry.retries = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);
+            entry.answered((parts.status.as_u16(), &parts.headers), addr, &port.name);
+        }
         let exchange = chosen
             .attempt
             .answered(chosen.account, parts.status.as_u16());
         let source = match by {
             By::Http1(upstream) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.session.live.becomes_tunnel(addr, &port);
-                self.session.tunnel.set(Some(Tunnel { upstream, exchange }));
+                self.session.tunnel.set(Some(Tunnel {
+                    upstream,
+                    exchange,
+                    entry: self.entry,
+                }));
                 return Response::from_parts(parts, ResponseBody::ours(Bytes::new()));
             }
             By::Http1(upstream) => Source::Http1(body, Some(upstream)),
             By::Http2(stream) => Source::Http2(body, stream),
         };
-        Response::from_parts(parts, ResponseBody::of(source, exchange, self.upload))
+        Response::from_parts(
+            parts,
+            ResponseBody::of(source, exchange, self.upload, self.entry),
+        )
     }
 }
 
@@ -370,10 +407,4 @@ impl Drop for Retry {
     fn drop(&mut self) {
         self.0.retry_budget.end();
     }
-}
-
-fn nodelay(stream: TcpStream) -> TcpStream {
-    // Delays small messages if it fails, which is no reason to refuse them.
-    let _ = stream.set_nodelay(true);
-    stream
 }

@@ -56,6 +56,13 @@ impl Pool {
         Rc::clone(home)
     }
 
+    /// Lets go of all idle connections.
+    pub(super) fn shed(&self) {
+        for home in self.homes.borrow().values() {
+            home.idle.borrow_mut().clear();
+        }
+    }
+
     /// Lets go, every second, of what has waited long enough, was closed, or whose endpoint is gone. Never ends.
     ///
     /// # Cancel safety

@@ -1,6 +1,6 @@
 //! Requests that no endpoint answers. Owns which cause it is; what is said of it belongs to [`portico_core::http::error`].
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, Version, header};
@@ -12,7 +12,7 @@ use portico_core::{
     snapshot::PortView,
 };
 
-use super::{Session, body::ResponseBody};
+use super::{Session, body::ResponseBody, log::Entry};
 use crate::{
     net,
     tcp::{connect::Rejection, dial::DialError},
@@ -66,6 +66,7 @@ impl Refusal {
         &self,
         session: &Session,
         (headers, version): (&HeaderMap, Version),
+        entry: Option<Box<Entry>>,
     ) -> Result<Response<ResponseBody>, Cut> {
         let Self::Told(cause, attempts) = self else {
             return Err(Cut);
@@ -82,6 +83,12 @@ impl Refusal {
         let mut response = answer(&failure, Format::of(headers));
         if let Some(port) = port {
             port.state.statuses.count(response.status().as_u16());
+        }
+        if let Some(mut entry) = entry {
+            entry.service = port.map(|port| Arc::clone(&port.name));
+            entry.endpoint = attempts.last().map(|last| last.addr);
+            entry.retries = u32::try_from(attempts.len().saturating_sub(1)).unwrap_or(u32::MAX);
+            entry.refused(*cause, response.status().as_u16());
         }
         if cause.closes(version) {
             let close = HeaderValue::from_static("close");
@@ -106,7 +113,8 @@ pub(super) fn of_dial(error: &DialError) -> Fault {
             Fault::Refused
         }
         DialError::Failed(cause) if net::is_own_fault(cause) => Fault::Exhausted,
-        DialError::Failed(_) | DialError::Loop => Fault::Unreachable,
+        DialError::Failed(_) => Fault::Unreachable,
+        DialError::Loop => Fault::Loop,
     }
 }
 

@@ -166,6 +166,37 @@ fn upgrade_nobody_asked_for_is_no_answer() {
 }
 
 #[test]
+fn log_has_a_line_for_every_request_and_drops_what_nobody_reads() {
+    let origin = naming("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let bench = serving(&[&subject]);
+    let (log, lines) = crate::AccessLog::new(portico_core::http::log::LogFormat::Json);
+    bench.plane.log_requests(Arc::clone(&log));
+    let mut client = Peer::at(vip);
+    assert_eq!(client.get("/some?x=y").unwrap().status(), 200);
+    let line = lines.recv_timeout(DEADLINE).unwrap();
+    for part in [
+        "\"/some?x=y\"",
+        "200",
+        "\"--\"",
+        &origin.addr.to_string(),
+        "service-0",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(line.ends_with("}\n"), "{line}");
+    client
+        .ask("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n")
+        .unwrap();
+    let line = lines.recv_timeout(DEADLINE).unwrap();
+    assert!(line.contains("501") && line.contains("\"PR\""), "{line}");
+    drop(lines);
+    assert_eq!(Peer::at(vip).get("/").unwrap().status(), 200);
+    wait_until("a line to be dropped", || log.dropped() == 1);
+}
+
+#[test]
 fn snapshot_between_two_requests_changes_the_second_one_s_endpoint() {
     let (first, second) = (naming("a"), naming("b"));
     let vip = vip();
