@@ -124,7 +124,6 @@ pub(crate) async fn serve(
         progress: Progress::new(),
         tunnel: Cell::default(),
     });
-    session.progress.head_since.set(Some(Instant::now()));
     let wire = Wire::new(downstream, seen, Rc::clone(&session.progress));
     match version {
         Version::Http1 => serve_http1(&session, wire).await,
@@ -184,7 +183,8 @@ async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(Bytes, Ver
 }
 
 async fn serve_http1(session: &Rc<Session>, wire: Wire) {
-    session.progress.holds_end.set(true);
+    session.progress.is_http1.set(true);
+    session.progress.head_since.set(Some(Instant::now()));
     let served = Rc::clone(session);
     let service = service_fn(move |request| exchange::answer(&served, request));
     let mut conn = http1::Builder::new()
@@ -276,6 +276,12 @@ where
             }
             match ready!(watch.poll(cx, timer.as_mut())) {
                 Due::Retire => retire(conn.as_mut()),
+                Due::Idle if !watch.is_dismissed => {
+                    // It may say goodbye, in as much time again.
+                    watch.is_dismissed = true;
+                    session.progress.last.set(Instant::now());
+                    retire(conn.as_mut());
+                }
                 Due::Flooded => {
                     // It is told so, as far as it reads.
                     retire(conn.as_mut());
@@ -310,6 +316,8 @@ struct Watch<'s> {
     /// When it is to be retired, unless it was.
     retires_at: Option<Instant>,
     knows_end: bool,
+    /// It was retired because no request came.
+    is_dismissed: bool,
 }
 
 impl<'s> Watch<'s> {
@@ -319,6 +327,7 @@ impl<'s> Watch<'s> {
             session,
             retires_at: age.map(|age| Instant::now() + spread(age)),
             knows_end: false,
+            is_dismissed: false,
         }
     }
 

@@ -42,8 +42,9 @@ pub(super) struct Progress {
     pub(super) was_cut_short: Cell<bool>,
     /// A body broke: the end of the connection must not look clean.
     pub(super) is_broken: Cell<bool>,
-    /// Whether the client's end of sending is kept from the codec while requests wait for their answers. HTTP/2 has its own rules.
-    pub(super) holds_end: Cell<bool>,
+    /// Of HTTP/1 bytes between requests are of a head, and the client's end of sending is kept from the codec while requests wait for
+    /// their answers. HTTP/2 has rules of its own.
+    pub(super) is_http1: Cell<bool>,
 }
 
 impl Progress {
@@ -57,14 +58,15 @@ impl Progress {
             given_up: Cell::new((Instant::now(), 0)),
             was_cut_short: Cell::new(false),
             is_broken: Cell::new(false),
-            holds_end: Cell::new(false),
+            is_http1: Cell::new(false),
         })
     }
 
     fn moved(&self, read: usize, written: usize) {
         let now = Instant::now();
         self.last.set(now);
-        if read > 0 && self.requests.get() == 0 && self.head_since.get().is_none() {
+        let is_between = self.is_http1.get() && self.requests.get() == 0;
+        if read > 0 && is_between && self.head_since.get().is_none() {
             self.head_since.set(Some(now));
         }
         let (before, after) = self.bytes.get();
@@ -163,7 +165,7 @@ impl AsyncRead for Wire {
         let count = buf.filled().len() - before;
         let progress = &self.progress;
         let waits = progress.requests.get() > 0 && progress.uploads.get() == 0;
-        if count == 0 && waits && progress.holds_end.get() {
+        if count == 0 && waits && progress.is_http1.get() {
             // Asked again once the answer has gone.
             return Poll::Pending;
         }

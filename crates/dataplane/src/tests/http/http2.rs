@@ -242,6 +242,41 @@ fn body_that_breaks_off_resets_its_stream_and_no_other() {
 }
 
 #[test]
+fn connection_without_requests_is_told_to_go_after_its_idle_time_alone() {
+    let origin = naming("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let settings = DataSettings {
+        http_head_timeout: Duration::from_millis(10),
+        http_idle_timeout: Duration::from_millis(150),
+        ..DataSettings::default()
+    };
+    let _bench = with(&settings, &[&subject]);
+    block_on(async {
+        let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
+        let io = TokioIo::new(stream);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let (mut sender, conn) = handshake.await.unwrap();
+        let ended = tokio::spawn(conn);
+        let answer = sender
+            .send_request(asking("GET", Vec::new()))
+            .await
+            .unwrap();
+        answer.into_body().collect().await.unwrap();
+        let began = Instant::now();
+        // Told, not reset.
+        if let Err(error) = ended.await.unwrap() {
+            assert!(format!("{error:?}").contains("GoAway"), "{error:?}");
+        }
+        assert!(
+            began.elapsed() > Duration::from_millis(100),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+}
+
+#[test]
 fn client_that_asks_only_to_give_up_is_told_to_go() {
     let origin = origin(|peer| peer.message().and_then(|_| peer.is_closed().map(drop)));
     let vip = vip();
