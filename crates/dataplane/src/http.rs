@@ -51,7 +51,7 @@ use crate::{
 };
 use exchange::Tunnel;
 use pool::Pool;
-use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, MAX_FIELDS, STREAM_WINDOW, STREAMS, Tasks};
+use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks};
 use wire::{Progress, Wire};
 
 /// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
@@ -187,10 +187,10 @@ async fn serve_http1(session: &Rc<Session>, wire: Wire) {
     session.progress.head_since.set(Some(Instant::now()));
     let served = Rc::clone(session);
     let service = service_fn(move |request| exchange::answer(&served, request));
+    // Of fields its bound is 100, unless it is told, which costs.
     let mut conn = http1::Builder::new()
         .half_close(false)
         .auto_date_header(false)
-        .max_headers(MAX_FIELDS)
         .max_buf_size(BUFFER_BYTES)
         .max_header_size(BUFFER_BYTES)
         .header_read_timeout(None)

@@ -23,8 +23,6 @@ use super::{body::RequestBody, pool::Home, wire::Counted};
 
 /// Bytes of a head, and what is read or written at a time.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
-/// Fields of a head.
-pub(super) const MAX_FIELDS: usize = 100;
 /// How long a connection of HTTP/1 is kept when its endpoint does not say: the shortest default among common servers is 5 s, and a
 /// connection that closes under a request is a failure for nothing.
 const IDLE_HTTP1: Duration = Duration::from_secs(4);
@@ -67,7 +65,6 @@ impl Upstream {
             written: Rc::clone(&written),
         });
         let (sender, conn) = http1::Builder::new()
-            .max_headers(MAX_FIELDS)
             .max_buf_size(BUFFER_BYTES)
             .handshake(io)
             .await?;

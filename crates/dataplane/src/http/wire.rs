@@ -19,6 +19,8 @@ use tokio::{
 
 use crate::tcp::Resetting;
 
+/// See [`poll_gathered`].
+const SMALL_BYTES: usize = 1024;
 /// Requests of a connection that may be given up before their answers begin, in each [`WINDOW`].
 const MOST_GIVEN_UP: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(1);
@@ -189,7 +191,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream.stream).poll_write_vectored(cx, slices);
+        let polled = poll_gathered(Pin::new(&mut self.stream.stream), cx, slices);
         wrote(&self.progress, polled)
     }
 
@@ -209,6 +211,26 @@ impl AsyncWrite for Wire {
         self.stream.disarm();
         Pin::new(&mut self.stream.stream).poll_shutdown(cx)
     }
+}
+
+/// Writes a small message as one: gathering it costs the kernel more than copying so little.
+fn poll_gathered(
+    stream: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    slices: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [one] = slices {
+        return stream.poll_write(cx, one);
+    }
+    let (mut whole, mut length) = ([0; SMALL_BYTES], 0);
+    for slice in slices {
+        let Some(room) = whole.get_mut(length..length + slice.len()) else {
+            return stream.poll_write_vectored(cx, slices);
+        };
+        room.copy_from_slice(slice);
+        length += slice.len();
+    }
+    stream.poll_write(cx, whole.get(..length).unwrap_or_default())
 }
 
 fn wrote(progress: &Progress, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -255,7 +277,7 @@ impl AsyncWrite for Counted {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.written.set(true);
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        poll_gathered(Pin::new(&mut self.stream), cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
