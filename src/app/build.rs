@@ -14,6 +14,7 @@ use portico_core::{
     http::{
         HttpRules,
         head::{Forwarded, HeaderRules, Trace, Via},
+        log::LogFormat,
     },
     object::{PortNames, Protocol, diagnostic::Severity},
     snapshot::{Cluster, NodePortAddresses, SourceRangeReach},
@@ -30,8 +31,8 @@ use crate::{
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
     settings::{
-        AdminListen, ClusterOptions, DnsPods, ForwardOptions, HttpHeader, InstanceOptions,
-        ManifestOptions, UpOptions,
+        AccessLogFormat, AdminListen, ClusterOptions, DnsPods, ForwardOptions, HttpHeader,
+        InstanceOptions, ManifestOptions, UpOptions,
     },
     source::{
         file::{self, FileSource, FileWatch},
@@ -332,6 +333,13 @@ pub(super) fn data_settings(up: &UpOptions) -> DataSettings {
         http_idle_timeout: up.tcp.http_idle_timeout,
         http_max_age: unless_zero(up.tcp.http_max_age),
         ..default
+    }
+}
+
+pub(super) const fn access_log_format(format: AccessLogFormat) -> LogFormat {
+    match format {
+        AccessLogFormat::Text => LogFormat::Text,
+        AccessLogFormat::Json => LogFormat::Json,
     }
 }
 
