@@ -67,6 +67,8 @@ pub(crate) enum Cause {
     Unprivileged,
     /// `kernel.apparmor_restrict_unprivileged_userns`, of Ubuntu's kernels, is 1.
     AppArmor,
+    /// Root that may not be root in a user namespace either (`user_namespaces(7)`, "`CAP_SETFCAP`").
+    Root,
     /// A filter of system calls or a security module: a container, most often.
     Sandbox,
     /// Something else.
@@ -93,6 +95,9 @@ impl NoNamespaces {
                 "AppArmor leaves user namespaces to programs with a profile that allows them"
                     .to_owned()
             }
+            Cause::Root => {
+                "root needs CAP_SYS_ADMIN or CAP_SETFCAP for it, and has neither".to_owned()
+            }
             Cause::Sandbox => {
                 "the container or sandbox that this runs in forbids it (EPERM)".to_owned()
             }
@@ -111,6 +116,10 @@ impl NoNamespaces {
                 "printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile portico {program} flags=(unconfined) \
                  {{ userns, }}\\n' | sudo tee /etc/apparmor.d/portico && sudo apparmor_parser -r /etc/apparmor.d/portico"
             )),
+            Cause::Root => Some(
+                "start the container with --cap-add SETFCAP, or be a user that is not root"
+                    .to_owned(),
+            ),
             Cause::Sandbox => Some(
                 "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
                     .to_owned(),
@@ -149,8 +158,17 @@ pub(super) fn enter() -> Result<(), NoNamespaces> {
     // Root needs no user namespace, in which it would be root over its own files only.
     let is_root = geteuid().is_root() && unshare(network_and_mounts).is_ok();
     if !is_root {
+        // In a user namespace without maps these numbers are those of nobody.
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         unshare(UnshareFlags::NEWUSER | network_and_mounts).map_err(failed(Step::Unshare))?;
-        map_user().map_err(failed(Step::Map))?;
+        map_user(user, group).map_err(|error| match (user, error) {
+            (0, Errno::PERM) => NoNamespaces {
+                step: Step::Map,
+                errno: error.raw_os_error(),
+                cause: Cause::Root,
+            },
+            _ => failed(Step::Map)(error),
+        })?;
     }
     // What is mounted outside later is seen inside; never the other way round.
     let outside_in = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -173,8 +191,7 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 }
 
 /// User and group are themselves inside; nobody else is there (`user_namespaces(7)`).
-fn map_user() -> Result<(), Errno> {
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+fn map_user(user: u32, group: u32) -> Result<(), Errno> {
     for (file, text) in [
         // Before a map of groups may be written without privilege.
         ("setgroups", "deny".to_owned()),

@@ -433,7 +433,7 @@ fn run_reaches_the_outside_world_by_each_carrier_and_services_all_the_same() {
         let words = format!(
             "portico run --network {carrier} -- curl -sS -m 20 http://web/ http://10.77.1.9:8000/"
         );
-        let script = format!("exec unshare -U --map-user=65534 --map-group=65534 -- {words}");
+        let script = format!("exec unshare -U --map-user=1000 --map-group=1000 -- {words}");
         let output = program.shell(&script).output().unwrap();
         assert_eq!(
             stdout(&output),

@@ -94,7 +94,7 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
             mount --bind /mnt /etc && umount /mnt && mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && exec "$0" "$@""#
         }
         User::Nobody => {
-            r#"ip link set lo up && exec unshare -U --map-user=65534 --map-group=65534 -- "$0" "$@""#
+            r#"ip link set lo up && exec unshare -U --map-user=1000 --map-group=1000 -- "$0" "$@""#
         }
         User::Unprivileged => {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
