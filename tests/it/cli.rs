@@ -1,6 +1,6 @@
 //! The command line: exit codes and words.
 
-use crate::support::program::portico;
+use crate::support::{namespace::in_namespace, program::portico};
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -39,6 +39,7 @@ fn status_without_a_program_says_what_to_start() {
 
 #[test]
 fn up_with_a_path_that_is_not_there_names_it() {
+    in_namespace!(Unprivileged);
     let (code, text) = run(&["up", "/nowhere/at/all"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("/nowhere/at/all"), "{text}");
@@ -96,7 +97,7 @@ fn map_prints_what_validate_accepts() {
 #[test]
 fn output_nobody_reads_does_not_end_the_program() {
     use std::io::{BufRead as _, Read as _};
-    crate::support::namespace::in_namespace!(Root);
+    in_namespace!(Root);
     let folder = tempfile::tempdir().unwrap();
     let mut child = portico(folder.path())
         .args(["up", "--map", "web:80=:9"])

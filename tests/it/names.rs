@@ -409,6 +409,7 @@ fn pods_have_the_names_of_their_mode_in_every_domain() {
 
 #[test]
 fn names_that_cannot_be_served_are_refused_at_the_start() {
+    in_namespace!(Unprivileged);
     for (args, said) in [
         (["--cluster-domain", "local"], "names of hosts on the link"),
         (["--cluster-domain", "a..b"], "empty label"),
