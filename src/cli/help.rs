@@ -21,6 +21,8 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ("portico resolve web.default.svc.cluster.local", "ask the running program's DNS"),
         ("portico explain service web", "why it is served, or why not and what to change"),
         ("portico status", "addresses and endpoints, as they are now"),
+        ("portico run -- curl http://web:8080/", "a program for which Services are at their own names and ports"),
+        ("portico doctor", "which ways in work on this machine, and what to type"),
     ]),
     ("up", &[
         ("portico up ./k8s", "serve a folder, and follow its changes"),

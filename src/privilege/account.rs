@@ -39,6 +39,11 @@ fn find(text: &str, users: &str, groups: &str) -> Result<Account, String> {
     let number = |index: usize| column(index).and_then(|text| text.parse::<u32>().ok());
     let uid = number(2).or_else(|| name.parse().ok());
     let uid = uid.ok_or_else(|| unknown("user", name, users))?;
+    if uid == 0 {
+        return Err(
+            "root is whom portico is not to stay: name another user, or leave it out".to_owned(),
+        );
+    }
     let gid = match group {
         Some(group) => {
             let line = entry(groups, group);
@@ -139,6 +144,10 @@ mod tests {
         check(
             "postgres",
             Err("there is no user 'postgres' in /etc/passwd; a number will do"),
+        );
+        check(
+            "root",
+            Err("root is whom portico is not to stay: name another user, or leave it out"),
         );
         check(
             "",
