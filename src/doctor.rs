@@ -66,11 +66,15 @@ impl Finding {
         Self::new(check, Verdict::No, text)
     }
 
-    /// With one more thing to type, unless nothing is known to help.
+    /// With one more thing to type, unless nothing is known to help. `ONE (or: OTHER)`, as on a single line of `status`, is
+    /// two things.
     fn fix(mut self, fix: impl Into<String>) -> Self {
         let fix = fix.into();
-        if !fix.is_empty() {
-            self.fix.push(fix);
+        let other = fix.strip_suffix(')');
+        match other.and_then(|text| text.split_once(" (or: ")) {
+            Some((one, other)) => self.fix.extend([one.to_owned(), other.to_owned()]),
+            None if fix.is_empty() => {}
+            None => self.fix.push(fix),
         }
         self
     }

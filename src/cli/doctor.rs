@@ -25,7 +25,7 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
-Each line says ok, warn (works in part, or another way stands in) or no (does not work), and what was tried. Of several
+Each line says ok, warn (works in part, or another way stands in) or no (does not work), and what was tried. Of several \
 fixes one is enough; they are to be typed, nothing is run or changed here. The exit status is 1 if any line says no.";
 
 /// Arguments of `portico doctor`.

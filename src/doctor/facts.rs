@@ -12,6 +12,7 @@ use std::{
 };
 
 pub use lookup::Lookup;
+use rustix::process::geteuid;
 
 use crate::{
     control::{
@@ -27,7 +28,9 @@ use crate::{
 /// Where `portico proxy` listens when nothing is said.
 const DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7080);
 /// Programs that lead from a network namespace to the outside.
-const OUTSIDE: [&str; 2] = ["pasta", "slirp4netns"];
+const OUTSIDE: &[&str] = &["pasta", "slirp4netns"];
+/// The first gives root up before it would join root's namespaces, and may not.
+const OUTSIDE_OF_ROOT: &[&str] = &["slirp4netns"];
 /// Ports below 1024 that Services have: the first that nobody holds is tried.
 const LOW_PORTS: [u16; 3] = [80, 443, 1023];
 
@@ -126,6 +129,8 @@ pub struct Namespaces {
     pub refused: Option<Refusal>,
     /// What leads from the inside to other machines.
     pub outside: Option<&'static str>,
+    /// This is root, whom pasta does not serve.
+    pub is_root: bool,
 }
 
 /// What the system does not let us do.
@@ -301,12 +306,15 @@ fn namespaces(binary: &str) -> Namespaces {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there =
         |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let is_root = geteuid().is_root();
+    let candidates = if is_root { OUTSIDE_OF_ROOT } else { OUTSIDE };
     Namespaces {
         refused: namespaces::probe().err().map(|error| Refusal {
             why: error.to_string(),
             fix: error.fix(binary),
         }),
-        outside: OUTSIDE.into_iter().find(is_there),
+        outside: candidates.iter().copied().find(is_there),
+        is_root,
     }
 }
 

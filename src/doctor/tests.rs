@@ -65,6 +65,7 @@ fn machine() -> Facts {
         namespaces: Namespaces {
             refused: None,
             outside: Some("pasta"),
+            is_root: false,
         },
         door: attempt("127.0.0.1:7080", None),
         is_door_ours: false,
@@ -153,7 +154,7 @@ fn program_absent_killed_silent_unready_or_another_version() {
         "program",
         Verdict::Warn,
         "nothing runs",
-        &["portico up"],
+        &["portico up", "portico demo"],
     );
     let mut facts = machine();
     facts.program = Program::Killed("/run/portico/api.sock".into());
@@ -162,7 +163,7 @@ fn program_absent_killed_silent_unready_or_another_version() {
         "program",
         Verdict::Warn,
         "nothing runs",
-        &["portico up"],
+        &["portico up", "portico demo"],
     );
     check(
         &facts,
@@ -215,6 +216,12 @@ fn addresses_without_loopback_say_how_to_bring_it_up() {
     let fix = "sudo ip link set lo up";
     facts.loopback = attempt("127.96.0.10:0", Some((ErrorKind::AddrNotAvailable, fix)));
     check(&facts, "addresses", Verdict::No, "127.96.0.10", &[fix]);
+}
+
+#[test]
+fn fix_of_two_ways_is_two_lines_to_type() {
+    let finding = Finding::warn("ports", "").fix("sudo one a=1 (or: sudo other)");
+    assert_eq!(finding.fix, ["sudo one a=1", "sudo other"]);
 }
 
 #[test]
@@ -429,6 +436,14 @@ fn run_needs_namespaces_and_a_way_out_of_them() {
         Verdict::Warn,
         "no other machine",
         &["apt-get install passt"],
+    );
+    facts.namespaces.is_root = true;
+    check(
+        &facts,
+        "run",
+        Verdict::Warn,
+        "slirp4netns is not installed, and pasta does not serve root",
+        &["apt-get install slirp4netns"],
     );
     facts.namespaces.refused = Some(Refusal {
         why: "cannot make a user namespace: it is forbidden".into(),

@@ -70,7 +70,7 @@ impl fmt::Display for Writer {
             Self::Tailscale => "Tailscale",
             Self::Engine => "the container engine, which has mounted it",
             Self::Unknown => "a program",
-            Self::Nobody => "nobody but people",
+            Self::Nobody => "hand",
         })
     }
 }

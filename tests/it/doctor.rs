@@ -301,8 +301,8 @@ fn namespaces_that_are_forbidden_are_a_no_and_without_a_way_out_a_warning() {
     without_path.says(
         "run",
         "warn",
-        "neither pasta nor slirp4netns",
-        "install passt",
+        "slirp4netns is not installed",
+        "install slirp4netns",
     );
     // Of this user namespace and all below it (namespaces(7)).
     sysctl("user/max_user_namespaces", "0");

@@ -45,7 +45,7 @@ pub(in super::super) fn files(facts: &Facts) -> Finding {
     }
     if limit < ENOUGH_FILES {
         return Finding::warn(CHECK, format!("{limit} at most; a connection takes two, a listener one"))
-            .fix("sudo prlimit --pid $$ --nofile=65536:65536 (this shell; LimitNOFILE=65536 in a systemd unit)");
+            .fix("sudo prlimit --pid $$ --nofile=65536:65536  # this shell; LimitNOFILE=65536 in a systemd unit");
     }
     Finding::ok(
         CHECK,

@@ -80,7 +80,7 @@ pub(in super::super) fn names(facts: &Facts) -> Option<Finding> {
     Some(
         Finding::warn(CHECK, warning)
             .fix(format!("sudo {} dns install", facts.binary))
-            .fix("portico run -- PROGRAM (names and addresses for one program, without root)"),
+            .fix("portico run -- PROGRAM  # names and addresses for one program, without root"),
     )
 }
 

@@ -58,10 +58,10 @@ pub(in super::super) fn low_ports(facts: &Facts) -> Finding {
         );
         String::new()
     } else {
-        format!("{setcap} (this file, until it is built again)")
+        format!("{setcap}  # this file, until it is built again")
     };
     Finding::warn(CHECK, text)
-        .fix("sudo sysctl net.ipv4.ip_unprivileged_port_start=53 (all programs, until reboot)")
+        .fix("sudo sysctl net.ipv4.ip_unprivileged_port_start=53  # all programs, until reboot")
         .fix(by_file)
 }
 
@@ -96,7 +96,7 @@ pub(in super::super) fn ports(facts: &Facts) -> Vec<Finding> {
         let worst = missing.iter().skip(MOST).any(|port| port.instead.is_none());
         let result = if worst { Verdict::No } else { Verdict::Warn };
         Finding::new(CHECK, result, format!("{more} more of {all} cannot be had"))
-            .fix("portico status (lists all)")
+            .fix("portico status  # lists all")
     });
     findings.chain(rest).collect()
 }

@@ -41,7 +41,8 @@ pub(in super::super) fn program(facts: &Facts) -> Finding {
         ),
         Program::Absent | Program::Killed(_) => {
             Finding::warn(CHECK, format!("nothing runs as instance '{instance}'"))
-                .fix("portico up FOLDER (or: portico demo)")
+                .fix("portico up FOLDER")
+                .fix("portico demo")
         }
     }
 }

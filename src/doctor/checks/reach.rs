@@ -40,7 +40,7 @@ pub(in super::super) fn containers(facts: &Facts) -> Finding {
             CHECK,
             format!("{engine} runs, and no bridge of it has an address here: its network is not this machine's"),
         )
-        .fix("network_mode: host, or portico in a container and `network_mode: service:portico` (README, Containers)");
+        .fix("network_mode: host, or portico in a container and `network_mode: service:portico` (README, \"From a container\")");
     };
     let served = node_ports(facts);
     let is_served = |addr: &SocketAddr| addr.ip().is_unspecified() || addr.ip() == *gateway;

@@ -9,7 +9,7 @@ pub(in super::super) fn run(facts: &Facts) -> Finding {
     if let Some(refusal) = &namespaces.refused {
         return Finding::no(CHECK, &*refusal.why)
             .fix(refusal.fix.as_deref().unwrap_or_default())
-            .fix("portico proxy (names and ports without namespaces)");
+            .fix("portico proxy  # names and ports without namespaces");
     }
     let text = "a program can have namespaces of its own";
     if let Some(program) = namespaces.outside {
@@ -17,9 +17,12 @@ pub(in super::super) fn run(facts: &Facts) -> Finding {
         return Finding::ok(CHECK, text);
     }
     let installer = if facts.is_debian { "apt-get" } else { "dnf" };
-    Finding::warn(
-        CHECK,
-        format!("{text}, but reaches no other machine from there: neither pasta nor slirp4netns is installed"),
-    )
-    .fix(format!("sudo {installer} install passt"))
+    let (why, package) = if namespaces.is_root {
+        let why = "slirp4netns is not installed, and pasta does not serve root";
+        (why, "slirp4netns")
+    } else {
+        ("neither pasta nor slirp4netns is installed", "passt")
+    };
+    let text = format!("{text}, but reaches no other machine from there: {why}");
+    Finding::warn(CHECK, text).fix(format!("sudo {installer} install {package}"))
 }
