@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     admin::client,
     app,
+    control::status::Status,
     objects::Resource,
     settings::{ClusterOptions, InstanceOptions, ManifestOptions},
 };
@@ -48,6 +49,17 @@ pub struct WatchEvent {
     pub kind: String,
     /// The object as it is now, or was last.
     pub object: Value,
+}
+
+/// What the running program says, with addresses that this process can use: inside `portico run` they are others.
+///
+/// # Errors
+/// No program runs under this instance name.
+pub fn status(instance: &InstanceOptions) -> anyhow::Result<Status> {
+    let status: Status = serde_json::from_slice(&client::get(instance, "/v1/status")?)?;
+    let inside = std::env::var_os("PORTICO_RUN");
+    let is_inside = inside.is_some_and(|name| name == instance.instance.as_str());
+    Ok(if is_inside { status.inside() } else { status })
 }
 
 impl Cluster {

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{Verbatim, change::Namespace, cluster::Cluster, say};
+use super::{Verbatim, change::Namespace, cluster, say};
 use crate::{
-    control::status::{PortStatus, ServiceStatus, Status},
+    control::status::{PortStatus, ServiceStatus},
     objects::Resource,
     settings::InstanceOptions,
 };
@@ -32,8 +32,7 @@ pub struct EnvArgs {
 /// # Errors
 /// No program runs, or there is no such Service.
 pub fn run(args: &EnvArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::Live(instance.clone());
-    let status: Status = serde_json::from_slice(&cluster.get("/v1/status")?)?;
+    let status = cluster::status(instance)?;
     let wanted = args.service.as_deref();
     let wanted = wanted.map(|name| name.strip_prefix("service/").unwrap_or(name));
     let of_namespace = status.services.iter().filter(|service| {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Verbatim, change::Namespace, cluster::Cluster, say, target};
+use super::{Verbatim, change::Namespace, cluster, say, target};
 use crate::{
-    control::status::{PortStatus, ServiceStatus, Status},
+    control::status::{PortStatus, ServiceStatus},
     objects::Resource,
     settings::InstanceOptions,
 };
@@ -37,8 +37,7 @@ pub fn run(args: &UrlArgs, instance: &InstanceOptions) -> anyhow::Result<ExitCod
     if target::resource(kind)? != Resource::Services {
         return Err(Verbatim(format!("error: {kind}/{name} is no Service")).into());
     }
-    let cluster = Cluster::Live(instance.clone());
-    let status: Status = serde_json::from_slice(&cluster.get("/v1/status")?)?;
+    let status = cluster::status(instance)?;
     let namespace = &args.namespace.namespace;
     let mut services = status.services.iter();
     let service = services.find(|service| service.namespace == *namespace && service.name == name);

@@ -189,6 +189,19 @@ pub struct PortStatus {
     pub source_not_kept: u64,
 }
 
+impl Status {
+    /// As programs of `portico run` have it: everything is where it was declared.
+    #[must_use]
+    pub fn inside(mut self) -> Self {
+        let ports = self.services.iter_mut().flat_map(|one| &mut one.ports);
+        for place in ports.flat_map(|port| &mut port.reachable) {
+            place.bound = Some(place.declared);
+            place.problem = None;
+        }
+        self
+    }
+}
+
 impl PortStatus {
     /// Where it is served by an address of this kind, if it is.
     pub fn served_at(&self, kind: &str) -> Option<SocketAddr> {

@@ -152,6 +152,19 @@ fn run_as_a_user_reaches_services_by_short_name_on_port_80() {
     assert!(resolv.contains("options ndots:5"), "{resolv}");
 }
 
+/// Port 80 is served at another number outside, where the user may not bind it.
+#[test]
+fn run_inside_commands_print_addresses_that_are_reached_there() {
+    in_namespace!(Nobody);
+    let program = up();
+    let outside = program.shell("portico url web").output().unwrap();
+    assert!(stdout(&outside).starts_with("http://127.96.0.80:10080\n"));
+    let script =
+        "curl -sS $(portico url web | head -n 1); portico env web | grep ^WEB_SERVICE_PORT=";
+    let output = run(&program, &format!("-- sh -c '{script}'"));
+    assert_eq!(stdout(&output), "of defaultWEB_SERVICE_PORT=80\n");
+}
+
 /// bash(1) has sockets of both kinds.
 #[test]
 fn run_udp_answers_and_what_is_not_served_is_refused() {

@@ -18,7 +18,7 @@ use crate::{
         target::{Protocol, Target},
         view::{EndpointView, View},
     },
-    cli::{Verbatim, cluster::Cluster, target},
+    cli::{Verbatim, cluster, target},
     control::status::{PortStatus, Status},
     objects::Resource,
     settings::InstanceOptions,
@@ -109,7 +109,7 @@ impl Asked {
             .program
             .as_ref()
             .context("there is no program to ask")?;
-        let status: Status = serde_json::from_slice(&client::get(instance, "/v1/status")?)?;
+        let status = cluster::status(instance)?;
         let mut services = status.services.iter();
         let service = services
             .find(|service| service.namespace == wanted.namespace && service.name == wanted.name)
@@ -140,7 +140,7 @@ impl Asked {
     /// What is declared, in short: the same for the same Services and workloads.
     pub(super) fn manifests(&self) -> Option<String> {
         let (instance, _) = self.program.as_ref()?;
-        let cluster = Cluster::Live(instance.clone());
+        let cluster = cluster::Cluster::Live(instance.clone());
         let mut hash = Xxh3::new();
         for resource in [
             Resource::Services,
