@@ -141,9 +141,7 @@ impl Instance {
             _lock: lock,
             _claim: claim,
         };
-        for socket in [instance.socket_path(), instance.run_socket_path()] {
-            remove_stale(socket)?;
-        }
+        instance.remove_sockets()?;
         Ok(instance)
     }
 
@@ -234,17 +232,30 @@ impl Instance {
     pub fn state_file(&self) -> StateFile {
         StateFile::new(&self.state_dir)
     }
+
+    /// Removes sockets of a former run, or our own. Safe because the lock is held: whoever else bound them is gone.
+    fn remove_sockets(&self) -> Result<(), InstanceError> {
+        for path in [self.socket_path(), self.run_socket_path()] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(InstanceError::Io {
+                        action: "remove the old socket",
+                        path,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Removes a socket of a former run. Safe because the lock is held: whoever bound it is gone.
-fn remove_stale(path: PathBuf) -> Result<(), InstanceError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstanceError::Io {
-            action: "remove the old socket",
-            path,
-            source,
-        }),
-        _ => Ok(()),
+/// What is left is of a run that was killed: nobody is told that of one that ended.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The next run tries again.
+        let _left = self.remove_sockets();
     }
 }
 

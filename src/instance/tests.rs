@@ -82,6 +82,17 @@ fn acquire_stale_socket_is_removed() {
 }
 
 #[test]
+fn instance_that_ends_leaves_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let instance = acquire("default", &surroundings(folder.path())).unwrap();
+    let sockets = [instance.socket_path(), instance.run_socket_path()];
+    let bind = |path| std::os::unix::net::UnixListener::bind(path).unwrap();
+    let _bound = sockets.each_ref().map(bind);
+    drop(instance);
+    assert!(sockets.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn acquire_default_of_another_user_fails_and_names_them() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let around = surroundings(one.path());
