@@ -25,7 +25,7 @@ const SHOW: &str = "settings";
 /// What the variables of all our settings begin with.
 const PREFIX: &str = "PORTICO_";
 /// Variables of the project's own tests.
-const TESTS: [&str; 2] = ["PORTICO_TEST_INSIDE", "PORTICO_BLESS"];
+const TESTS: [&str; 3] = ["PORTICO_TEST_INSIDE", "PORTICO_BLESS", "PORTICO_PEERS"];
 
 /// A command line that was read, with what a settings file adds to it.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ mod explain;
 mod first_minute;
 mod first_page;
 mod handover;
+mod http;
 mod kubectl;
 mod kubectl_get;
 mod limits;

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod namespace;
 pub(crate) mod page;
+pub(crate) mod peer;
 pub(crate) mod program;
 
 use std::{
