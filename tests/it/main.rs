@@ -32,6 +32,7 @@ mod first_minute;
 mod first_page;
 mod handover;
 mod http;
+mod http_failures;
 mod kubectl;
 mod kubectl_get;
 mod limits;

@@ -184,6 +184,17 @@ fn rolling_update_of_ten_pods_under_load_loses_nothing_twenty_times() {
 }
 
 #[test]
+fn rolling_update_behind_an_http_port_loses_no_request_of_clients_that_stay() {
+    in_namespace!(Root);
+    let text = WEB.replace("targetPort: 8080", "targetPort: 8080, appProtocol: http");
+    let program = Program::up(&["--simulate"], &[("web.yaml", &text)]);
+    let seen = roll_under_load(&program, &text, ROLLOUTS / 4);
+    let answered = seen.answered.load(SeqCst);
+    assert_eq!(seen.lost.load(SeqCst), 0, "of {answered}");
+    assert!(answered > 1000, "{answered}");
+}
+
+#[test]
 fn rolling_update_without_draining_loses_some() {
     in_namespace!(Root);
     // No grace: a pod ends with its connections, as a process that is killed does.

@@ -1,0 +1,120 @@
+//! Failures and hostile input on HTTP ports of the real program: what clients see of it. Owns the
+//! manifests and a client that keeps its connection.
+
+mod endings;
+mod frames;
+
+use std::{
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+use crate::support::{PATIENCE, program::Program, program::way};
+
+/// Service `web` with such an `appProtocol`, and its endpoints.
+fn manifest(protocol: &str, endpoints: &[SocketAddr]) -> String {
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  ports: [{{name: p, port: 80, appProtocol: {protocol}}}]\n"
+    );
+    let slices = endpoints.iter().enumerate().map(|(index, endpoint)| {
+        let (ip, port) = (endpoint.ip(), endpoint.port());
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-{index}\n  labels: \
+             {{kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{{name: p, port: {port}}}]\nendpoints:\n  - addresses: ['{ip}']\n"
+        )
+    });
+    service + &slices.collect::<String>()
+}
+
+/// portico with that Service, and where it is.
+fn up(args: &[&str], protocol: &str, endpoints: &[SocketAddr]) -> (Program, SocketAddr) {
+    let program = Program::up(args, &[("web.yaml", &manifest(protocol, endpoints))]);
+    let web = way(
+        &program.wait_for_endpoints("web", endpoints.len()),
+        "ClusterIP",
+    );
+    (program, web)
+}
+
+type Stream = BufReader<TcpStream>;
+
+fn stream(stream: TcpStream) -> Stream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    BufReader::new(stream)
+}
+
+fn open(addr: SocketAddr) -> Stream {
+    stream(TcpStream::connect_timeout(&addr, PATIENCE).unwrap())
+}
+
+/// An endpoint that serves every connection on a thread; it lives until the end of the test's process.
+fn endpoint(serve: impl Fn(Stream) -> std::io::Result<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for accepted in listener.incoming().map_while(Result::ok) {
+            let serve = Arc::clone(&serve);
+            // A connection that ends under it is what these tests are about.
+            thread::spawn(move || serve(stream(accepted)));
+        }
+    });
+    addr
+}
+
+/// The lines of a head, without the empty one.
+fn head(stream: &mut Stream) -> std::io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            None => return Err(ErrorKind::UnexpectedEof.into()),
+            Some("") => return Ok(lines),
+            Some(line) => lines.push(line.to_owned()),
+        }
+    }
+}
+
+/// Sends a request and reads the answer, whose body must be whole: its status and body.
+fn ask(stream: &mut Stream, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+    stream.get_mut().write_all(request)?;
+    answer(stream)
+}
+
+fn answer(stream: &mut Stream) -> std::io::Result<(u16, Vec<u8>)> {
+    let head = head(stream)?;
+    let status = head.first().and_then(|line| line.split(' ').nth(1));
+    let status = status.unwrap().parse().unwrap();
+    let field = |name: &str| {
+        let mut fields = head.iter().filter_map(|line| line.split_once(": "));
+        let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
+    };
+    let mut body = Vec::new();
+    if let Some(length) = field("content-length") {
+        body.resize(length.parse().unwrap(), 0);
+        stream.read_exact(&mut body)?;
+    } else if field("transfer-encoding").is_some() {
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim_end(), 16);
+            let Ok(size) = size else {
+                return Err(ErrorKind::UnexpectedEof.into());
+            };
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk)?;
+            if size == 0 {
+                break;
+            }
+            body.extend(&chunk[..size]);
+        }
+    }
+    Ok((status, body))
+}
+
+const GET: &[u8] = b"GET /some?x=y HTTP/1.1\r\nHost: web\r\n\r\n";
