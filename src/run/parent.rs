@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -223,10 +223,19 @@ impl Running<'_> {
     async fn connect(&mut self) -> Result<(), RunError> {
         match world::connect(self.network, self.inside).await {
             Ok(world) => self.world = world,
+            // Nobody can join namespaces of a process that has ended, which has said why.
+            Err(_) if self.is_gone() => {}
             Err(error) if self.network == Network::Auto => say(&error.to_string()),
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Whether the process inside has ended; it stays to be waited for.
+    fn is_gone(&self) -> bool {
+        let inside = i32::try_from(self.inside).ok().and_then(Pid::from_raw);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        inside.is_some_and(|id| waitid(WaitId::Pid(id), options).is_ok_and(|end| end.is_some()))
     }
 }
 

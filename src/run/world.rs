@@ -41,14 +41,9 @@ pub enum NoWorld {
          of others resolve all the same (`--network none` to do without)"
     )]
     NotInstalled,
-    /// One who should, cannot.
-    #[error("the outside world is not reached from inside: {program}: {why}")]
-    Failed {
-        /// Who.
-        program: &'static str,
-        /// In its words.
-        why: String,
-    },
+    /// Those who should, cannot, each in its words.
+    #[error("the outside world is not reached from inside: {}", .0.join("; "))]
+    Failed(Vec<String>),
 }
 
 /// A running carrier; it ends with this value, and with this process.
@@ -80,19 +75,18 @@ pub(super) async fn connect(network: Network, inside: u32) -> Result<Option<Worl
             .filter(Carrier::is_installed)
             .collect(),
     };
-    let mut failed = NoWorld::NotInstalled;
+    let mut failed = Vec::new();
     for carrier in candidates {
         match carrier.start(inside).await {
             Ok(world) => return Ok(Some(world)),
-            Err(why) => {
-                failed = NoWorld::Failed {
-                    program: carrier.program,
-                    why,
-                }
-            }
+            Err(why) => failed.push(format!("{}: {why}", carrier.program)),
         }
     }
-    Err(failed)
+    Err(if failed.is_empty() {
+        NoWorld::NotInstalled
+    } else {
+        NoWorld::Failed(failed)
+    })
 }
 
 /// A program that carries connections; it writes to its standard output as soon as it does.
