@@ -67,7 +67,8 @@ pub fn fix_for(error: io::ErrorKind, addr: SocketAddr, holder: Option<&Holder>) 
     match error {
         io::ErrorKind::PermissionDenied => format!(
             "sudo sysctl net.ipv4.ip_unprivileged_port_start={} (or: sudo setcap cap_net_bind_service=+ep {program})",
-            addr.port()
+            // DNS has 53: what is typed for one port does not take it from another.
+            addr.port().min(53)
         ),
         io::ErrorKind::AddrInUse => fix_in_use(addr, holder),
         io::ErrorKind::AddrNotAvailable if addr.ip().is_loopback() => {

@@ -69,7 +69,7 @@ fn privileged_port_is_named_with_the_setting_that_gives_it() {
     assert_eq!(first.cause, Cause::BoundElsewhere);
     assert!(first.text.contains("ermission denied"), "{first:?}");
     let fix = first.fix.as_deref().unwrap();
-    assert!(fix.contains("ip_unprivileged_port_start=80"), "{fix}");
+    assert!(fix.contains("ip_unprivileged_port_start=53"), "{fix}");
 }
 
 #[test]

@@ -119,12 +119,18 @@ fn fix_for_each_error_says_what_to_type() {
         assert_eq!(fix.is_empty(), expected.is_empty(), "{fix}");
     };
     let (denied, in_use) = (io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse);
-    let sysctl = "sudo sysctl net.ipv4.ip_unprivileged_port_start=80";
+    let sysctl = "sudo sysctl net.ipv4.ip_unprivileged_port_start=53";
     check(
         denied,
         "127.96.0.1:80",
         None,
         &[sysctl, "sudo setcap cap_net_bind_service=+ep /"],
+    );
+    check(
+        denied,
+        "127.96.0.1:22",
+        None,
+        &["ip_unprivileged_port_start=22 "],
     );
     check(
         in_use,
