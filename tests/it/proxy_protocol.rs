@@ -2,17 +2,17 @@
 //! it is tested with the data path.)
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::{Child, Command, Stdio},
-    time::Instant,
+    process::Command,
 };
 
 use crate::support::{
-    PATIENCE,
+    addr,
     client::{get_from, is_dropped},
     is_installed,
     namespace::in_namespace,
+    peer::{Peer, nginx, start},
     program::{Program, way},
 };
 
@@ -20,68 +20,14 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 /// Where front ends come from.
 const FRONT: &str = "127.0.0.77";
 
-/// A server of somebody else, until it is dropped.
-struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts it and returns once all of these ports answer.
-fn start(program: &str, args: &[&str], ports: &[u16]) -> Peer {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let child = Command::new(program)
-        .args(args)
-        .env("PATH", format!("{path}:/usr/sbin"))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut peer = Peer(child);
-    let start = Instant::now();
-    for port in ports {
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err() {
-            assert_eq!(peer.0.try_wait().unwrap(), None, "{program} has ended");
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{program} does not listen at {port}"
-            );
-            std::thread::yield_now();
-        }
-    }
-    peer
-}
-
-fn haproxy(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
+fn haproxy(folder: &Path, text: &str, listening: &[SocketAddr]) -> Option<Peer> {
     const DEFAULTS: &str =
         "defaults\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n";
     is_installed("haproxy").then(|| {
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, format!("{DEFAULTS}{text}")).unwrap();
-        start("haproxy", &["-db", "-f", file.to_str().unwrap()], ports)
+        start("haproxy", &["-db", "-f", file.to_str().unwrap()], listening)
     })
-}
-
-fn nginx(folder: &Path, text: &str, ports: &[u16]) -> Option<Peer> {
-    is_installed("nginx").then(|| {
-        let (file, log) = (folder.join("nginx.conf"), folder.join("nginx.log"));
-        let head = "user root; daemon off; master_process off; pid nginx.pid; events {}\n";
-        std::fs::write(&file, format!("{}{head}{text}", modules(text))).unwrap();
-        let [file, log, prefix] = [&*file, &*log, folder].map(|path| path.to_str().unwrap());
-        start("nginx", &["-p", prefix, "-e", log, "-c", file], ports)
-    })
-}
-
-/// Debian has the stream module in a file of its own.
-fn modules(text: &str) -> String {
-    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    if text.contains("stream {") && Path::new(module).exists() {
-        format!("load_module {module};\n")
-    } else {
-        String::new()
-    }
 }
 
 /// Servers that insist on a header and tell what it says: haproxy at 9001, nginx at 9002.
@@ -91,14 +37,14 @@ fn behind(folder: &Path) -> [Option<Peer>; 2] {
             folder,
             "frontend f\n mode http\n bind 127.0.0.1:9001 accept-proxy\n http-request return status 200 content-type \
              text/plain lf-string \"%ci %fi %fp\"\n",
-            &[9001],
+            &[addr("127.0.0.1:9001")],
         ),
         nginx(
             folder,
             "http { access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; \
              scgi_temp_path s; server { listen 127.0.0.1:9002 proxy_protocol; location / { return 200 \
              \"$proxy_protocol_addr $proxy_protocol_server_addr $proxy_protocol_server_port\"; } } }",
-            &[9002],
+            &[addr("127.0.0.1:9002")],
         ),
     ]
 }
@@ -173,16 +119,18 @@ fn proxy_protocol_from_haproxy_nginx_and_curl_is_believed_and_sent_on() {
     };
     let text = listen(8081, "send-proxy")
         + &listen(8082, "send-proxy-v2 proxy-v2-options crc32c,unique-id");
-    let haproxy = haproxy(front.path(), &text, &[8081, 8082]);
+    let by_haproxy = ["127.0.0.1:8081", "127.0.0.1:8082"].map(addr);
+    let haproxy = haproxy(front.path(), &text, &by_haproxy);
     let text = format!(
         "stream {{ server {{ listen 127.0.0.1:8083; proxy_bind {FRONT}; proxy_pass 127.96.7.1:80; proxy_protocol on; }} }}"
     );
-    let nginx = nginx(front.path(), &text, &[8083]);
-    for (peer, ports) in [(haproxy, &[8081, 8082][..]), (nginx, &[8083][..])] {
+    let by_nginx = [addr("127.0.0.1:8083")];
+    let nginx = nginx(front.path(), &text, &by_nginx);
+    for (peer, doors) in [(haproxy, &by_haproxy[..]), (nginx, &by_nginx)] {
         let Some(_peer) = peer else { continue };
-        for port in ports {
-            let seen = get_from(CLIENT, (Ipv4Addr::LOCALHOST, *port).into()).unwrap();
-            assert_eq!(seen, format!("127.0.0.5 127.0.0.1 {port}"));
+        for door in doors {
+            let seen = get_from(CLIENT, *door).unwrap();
+            assert_eq!(seen, format!("127.0.0.5 127.0.0.1 {}", door.port()));
         }
     }
     if is_installed("curl") {
