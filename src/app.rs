@@ -1,7 +1,6 @@
 //! The composition root: the only file that knows everyone. Owns start, the wiring of the control loop and shutdown.
 //! Must not decide anything that a part could decide.
 
-mod access_log;
 mod build;
 mod commands;
 mod control_loop;
@@ -283,10 +282,6 @@ fn start_serving(
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
     let data_plane = DataPlane::start_with(data_settings, view, sockets)
         .context("cannot start the data path")?;
-    if let Some(file) = &up.access_log {
-        let format = build::access_log_format(up.access_log_format);
-        data_plane.log_requests(access_log::start(file, format)?);
-    }
     let dns_settings = build::dns_settings(up, cluster);
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
     let kept_back = data_plane.descriptors_kept_back();

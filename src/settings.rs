@@ -282,17 +282,6 @@ pub struct UpOptions {
     /// As root: become this user before anything is served, and keep no privilege but what sockets and routes need
     #[arg(long, env = "PORTICO_USER", value_name = "USER[:GROUP]")]
     pub user: Option<Account>,
-    /// Add a line for every request of HTTP ports to FILE; `-` is standard output
-    #[arg(long, env = "PORTICO_ACCESS_LOG", value_name = "FILE")]
-    pub access_log: Option<PathBuf>,
-    /// Lines of the access log for people, or as JSON
-    #[arg(
-        long,
-        env = "PORTICO_ACCESS_LOG_FORMAT",
-        default_value = "text",
-        value_enum
-    )]
-    pub access_log_format: AccessLogFormat,
     /// What to log: error, warn, info, debug, or a filter as in `RUST_LOG`
     #[arg(
         long,
@@ -392,15 +381,6 @@ pub struct TcpOptions {
     /// Age at which clients are told to come back on another connection of HTTP, less up to a tenth; 0 never tells them
     #[arg(long, env = "PORTICO_HTTP_MAX_AGE", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
     pub http_max_age: Duration,
-}
-
-/// One of `--access-log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum AccessLogFormat {
-    /// Values in a fixed order
-    Text,
-    /// An object a line
-    Json,
 }
 
 /// Options of metrics and health.

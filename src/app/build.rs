@@ -14,7 +14,6 @@ use portico_core::{
     http::{
         HttpRules,
         head::{Forwarded, HeaderRules, Trace, Via},
-        log::LogFormat,
     },
     object::{PortNames, Protocol, diagnostic::Severity},
     snapshot::{Cluster, NodePortAddresses, SourceRangeReach},
@@ -31,8 +30,8 @@ use crate::{
     host::{self, routes::Routes},
     instance::{Instance, InstanceDirs, Ranges, SlotGuard, State},
     settings::{
-        AccessLogFormat, AdminListen, ClusterOptions, DnsPods, ForwardOptions, HttpHeader,
-        InstanceOptions, ManifestOptions, UpOptions,
+        AdminListen, ClusterOptions, DnsPods, ForwardOptions, HttpHeader, InstanceOptions,
+        ManifestOptions, UpOptions,
     },
     source::{
         file::{self, FileSource, FileWatch},
@@ -333,13 +332,6 @@ pub(super) fn data_settings(up: &UpOptions) -> DataSettings {
         http_idle_timeout: up.tcp.http_idle_timeout,
         http_max_age: unless_zero(up.tcp.http_max_age),
         ..default
-    }
-}
-
-pub(super) const fn access_log_format(format: AccessLogFormat) -> LogFormat {
-    match format {
-        AccessLogFormat::Text => LogFormat::Text,
-        AccessLogFormat::Json => LogFormat::Json,
     }
 }
 
