@@ -42,6 +42,7 @@ use crate::{
     objects::{self, Resource},
     resolver,
     settings::{ClusterOptions, InstanceOptions, ManifestOptions, UpOptions},
+    telemetry::access_log::AccessLogWriter,
 };
 
 /// What a program is started with.
@@ -78,6 +79,7 @@ pub struct App {
     /// Notices that nobody takes are dropped.
     notices: mpsc::Receiver<Notice>,
     control: mpsc::Sender<admin::Request>,
+    access_log: Option<Arc<AccessLogWriter>>,
     stop: CancellationToken,
     hurry: CancellationToken,
     finished: oneshot::Receiver<anyhow::Result<DrainReport>>,
@@ -113,8 +115,11 @@ impl App {
         Pulse(self.control.clone())
     }
 
-    /// Reads everything again.
+    /// Reads everything again, and opens the access log anew.
     pub async fn reload(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
         let _ = self.control.send(admin::Request::Reload).await;
     }
 
@@ -186,7 +191,7 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     } = Base::claim(settings)?;
     let files = build::files(&settings.paths, &up.manifests)?;
     let published = Arc::new(Published::from_pointee(Snapshot::empty(cluster.clone())));
-    let (mut data_plane, dns) = start_serving(settings, &cluster, &published)?;
+    let (mut data_plane, dns, access_log) = start_serving(settings, &cluster, &published)?;
     let ((control, requests), (notify, notices)) = (mpsc::channel(64), mpsc::channel(256));
     let (generations, newest) = watch::channel(0);
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
@@ -226,15 +231,15 @@ pub fn start(settings: &AppSettings) -> anyhow::Result<App> {
     };
     let mapped = build::mapped_report(&settings.mapped, &up.manifests);
     let looping = ControlLoop::new(reconciler, watches, mapped, rest);
-    let finished = run(looping, up.drain_timeout, admin);
     Ok(App {
+        finished: run(looping, up.drain_timeout, (admin, access_log.clone())),
         published,
         data_path,
         notices,
         control,
+        access_log,
         stop,
         hurry,
-        finished,
     })
 }
 
@@ -260,28 +265,32 @@ fn seen(
 fn run(
     control_loop: ControlLoop,
     drain: Duration,
-    admin: AdminTask,
+    (admin, access_log): (AdminTask, Option<Arc<AccessLogWriter>>),
 ) -> oneshot::Receiver<anyhow::Result<DrainReport>> {
     let (done, finished) = oneshot::channel();
     tokio::spawn(async move {
         let report = control_loop.run(drain).await;
         admin.end().await;
+        if let Some(log) = access_log {
+            log.end();
+        }
         let _ = done.send(report);
     });
     finished
 }
 
-/// The data path and DNS, which both may find their sockets among the inherited ones.
+/// The data path with its access log, and DNS, which both may find their sockets among the inherited ones.
 fn start_serving(
     settings: &AppSettings,
     cluster: &Cluster,
     published: &Arc<Published>,
-) -> anyhow::Result<(DataPlane, parts::DnsThread)> {
+) -> anyhow::Result<(DataPlane, parts::DnsThread, Option<Arc<AccessLogWriter>>)> {
     let (up, inherited) = (&settings.up, &settings.inherited);
     let data_settings = build::data_settings(up);
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
     let data_plane = DataPlane::start_with(data_settings, view, sockets)
         .context("cannot start the data path")?;
+    let access_log = parts::access_log(&up.access_log, &data_plane)?;
     let dns_settings = build::dns_settings(up, cluster);
     let (view, sockets) = (Arc::clone(published), Arc::clone(inherited));
     let kept_back = data_plane.descriptors_kept_back();
@@ -289,7 +298,7 @@ fn start_serving(
     let settings = (dns_settings, forward, build::dns_connections(kept_back));
     let dns = parts::DnsThread::start(settings, view, sockets)?;
     dns.check_installed();
-    Ok((data_plane, dns))
+    Ok((data_plane, dns, access_log))
 }
 
 /// What a start needs before anything is bound.

@@ -17,7 +17,7 @@ use portico_core::dns::Name;
 pub use layers::{Origin, Parsed, Setting, parse};
 
 use crate::privilege::Account;
-use crate::telemetry::{ColourChoice, LogFormat};
+use crate::telemetry::{ColourChoice, LogFormat, access_log::AccessLogFormat};
 
 /// Options of every command that reads manifests.
 #[derive(Debug, Clone, Args)]
@@ -278,6 +278,9 @@ pub struct UpOptions {
     pub tcp: TcpOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub access_log: AccessLogOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub metrics: MetricsOptions,
     /// As root: become this user before anything is served, and keep no privilege but what sockets and routes need
     #[arg(long, env = "PORTICO_USER", value_name = "USER[:GROUP]")]
@@ -381,6 +384,22 @@ pub struct TcpOptions {
     /// Age at which clients are told to come back on another connection of HTTP, less up to a tenth; 0 never tells them
     #[arg(long, env = "PORTICO_HTTP_MAX_AGE", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
     pub http_max_age: Duration,
+}
+
+/// Options of the access log.
+#[derive(Debug, Clone, Args)]
+pub struct AccessLogOptions {
+    /// File that gets a line for every request of HTTP ports, `-` for standard output; SIGHUP opens it anew [default: none]
+    #[arg(long, env = "PORTICO_ACCESS_LOG", value_name = "PATH")]
+    pub access_log: Option<PathBuf>,
+    /// How these lines are written: for people, or as JSON
+    #[arg(
+        long,
+        env = "PORTICO_ACCESS_LOG_FORMAT",
+        default_value = "text",
+        value_enum
+    )]
+    pub access_log_format: AccessLogFormat,
 }
 
 /// Options of metrics and health.

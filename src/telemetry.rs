@@ -1,6 +1,7 @@
 //! Logs and colour: to standard error, for people or for machines. Owns the subscriber and the one decision whether
 //! output is coloured; what is logged belongs to each part.
 
+pub mod access_log;
 mod logfmt;
 pub mod metrics;
 

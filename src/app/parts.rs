@@ -44,11 +44,27 @@ use crate::{
     instance::{Instance, State, StateFile},
     resolver,
     runs::{Desk, Runs},
+    settings::AccessLogOptions,
     simulate::host::{HostReport, LogReader, PodHost},
+    telemetry::access_log::AccessLogWriter,
 };
 
 /// Listeners whose holder is looked up for one report: each look-up reads all of `/proc`.
 const MOST_HOLDERS: usize = 16;
+
+/// The access log's writer, if there is to be one, with the data path's lines.
+pub(super) fn access_log(
+    options: &AccessLogOptions,
+    data_plane: &DataPlane,
+) -> anyhow::Result<Option<Arc<AccessLogWriter>>> {
+    let Some(path) = &options.access_log else {
+        return Ok(None);
+    };
+    let writer = AccessLogWriter::start(path, options.access_log_format)
+        .with_context(|| format!("cannot write the access log {}", path.display()))?;
+    data_plane.log_requests(writer.log());
+    Ok(Some(Arc::new(writer)))
+}
 
 /// The data path's sockets, the routes that some of their addresses are there by, and who opens those of other scopes.
 pub(super) struct Sockets(pub(super) DataPlane, pub(super) Routes, pub(super) Desk);

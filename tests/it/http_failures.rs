@@ -1,6 +1,7 @@
-//! Failures and hostile input on HTTP ports of the real program: what clients see of it. Owns the
+//! Failures and hostile input on HTTP ports of the real program: what clients are told, and what is written of it. Owns the
 //! manifests and a client that keeps its connection.
 
+mod access_log;
 mod endings;
 mod frames;
 
@@ -63,6 +64,18 @@ fn endpoint(serve: impl Fn(Stream) -> std::io::Result<()> + Send + Sync + 'stati
         }
     });
     addr
+}
+
+/// An endpoint that answers every request of a connection with 200 and `ok`.
+fn willing() -> SocketAddr {
+    endpoint(|mut client| {
+        while head(&mut client).is_ok() {
+            client
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        }
+        Ok(())
+    })
 }
 
 /// The lines of a head, without the empty one.

@@ -88,6 +88,8 @@ pub struct Counters {
     pub affinity_clients: usize,
     /// Clients that it forgot before their time, because there were too many.
     pub affinity_shed: u64,
+    /// Lines of the access log that were dropped or lost.
+    pub log_lines_dropped: u64,
 }
 
 impl Counters {
@@ -116,6 +118,7 @@ impl Counters {
             datagrams_dropped: totals.datagrams_dropped.load(Relaxed),
             affinity_clients,
             affinity_shed,
+            log_lines_dropped: shared.access_log.get().map_or(0, |log| log.dropped()),
         }
     }
 }

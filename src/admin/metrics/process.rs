@@ -40,6 +40,10 @@ pub(super) fn write(text: &mut String, seen: &Seen, snapshot: &Snapshot) {
     let mut to = Families(text);
     control(&mut to, snapshot);
     data_path(&mut to, seen);
+    to.one(
+        "portico_access_log_dropped_total",
+        seen.data_path.counters().log_lines_dropped,
+    );
     dns(&mut to, seen);
     dns_of_others(&mut to, seen);
     process(&mut to);

@@ -315,6 +315,12 @@ pub const TABLE: &[Metric] = &[
         "Clients forgotten before their time, because there were too many.",
     ),
     metric(
+        "portico_access_log_dropped_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Lines of the access log that were not written: too many waited, or writing failed.",
+    ),
+    metric(
         "portico_udp_flows_active",
         Kind::Gauge,
         &[NONE, &[]],

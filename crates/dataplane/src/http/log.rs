@@ -51,9 +51,19 @@ impl AccessLog {
         (Arc::new(log), written)
     }
 
-    /// Lines that were dropped because too many waited.
+    /// Lines that were dropped because too many waited, or [lost](Self::lost).
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+
+    /// So many lines could not be written.
+    pub fn lost(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Relaxed);
+    }
+
+    /// An empty line, behind those that wait, tells whoever writes them that no more is to come.
+    pub fn end(&self) {
+        let _ = self.lines.try_send(String::new());
     }
 
     fn write(&self, record: &Record<'_>) {
