@@ -109,6 +109,21 @@ struct Errand<'s> {
     entry: Option<Box<Entry>>,
 }
 
+/// The endpoint whose answer is waited for. Dropped with it: the client gave up, which is the endpoint's failure only where it had
+/// not even been reached.
+#[derive(Default)]
+struct Waiting(Option<Chosen>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(chosen) = self.0.take()
+            && !chosen.is_dialling
+        {
+            chosen.attempt.abandoned(chosen.account);
+        }
+    }
+}
+
 /// An endpoint's answer, and what it came by.
 struct Answered {
     response: Response<Incoming>,
@@ -144,14 +159,20 @@ impl Errand<'_> {
             let chosen = asking
                 .next(&addresses, &mut accepted, &mut give_up_at)
                 .await;
-            let mut chosen = match chosen {
+            let chosen = match chosen {
                 Ok(chosen) => chosen,
                 Err(rejection) => {
                     let tried = std::mem::take(&mut self.tried);
                     return Err(Refusal::rejected(&rejection, tried));
                 }
             };
-            match self.attempt(&asks, &mut chosen).await {
+            let mut waiting = Waiting::default();
+            let outcome = self.attempt(&asks, waiting.0.insert(chosen)).await;
+            // Always there: only a future that is dropped does not come to this.
+            let Some(chosen) = waiting.0.take() else {
+                return Err(Refusal::Cut);
+            };
+            match outcome {
                 Ok(answered) => return Ok((answered, chosen)),
                 Err(miss) => accepted = Some(self.missed(&asks, chosen, miss).await?),
             }
@@ -190,7 +211,9 @@ impl Errand<'_> {
 
     async fn dial(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<TcpStream, Miss> {
         let began = Instant::now();
+        chosen.is_dialling = true;
         let dialled = chosen.dial(asks).await;
+        chosen.is_dialling = false;
         if let Some(entry) = &mut self.entry {
             entry.connect = Some(entry.connect.unwrap_or_default() + began.elapsed());
         }

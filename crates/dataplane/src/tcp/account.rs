@@ -137,6 +137,11 @@ impl Attempt {
         }
     }
 
+    /// The client of the request that `accepted` stands for gave up before there was an answer: that is no failure.
+    pub(crate) fn abandoned(self, accepted: Accepted) {
+        self.settle(accepted).ended(End::Client);
+    }
+
     /// Tells the endpoint's average how long the answer took.
     pub(crate) fn observe(&self) {
         self.endpoint

@@ -120,6 +120,8 @@ pub(crate) struct Chosen {
     pub(crate) account: Accepted,
     pub(crate) addr: SocketAddr,
     pub(crate) attempt: Attempt,
+    /// It is being connected to.
+    pub(crate) is_dialling: bool,
     is_loop: bool,
     is_wanted: bool,
     sticky: Option<Sticky>,
@@ -272,6 +274,7 @@ impl Asks<'_> {
             addr,
             attempt,
             is_loop: choice.is_loop,
+            is_dialling: false,
             is_wanted: choice.is_wanted,
             sticky: choice.sticky,
             keeping: choice.keeping,

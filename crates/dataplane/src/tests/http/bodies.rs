@@ -288,4 +288,7 @@ fn client_that_resets_while_it_waits_cancels_the_request() {
         subject.port.active.load(Relaxed) == 0
     });
     subject.assert_reconciled();
+    let port = &subject.port;
+    assert_eq!(port.connected.load(Relaxed), 1);
+    assert_eq!(port.retries.load(Relaxed), 0, "no failure of the endpoint");
 }
