@@ -1,20 +1,24 @@
 //! Endpoints that end under a request or its answer.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{BufRead as _, ErrorKind, Read as _, Write as _},
     net::SocketAddr,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     time::Duration,
 };
 
 use rustix::net::sockopt::set_socket_linger;
 
 use super::{
-    GET, Stream, ask, endpoint,
+    GET, Stream, answer, ask, endpoint,
     frames::{
         DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
     },
-    head, open, up,
+    head, manifest, open, up,
 };
 use crate::support::{PATIENCE, namespace::in_namespace};
 
@@ -167,4 +171,56 @@ fn endpoint_that_closes_idle_connections_at_random_moments_costs_no_request() {
         }
     });
     program.wait_for_connections_to_end();
+}
+
+#[test]
+fn retry_in_another_protocol_tells_of_the_client_once() {
+    in_namespace!(Unprivileged);
+    let ((say, asked), (go, may_go)) = (mpsc::channel(), mpsc::channel());
+    let gate = Arc::new(Mutex::new((say, may_go)));
+    // Of HTTP/2 it ends once it may, without an answer; of HTTP/1 it answers with the head that it got.
+    let serve = move |mut client: Stream| {
+        if client.fill_buf()?.starts_with(b"PRI") {
+            client.read_exact(&mut [0; PREFACE.len()])?;
+            client.get_mut().write_all(&frame(SETTINGS, 0, 0, b""))?;
+            while next_frame(&mut client)?.0 != HEADERS {}
+            let gate = gate.lock().unwrap();
+            gate.0.send(()).unwrap();
+            gate.1.recv_timeout(PATIENCE).unwrap();
+            return Ok(());
+        }
+        let head = head(&mut client)?.join("\n");
+        let length = head.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{head}");
+        client.get_mut().write_all(answer.as_bytes())
+    };
+    let endpoints = [endpoint(serve.clone()), endpoint(serve)];
+    let args = [
+        "--http-trusted-proxies=127.0.0.0/8",
+        "--http-headers=via,forwarded",
+    ];
+    let (program, web) = up(&args, "kubernetes.io/h2c", &endpoints);
+    let before = program.status().generation;
+    let mut client = open(web);
+    client
+        .get_mut()
+        .write_all(b"GET / HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+        .unwrap();
+    asked.recv_timeout(PATIENCE).unwrap();
+    program.write("web.yaml", &manifest("http", &endpoints));
+    program.wait_for("the edit", |status| status.generation > before);
+    go.send(()).unwrap();
+    let (status, body) = answer(&mut client).unwrap();
+    let told = String::from_utf8(body).unwrap();
+    assert_eq!(status, 200, "{told}");
+    let lines = |name: &str| -> Vec<&str> {
+        told.lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    };
+    assert_eq!(lines("x-forwarded-for"), ["192.0.2.1, 127.0.0.1"], "{told}");
+    assert_eq!(lines("via"), ["1.1 portico"], "{told}");
+    assert_eq!(told.matches("for=").count(), 1, "{told}");
 }

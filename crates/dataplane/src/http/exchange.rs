@@ -75,7 +75,7 @@ async fn exchange(
             let length = upload.as_ref().map_or(BodyLength::Empty, |_| length);
             let mut errand = Errand {
                 session: &session,
-                asked: Asked::new(parts, length),
+                asked: Asked::new(parts, length, &session.cluster.http.headers),
                 upload,
                 tried: Vec::new(),
                 retry: None,
@@ -183,8 +183,6 @@ impl Errand<'_> {
     /// one.
     async fn attempt(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<Answered, Miss> {
         let protocol = chosen.port.app.protocol;
-        let prepared = self.asked.prepare(protocol, self.session);
-        prepared.map_err(|fault| Miss::Refused(fault.into()))?;
         // What is for one client alone is nobody's afterwards.
         let home = if chosen.is_private() {
             Rc::default()
@@ -195,7 +193,7 @@ impl Errand<'_> {
             return self.attempt_http2(asks, chosen, &home).await;
         }
         while let Some(mut upstream) = home.take() {
-            match upstream.send(self.request(Version::HTTP_11)).await {
+            match upstream.send(self.request(Version::HTTP_11)?).await {
                 Ok(response) => return self.answered_by(response, By::Http1(upstream)),
                 Err(failure) if self.is_stale(chosen, &failure) => {}
                 Err(failure) => return Err(self.unanswered(&failure)),
@@ -204,7 +202,7 @@ impl Errand<'_> {
         let stream = self.dial(asks, chosen).await?;
         let opened = Upstream::over(stream, home).await;
         let mut upstream = opened.map_err(|_| Miss::Unopened)?;
-        let response = upstream.send(self.request(Version::HTTP_11)).await;
+        let response = upstream.send(self.request(Version::HTTP_11)?).await;
         let response = response.map_err(|failure| self.unanswered(&failure))?;
         self.answered_by(response, By::Http1(upstream))
     }
@@ -251,7 +249,7 @@ impl Errand<'_> {
         let (mut is_fresh, mut has_waited) = (false, false);
         loop {
             if let Some((multiplexed, stream)) = home.stream() {
-                match multiplexed.send(self.request(Version::HTTP_2)).await {
+                match multiplexed.send(self.request(Version::HTTP_2)?).await {
                     Ok(response) => return self.answered_by(response, By::Http2(stream)),
                     Err(failure) if !is_fresh && self.is_stale(chosen, &failure) => {
                         is_fresh = true;
@@ -274,13 +272,15 @@ impl Errand<'_> {
         }
     }
 
-    fn request(&self, version: Version) -> Request<RequestBody> {
-        let mut request = self.asked.request(RequestBody::of(self.upload.as_ref()));
+    fn request(&self, version: Version) -> Result<Request<RequestBody>, Miss> {
+        let body = RequestBody::of(self.upload.as_ref());
+        let request = self.asked.request(version, self.session, body);
+        let mut request = request.map_err(|fault| Miss::Refused(fault.into()))?;
         if self.asked.expects && version != Version::HTTP_2 {
             let gate = Gate::before(&mut request);
             request.body_mut().gate = Some(gate);
         }
-        request
+        Ok(request)
     }
 
     /// Whether a connection that had served others was closed by its endpoint, which another one may make good.

@@ -1,13 +1,12 @@
 //! A request's head between its client and its endpoints. Owns when the core's rules are asked, and what an attempt sends; the rules
 //! are [`portico_core::http`]'s.
 
+use std::cell::Cell;
+
 use http::{HeaderMap, Method, Request, Version, header, request::Parts};
-use portico_core::{
-    http::{
-        framing::{BadHead, BodyLength},
-        head::{self, Onward, Trace},
-    },
-    object::AppProtocol,
+use portico_core::http::{
+    framing::{BadHead, BodyLength},
+    head::{self, HeaderRules, Onward, Trace},
 };
 
 use super::{Session, body::RequestBody};
@@ -15,10 +14,13 @@ use crate::clock;
 
 /// A request that may go on.
 pub(super) struct Asked {
+    /// As it came: another attempt may be in another protocol, and what is told of the client is told once.
     parts: Parts,
     body: BodyLength,
-    /// The version that its head is written for, once it is.
-    prepared: Option<Version>,
+    /// For a trace that begins here, the same in each attempt.
+    chance: [u8; 24],
+    /// Whether the last attempt may be answered by another protocol.
+    is_upgrade: Cell<bool>,
     /// What the client speaks.
     pub(super) received: Version,
     /// Whether the client waits for 100 before it sends the body.
@@ -27,45 +29,20 @@ pub(super) struct Asked {
 
 impl Asked {
     /// One whose head was judged to have such a body.
-    pub(super) fn new(mut parts: Parts, body: BodyLength) -> Self {
+    pub(super) fn new(mut parts: Parts, body: BodyLength, rules: &HeaderRules) -> Self {
         parts.extensions.clear();
         Self {
             body,
-            prepared: None,
-            received: parts.version,
-            expects: body != BodyLength::Empty && parts.headers.contains_key(header::EXPECT),
-            parts,
-        }
-    }
-
-    /// Writes the head for an endpoint that speaks `protocol`, unless it is.
-    pub(super) fn prepare(
-        &mut self,
-        protocol: AppProtocol,
-        session: &Session,
-    ) -> Result<(), BadHead> {
-        let version = if protocol.is_http2() {
-            Version::HTTP_2
-        } else {
-            Version::HTTP_11
-        };
-        if self.prepared == Some(version) {
-            return Ok(());
-        }
-        let rules = &session.cluster.http.headers;
-        let onward = Onward {
-            version,
-            body: self.body,
-            service: &session.service,
             chance: if rules.trace == Trace::Begun {
                 clock::chance()
             } else {
                 [0; 24]
             },
-        };
-        head::to_endpoint(&mut self.parts, onward, &session.told, rules)?;
-        self.prepared = Some(version);
-        Ok(())
+            is_upgrade: Cell::new(false),
+            received: parts.version,
+            expects: body != BodyLength::Empty && parts.headers.contains_key(header::EXPECT),
+            parts,
+        }
     }
 
     pub(super) const fn headers(&self) -> &HeaderMap {
@@ -78,11 +55,33 @@ impl Asked {
 
     /// Whether the endpoint may answer by another protocol.
     pub(super) fn is_upgrade(&self) -> bool {
-        head::is_upgrade(&self.parts)
+        self.is_upgrade.get()
     }
 
-    /// What an attempt sends.
-    pub(super) fn request(&self, body: RequestBody) -> Request<RequestBody> {
-        Request::from_parts(self.parts.clone(), body)
+    /// What an attempt sends to an endpoint that speaks `version`.
+    ///
+    /// # Errors
+    /// The target cannot be said in that version.
+    pub(super) fn request(
+        &self,
+        version: Version,
+        session: &Session,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, BadHead> {
+        let mut parts = self.parts.clone();
+        let onward = Onward {
+            version,
+            body: self.body,
+            service: &session.service,
+            chance: self.chance,
+        };
+        head::to_endpoint(
+            &mut parts,
+            onward,
+            &session.told,
+            &session.cluster.http.headers,
+        )?;
+        self.is_upgrade.set(head::is_upgrade(&parts));
+        Ok(Request::from_parts(parts, body))
     }
 }
