@@ -4,6 +4,8 @@
 mod access_log;
 mod endings;
 mod frames;
+mod framing;
+mod hostile;
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},

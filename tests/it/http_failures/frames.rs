@@ -31,3 +31,24 @@ pub(super) const SETTINGS: u8 = 4;
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const CONTINUATION: u8 = 9;
+
+/// A head of these fields, each as it stands and not to be indexed (RFC 7541, section 6.2.2); shorter than 127 bytes.
+pub(super) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// What every client begins with.
+pub(super) fn hello() -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
+}
