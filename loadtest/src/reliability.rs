@@ -7,6 +7,7 @@ mod endings;
 mod ground;
 mod listeners;
 mod readers;
+mod requests;
 mod result;
 mod stalls;
 mod storms;
@@ -66,6 +67,10 @@ enum Item {
     Storms,
     /// Readers that keep their window closed
     ZeroWindows,
+    /// Endpoints of HTTP that close idle connections under requests
+    HttpStale,
+    /// Endpoints of HTTP that end in the midst of an answer
+    HttpEndings,
 }
 
 impl Item {
@@ -102,6 +107,14 @@ impl Item {
             Self::ZeroWindows => {
                 "Connections with 32 MiB on their way to a side that reads nothing for the time, either way; then it reads all."
             }
+            Self::HttpStale => {
+                "100 000 GETs of 128 clients that wait up to 50 ms between two, behind an endpoint that closes each connection once \
+                 nothing came for up to 50 ms."
+            }
+            Self::HttpEndings => {
+                "1000 answers each of HTTP/1 with a length, in chunks, and of HTTP/2, whose endpoint closes or resets in the midst; \
+                 the client speaks HTTP/1."
+            }
         }
     }
 
@@ -111,7 +124,7 @@ impl Item {
             Self::Edits => 60,
             Self::Listeners | Self::SlowReaders => 20,
             Self::Turns | Self::Descriptors | Self::Resets => 10,
-            Self::Storms => 30,
+            Self::Storms | Self::HttpStale | Self::HttpEndings => 30,
             Self::ZeroWindows => 300,
         }
     }
@@ -126,6 +139,8 @@ impl Item {
             Self::Resets => endings::provoke(run).await,
             Self::Storms => storms::provoke(run).await,
             Self::ZeroWindows => windows::provoke(run).await,
+            Self::HttpStale => requests::stale(run).await,
+            Self::HttpEndings => requests::endings(run).await,
         }
     }
 

@@ -48,7 +48,7 @@ impl Ground {
         programs: &Programs,
         services: &[(&str, &[SocketAddr])],
     ) -> anyhow::Result<Self> {
-        let mut ground = Self {
+        let ground = Self {
             stage: Simulated::prepare()?,
             descriptors: 0,
         };
@@ -56,10 +56,29 @@ impl Ground {
             ground.declare(place, name, endpoints)?;
         }
         let (_, first) = services.first().context("no Service")?;
-        let ready = u64::try_from(first.len())?;
-        ground.stage.start(programs, WORKERS, ready).await?;
-        ground.descriptors = ground.status("descriptors").await?;
-        Ok(ground)
+        ground.start(programs, u64::try_from(first.len())?).await
+    }
+
+    /// One whose only Service speaks this (annotation `portico.dev/protocol`).
+    pub(super) async fn speaking(
+        programs: &Programs,
+        protocol: &str,
+        endpoint: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let ground = Self {
+            stage: Simulated::prepare()?,
+            descriptors: 0,
+        };
+        let annotation = format!("portico.dev/protocol: {protocol}");
+        let text = manifests(ground.at(0), &[endpoint], Protocol::Tcp, Some(&annotation));
+        ground.write("web", &text)?;
+        ground.start(programs, 1).await
+    }
+
+    async fn start(mut self, programs: &Programs, ready: u64) -> anyhow::Result<Self> {
+        self.stage.start(programs, WORKERS, ready).await?;
+        self.descriptors = self.status("descriptors").await?;
+        Ok(self)
     }
 
     /// Where the Service with this place in the alphabet is.
