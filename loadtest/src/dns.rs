@@ -180,6 +180,7 @@ impl Fixture {
             Contestant::Knot => self.knot(target),
             Contestant::Unbound => self.unbound(target),
             Contestant::Dnsmasq => self.dnsmasq(target),
+            Contestant::Hickory => self.hickory(target),
             _ => String::new(),
         }
     }
@@ -221,6 +222,21 @@ impl Fixture {
         );
         for (zone, _) in self.zones() {
             let _ = writeln!(text, "  - domain: {zone}\n    file: {zone}.zone");
+        }
+        text
+    }
+
+    /// Beside the files of [`Self::zones`]. Started as root it would become somebody who cannot read them.
+    fn hickory(self, target: SocketAddr) -> String {
+        let (ip, port) = (target.ip(), target.port());
+        let mut text = format!(
+            "listen_addrs_ipv4 = [\"{ip}\"]\nlisten_port = {port}\ndirectory = \".\"\nuser = \"root\"\ngroup = \"root\"\n"
+        );
+        for (zone, _) in self.zones() {
+            let _ = writeln!(
+                text,
+                "[[zones]]\nzone = \"{zone}\"\nzone_type = \"Primary\"\nfile = \"{zone}.zone\""
+            );
         }
         text
     }

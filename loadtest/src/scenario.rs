@@ -216,11 +216,9 @@ impl Load {
         use Contestant as C;
         match self {
             Self::Udp { .. } => matches!(contestant, C::Portico | C::Nginx),
-            Self::Dns { .. } => {
-                matches!(contestant, C::Portico | C::Knot | C::Unbound | C::Dnsmasq)
-            }
+            Self::Dns { .. } => contestant.answers_names() || matches!(contestant, C::Portico),
             Self::DnsReload { .. } => matches!(contestant, C::Portico),
-            _ => !matches!(contestant, C::Knot | C::Unbound | C::Dnsmasq),
+            _ => !contestant.answers_names(),
         }
     }
 
@@ -310,6 +308,14 @@ impl Contestant {
             Self::Portico | Self::PorticoRandom | Self::PorticoScraped
         )
     }
+
+    /// Whether it is a server of names and nothing else.
+    pub(crate) const fn answers_names(self) -> bool {
+        matches!(
+            self,
+            Self::Knot | Self::Unbound | Self::Dnsmasq | Self::Hickory
+        )
+    }
 }
 
 /// Who takes part. `Direct` is the control and stands in no file.
@@ -334,6 +340,8 @@ pub(crate) enum Contestant {
     Unbound,
     /// dnsmasq with records of its own.
     Dnsmasq,
+    /// Hickory DNS with zones of its own.
+    Hickory,
 }
 
 impl fmt::Display for Contestant {
@@ -344,10 +352,11 @@ impl fmt::Display for Contestant {
             Self::PorticoRandom => "portico, random",
             Self::PorticoScraped => "portico, scraped",
             Self::Haproxy => "HAProxy",
-            Self::Nginx => "nginx stream",
+            Self::Nginx => "nginx",
             Self::Knot => "Knot DNS",
             Self::Unbound => "unbound",
             Self::Dnsmasq => "dnsmasq",
+            Self::Hickory => "Hickory DNS",
         })
     }
 }

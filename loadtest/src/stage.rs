@@ -153,7 +153,7 @@ impl Stage {
                 let file = self.write("stream.conf", &text)?;
                 (Some(programs.stream(&file, self.path())?), None)
             }
-            Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq => {
+            Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq | Contestant::Hickory => {
                 for (zone, text) in self.fixture.iter().flat_map(|fixture| fixture.zones()) {
                     self.write(&format!("{zone}.zone"), &text)?;
                 }

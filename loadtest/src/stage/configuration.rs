@@ -55,9 +55,14 @@ pub(crate) fn of(contestant: Contestant, scenario: &Scenario, place: Place<'_>) 
         (Contestant::Nginx, Layer::Tcp) => stream(target, backends, protocol, threads),
         (Contestant::Nginx, Layer::Http) => requests(target, backends, threads),
         // The servers of names have nothing else.
-        (Contestant::Direct | Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq, _) => {
-            String::new()
-        }
+        (
+            Contestant::Direct
+            | Contestant::Knot
+            | Contestant::Unbound
+            | Contestant::Dnsmasq
+            | Contestant::Hickory,
+            _,
+        ) => String::new(),
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) struct Programs {
     knotd: Option<PathBuf>,
     unbound: Option<PathBuf>,
     dnsmasq: Option<PathBuf>,
+    hickory: Option<PathBuf>,
     stream: Stream,
 }
 
@@ -71,6 +72,7 @@ impl Programs {
             knotd: which("knotd"),
             unbound: which("unbound"),
             dnsmasq: which("dnsmasq"),
+            hickory: which("hickory-dns"),
             stream,
         })
     }
@@ -97,6 +99,7 @@ impl Programs {
             ("knot", self.knotd.as_ref(), "-V"),
             ("unbound", self.unbound.as_ref(), "-V"),
             ("dnsmasq", self.dnsmasq.as_ref(), "-v"),
+            ("hickory-dns", self.hickory.as_ref(), "--version"),
         ];
         let versions = programs
             .into_iter()
@@ -131,6 +134,7 @@ impl Programs {
             Contestant::Knot => (&self.knotd, &["-c"][..]),
             Contestant::Unbound => (&self.unbound, &["-d", "-c"][..]),
             Contestant::Dnsmasq => (&self.dnsmasq, &["-k", "-C"][..]),
+            Contestant::Hickory => (&self.hickory, &["--quiet", "--workers", "1", "-c"][..]),
             _ => anyhow::bail!("{contestant} is no server of names"),
         };
         let program = program
@@ -235,6 +239,9 @@ pub(crate) fn missing(contestant: Contestant, programs: &Programs) -> Option<&'s
         Contestant::Dnsmasq if programs.dnsmasq.is_none() => {
             Some("dnsmasq is not installed (Debian: apt-get install dnsmasq-base)")
         }
+        Contestant::Hickory if programs.hickory.is_none() => {
+            Some("hickory-dns is not installed (cargo install hickory-dns)")
+        }
         _ => None,
     }
 }
@@ -242,8 +249,10 @@ pub(crate) fn missing(contestant: Contestant, programs: &Programs) -> Option<&'s
 fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let of_cargo = std::env::home_dir().map(|home| home.join(".cargo/bin"));
     std::env::split_paths(&path)
         .chain(more)
+        .chain(of_cargo)
         .map(|folder| folder.join(name))
         .find(|program| program.is_file())
 }
