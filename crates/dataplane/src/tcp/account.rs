@@ -121,8 +121,6 @@ impl Attempt {
             spent: self.settle(accepted),
             end: End::Cut,
             live,
-            moved: (0, 0),
-            flushed: (0, 0),
         }
     }
 
@@ -132,8 +130,6 @@ impl Attempt {
         Exchange {
             spent: self.settle(accepted),
             end: End::Client,
-            moved: (0, 0),
-            flushed: (0, 0),
         }
     }
 
@@ -161,6 +157,8 @@ impl Attempt {
             port: Arc::clone(&self.port),
             endpoint: Arc::clone(&self.endpoint),
             since,
+            moved: (0, 0),
+            flushed: (0, 0),
         }
     }
 }
@@ -175,17 +173,34 @@ impl Drop for Attempt {
     }
 }
 
-/// A place of a Service port and one of its endpoint, which are given back when this is dropped.
+/// A place of a Service port and one of its endpoint, which are given back when this is dropped, and what went to and fro there.
 #[derive(Debug)]
 struct Spent {
     port: Arc<PortState>,
     endpoint: Arc<EndpointState>,
     since: Instant,
+    /// Bytes given to the endpoint and to the client.
+    moved: (u64, u64),
+    /// Of these, what the shared counters have.
+    flushed: (u64, u64),
 }
 
 impl Spent {
-    /// Adds bytes written to the endpoint and to the client.
-    fn add(&self, to: u64, from: u64) {
+    /// See [`Meter::moved`].
+    fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
+        self.moved = (to_upstream, to_downstream);
+        let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
+        if unflushed >= FLUSH_BYTES {
+            self.flush();
+        }
+        self.moved != self.flushed
+    }
+
+    /// Adds what the shared counters do not have yet.
+    fn flush(&mut self) {
+        let to = self.moved.0 - self.flushed.0;
+        let from = self.moved.1 - self.flushed.1;
+        self.flushed = self.moved;
         let adds = [
             (to, &self.port.bytes_to, &self.endpoint.bytes_to),
             (from, &self.port.bytes_from, &self.endpoint.bytes_from),
@@ -216,10 +231,6 @@ pub(crate) struct Active {
     end: End,
     /// Its entry among the live connections; dropped once everything is counted.
     live: Registered,
-    /// Bytes written to the endpoint and to the client.
-    moved: (u64, u64),
-    /// Of these, what the shared counters have.
-    flushed: (u64, u64),
 }
 
 impl Active {
@@ -231,19 +242,12 @@ impl Active {
 
 impl Meter for Active {
     fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
-        self.moved = (to_upstream, to_downstream);
         self.live.moved(to_upstream, to_downstream);
-        let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
-        if unflushed >= FLUSH_BYTES {
-            self.flush();
-        }
-        self.moved != self.flushed
+        self.spent.moved(to_upstream, to_downstream)
     }
 
     fn flush(&mut self) {
-        let (to, from) = self.flushed;
-        self.spent.add(self.moved.0 - to, self.moved.1 - from);
-        self.flushed = self.moved;
+        self.spent.flush();
     }
 
     fn half_closed(&mut self, by: Side) {
@@ -266,10 +270,6 @@ impl Drop for Active {
 pub(crate) struct Exchange {
     spent: Spent,
     end: End,
-    /// Bytes of bodies given to the endpoint and to the client.
-    moved: (u64, u64),
-    /// Of these, what the shared counters have.
-    flushed: (u64, u64),
 }
 
 impl Exchange {
@@ -279,24 +279,17 @@ impl Exchange {
 
     /// So many bytes more were given to the client, and `to_upstream` to the endpoint since the beginning.
     pub(crate) fn gave(&mut self, bytes: u64, to_upstream: u64) {
-        self.moved(to_upstream, self.moved.1 + bytes);
+        self.moved(to_upstream, self.spent.moved.1 + bytes);
     }
 }
 
 impl Meter for Exchange {
     fn moved(&mut self, to_upstream: u64, to_downstream: u64) -> bool {
-        self.moved = (to_upstream, to_downstream);
-        let unflushed = (to_upstream - self.flushed.0).max(to_downstream - self.flushed.1);
-        if unflushed >= FLUSH_BYTES {
-            self.flush();
-        }
-        self.moved != self.flushed
+        self.spent.moved(to_upstream, to_downstream)
     }
 
     fn flush(&mut self) {
-        let (to, from) = self.flushed;
-        self.spent.add(self.moved.0 - to, self.moved.1 - from);
-        self.flushed = self.moved;
+        self.spent.flush();
     }
 }
 

@@ -200,6 +200,22 @@ fn origin(serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -
     Origins { addr, connections }
 }
 
+/// One that says when it was asked, and answers each request with `text` when it is told to go.
+fn held(text: &'static str) -> (Origins, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (asked, was_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let (asked, may_go) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(may_go));
+    let origin = origin(move |peer| {
+        loop {
+            peer.message()?;
+            asked.lock().unwrap().send(()).unwrap();
+            may_go.lock().unwrap().recv().unwrap();
+            peer.send(ok(text))?;
+        }
+    });
+    (origin, was_asked, go)
+}
+
 struct Origins {
     addr: SocketAddr,
     connections: Arc<AtomicU64>,

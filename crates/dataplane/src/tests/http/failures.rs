@@ -157,17 +157,7 @@ fn connections_closed_at_any_moment_cost_no_request() {
 
 #[test]
 fn limit_of_an_endpoint_is_one_of_requests() {
-    let (asked, was_asked) = mpsc::channel();
-    let (go, may_go) = mpsc::channel();
-    let (asked, may_go) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(may_go));
-    let origin = origin(move |peer| {
-        loop {
-            peer.message()?;
-            asked.lock().unwrap().send(()).unwrap();
-            may_go.lock().unwrap().recv().unwrap();
-            peer.send(ok("a"))?;
-        }
-    });
+    let (origin, was_asked, go) = held("a");
     let vip = vip();
     let mut subject = http(vip, &[origin.addr]);
     subject.set_balance(Balance {

@@ -53,17 +53,7 @@ fn connection_of_age_is_told_to_come_back() {
 
 #[test]
 fn drain_answers_what_was_asked_and_keeps_no_idle_connection() {
-    let (asked, was_asked) = mpsc::channel();
-    let (go, may_go) = mpsc::channel();
-    let (asked, may_go) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(may_go));
-    let origin = origin(move |peer| {
-        loop {
-            peer.message()?;
-            asked.lock().unwrap().send(()).unwrap();
-            may_go.lock().unwrap().recv().unwrap();
-            peer.send(ok("a"))?;
-        }
-    });
+    let (origin, was_asked, go) = held("a");
     let vip = vip();
     let subject = http(vip, &[origin.addr]);
     let bench = serving(&[&subject]);
