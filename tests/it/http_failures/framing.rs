@@ -20,6 +20,7 @@ use super::{
 use crate::support::{
     PATIENCE, is_installed,
     namespace::in_namespace,
+    peer,
     program::{Program, way},
 };
 
@@ -202,26 +203,10 @@ impl Origin {
     }
 
     fn python(name: &'static str, module: &str) -> Option<Self> {
-        let python = std::env::var_os("PORTICO_PEERS").unwrap_or_else(|| "python3".into());
-        let has = Command::new(&python)
-            .args(["-c", &format!("import {module}")])
-            .stderr(Stdio::null())
-            .status();
-        if !has.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: no Python with {module}");
-            return None;
-        }
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/peers/origins.py"
-        );
-        Self::start(
-            name,
-            Command::new(python)
-                .args([script, name])
-                .stderr(Stdio::null()),
-            None,
-        )
+        let python = peer::python(&[module])?;
+        let mut command = peer::script(&python, "origins.py");
+        command.arg(name).stderr(Stdio::null());
+        Self::start(name, &mut command, None)
     }
 
     fn nginx(folder: &std::path::Path) -> Option<Self> {

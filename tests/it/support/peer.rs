@@ -27,7 +27,8 @@ pub(crate) fn python(modules: &[&str]) -> Option<PathBuf> {
     None
 }
 
-fn script(python: &Path, name: &str) -> Command {
+/// A script in the folder of peers, to be run.
+pub(crate) fn script(python: &Path, name: &str) -> Command {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/peers");
     let mut command = Command::new(python);
     command.arg("-B").arg(Path::new(folder).join(name));
