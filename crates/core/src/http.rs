@@ -1,5 +1,5 @@
 //! HTTP request by request, as far as it needs no socket: what is chosen for it as a whole, and the rules for heads, errors,
-//! retries and logs. Must not parse bytes of a connection, which a codec does before, nor know which codec.
+//! retries and logs. Bytes of a connection are parsed by a codec; [`message`] says which of them it gets.
 
 pub mod cookie;
 pub mod error;
@@ -7,6 +7,7 @@ pub mod framing;
 pub mod head;
 mod json;
 pub mod log;
+pub mod message;
 pub mod retry;
 pub mod trace;
 

@@ -10,7 +10,9 @@ mod exchange;
 mod head;
 pub(crate) mod log;
 pub(crate) mod pool;
+mod progress;
 mod refusal;
+mod requests;
 mod upstream;
 mod wire;
 
@@ -25,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -51,8 +53,10 @@ use crate::{
 };
 use exchange::Tunnel;
 use pool::Pool;
+use progress::Progress;
+use requests::{LATE, Requests};
 use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks};
-use wire::{Progress, Wire};
+use wire::Wire;
 
 /// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,10 +66,6 @@ const FIRST_BYTES: usize = 8 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before they are looked at, or break, before its connection is ended.
 const RESET_STREAMS: usize = 20;
-/// Told to a client whose head did not come in time.
-const LATE: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 /// What the requests of one connection share.
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -105,7 +105,7 @@ pub(crate) async fn serve(
     live: Registered,
 ) {
     live.serves_requests();
-    let Some((seen, version)) = look(&shared, &mut downstream).await else {
+    let Some((seen, first)) = look(&shared, &mut downstream).await else {
         return;
     };
     let cluster = Arc::clone(&shared.published.load().cluster);
@@ -124,22 +124,27 @@ pub(crate) async fn serve(
         progress: Progress::new(),
         tunnel: Cell::default(),
     });
-    let wire = Wire::new(downstream, seen, Rc::clone(&session.progress));
-    match version {
-        Version::Http1 => serve_http1(&session, wire).await,
-        Version::Http2 => serve_http2(&session, wire).await,
+    match first {
+        First::Http2 => serve_http2(&session, (downstream, seen)).await,
+        First::Http1 => serve_http1(&session, (downstream, seen)).await,
+        First::Late => {
+            session.progress.refuse(LATE);
+            serve_http1(&session, (downstream, seen)).await;
+        }
     }
 }
 
-/// Which HTTP a client speaks.
+/// What a connection begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+enum First {
     Http1,
     Http2,
+    /// Too little, after all the time there was.
+    Late,
 }
 
 /// The first bytes of a connection and what they say; `None` of one that is over before.
-async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(Bytes, Version)> {
+async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(BytesMut, First)> {
     let settings = &shared.settings;
     let mut seen = BytesMut::with_capacity(FIRST_BYTES);
     let mut patience = settings.http_idle_timeout;
@@ -160,31 +165,29 @@ async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(Bytes, Ver
                 downstream.disarm();
                 return None;
             }
-            Ok(Ok(0)) => return Some((seen.freeze(), Version::Http1)),
+            Ok(Ok(0)) => return Some((seen, First::Http1)),
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return None,
-            Err(_) => {
-                if !seen.is_empty() {
-                    say_late(downstream).await;
-                }
+            Err(_) if seen.is_empty() => {
                 downstream.disarm();
                 return None;
             }
+            Err(_) => return Some((seen, First::Late)),
         }
         let length = seen.len().min(PREFACE.len());
         if seen.get(..length) != PREFACE.get(..length) {
-            return Some((seen.freeze(), Version::Http1));
+            return Some((seen, First::Http1));
         }
         if seen.len() >= PREFACE.len() {
-            return Some((seen.freeze(), Version::Http2));
+            return Some((seen, First::Http2));
         }
         patience = settings.http_head_timeout;
     }
 }
 
-async fn serve_http1(session: &Rc<Session>, wire: Wire) {
-    session.progress.is_http1.set(true);
-    session.progress.head_since.set(Some(Instant::now()));
+async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
+    session.progress.awaits_head();
+    let wire = Wire::new(begun, Rc::clone(&session.progress), Some(Requests::new()));
     let served = Rc::clone(session);
     let service = service_fn(move |request| exchange::answer(&served, request));
     // Of fields its bound is 100, unless it is told, which costs.
@@ -200,10 +203,13 @@ async fn serve_http1(session: &Rc<Session>, wire: Wire) {
     })
     .await;
     let parts = conn.into_parts();
-    let mut downstream = parts.io.into_inner().stream;
+    let (downstream, held) = parts.io.into_inner().into_parts();
     match over {
         Over::Ended(Ok(())) => match session.tunnel.take() {
-            Some(tunnel) => tunnelled(session, (downstream, parts.read_buf), tunnel).await,
+            Some(tunnel) => {
+                let early = [&parts.read_buf[..], &held[..]].concat();
+                tunnelled(session, (downstream, early), tunnel).await;
+            }
             None if session.progress.was_cut_short.get() => linger(downstream).await,
             None => downstream.let_go(),
         },
@@ -211,16 +217,13 @@ async fn serve_http1(session: &Rc<Session>, wire: Wire) {
         Over::Ended(Err(error)) => {
             tracing::debug!(local = %session.arrival.local, %error, "connection of HTTP/1 broke");
         }
-        Over::Due(Due::Late) => {
-            say_late(&mut downstream).await;
-            linger(downstream).await;
-        }
         Over::Due(Due::Idle) => downstream.let_go(),
-        Over::Due(Due::Stalled | Due::Flooded | Due::Retire) => {}
+        Over::Due(Due::Late | Due::Stalled | Due::Flooded | Due::Retire) => {}
     }
 }
 
-async fn serve_http2(session: &Rc<Session>, wire: Wire) {
+async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
+    let wire = Wire::new(begun, Rc::clone(&session.progress), None);
     let served = Rc::clone(session);
     let service = service_fn(move |request| exchange::answer(&served, request));
     // They end with the connection.
@@ -276,6 +279,8 @@ where
             }
             match ready!(watch.poll(cx, timer.as_mut())) {
                 Due::Retire => retire(conn.as_mut()),
+                // It is refused once; if it cannot even be told, it is cut off.
+                Due::Late if !session.progress.is_refused() => session.progress.refuse(LATE),
                 Due::Idle if !watch.is_dismissed => {
                     // It may say goodbye, in as much time again.
                     watch.is_dismissed = true;
@@ -386,12 +391,6 @@ fn spread(age: Duration) -> Duration {
     age.saturating_sub(age / 10 * part / u32::from(u16::MAX))
 }
 
-/// Says why a connection is closed, if there is room for that.
-async fn say_late(downstream: &mut Resetting) {
-    // Whoever does not read it is not told.
-    let _ = timeout(LINGER, downstream.stream.write_all(LATE)).await;
-}
-
 /// Ends the sending and throws away what still comes: closing over unread bytes would reset the connection, and the client might
 /// never see its answer (RFC 9112, section 9.6).
 async fn linger(mut downstream: Resetting) {
@@ -407,7 +406,11 @@ async fn linger(mut downstream: Resetting) {
 }
 
 /// Relays what both sides agreed to speak, as a connection of TCP.
-async fn tunnelled(session: &Session, (mut downstream, early): (Resetting, Bytes), tunnel: Tunnel) {
+async fn tunnelled(
+    session: &Session,
+    (mut downstream, early): (Resetting, Vec<u8>),
+    tunnel: Tunnel,
+) {
     let Tunnel {
         upstream,
         mut exchange,

@@ -127,10 +127,20 @@ fn access_log_to_standard_output_is_lines_of_text() {
     let url = String::from_utf8(output.stdout).unwrap();
     let web = addr(url.trim().strip_prefix("http://").unwrap());
     assert_eq!(ask(&mut open(web), GET).unwrap().0, 200);
-    let line = said
-        .map_while(Result::ok)
-        .find(|line| line.contains("GET "))
-        .unwrap();
+    let line = said.find(|line| line.as_ref().is_ok_and(|line| line.contains("GET ")));
+    let line = line.unwrap().unwrap();
+    for (request, status, logged) in [
+        (&b"no request at all\r\n\r\n"[..], 400, "\"<BADREQ>\" 400 PR "),
+        (
+            b"POST /some HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "\"POST web /some HTTP/1.1\" 400 PR ",
+        ),
+    ] {
+        assert_eq!(ask(&mut open(web), request).unwrap().0, status);
+        let line = said.next().unwrap().unwrap();
+        assert!(line.contains(&format!(" default/web:p - {logged}")), "{line}");
+    }
     let _ = child.kill();
     let _ = child.wait();
     assert!(

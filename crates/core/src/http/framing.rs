@@ -2,18 +2,9 @@
 //! readers could understand differently is refused, for one of them is behind us (RFC 9112, section 11.2: request smuggling).
 //! Reads parsed heads; what bytes never become one, the codec says. Must not change anything: that is [`super::head`]'s.
 //!
-//! What hyper 1.12 refuses before (httparse 1.10, `proto/h1/role.rs`): obs-fold, spaces before a colon or the first field,
-//! control characters and NUL in values, names and methods that are no tokens, two spaces in a request line, `Content-Length`
-//! that is no number or stands in lines that differ, `Transfer-Encoding` that does not end in `chunked` or comes with
-//! HTTP/1.0, and chunk sizes that are not hexadecimal or too long. What h2 0.4 refuses: names in capitals, fields of the
-//! connection, pseudo-fields late, twice or missing, `te` other than `trailers`, a body of another length than
-//! `content-length`. Each is marked below by `hyper:`. A bare LF ends a line for hyper, too; what goes on has CRLF. Of a
-//! message with both `Content-Length` and `Transfer-Encoding` hyper drops the former before anybody sees it, and closes after
-//! the answer; since lengths are always written anew, it reaches endpoints as one message.
-//!
-//! What only this module refuses: `Transfer-Encoding: gzip, chunked` and `chunked` said twice, a missing, second or unsound `Host`, one
-//! that the target contradicts, targets of a form that the method does not have, user names in authorities, lengths with leading
-//! zeros, CONNECT, and the limits on heads (hyper's are on its buffer and count lines of HTTP/1 alone).
+//! Of HTTP/1, [`super::message`] looks at the bytes before, and at what no parsed head shows any more. What h2 0.4 refuses before:
+//! names in capitals, fields of the connection, pseudo-fields late, twice or missing, `te` other than `trailers`, a body of another
+//! length than `content-length`. A bare LF ends a line of a head as CRLF does (RFC 9112, section 2.2); what goes on has CRLF.
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
@@ -55,7 +46,7 @@ pub enum BodyLength {
 /// begin is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHead {
-    /// hyper: none but these reach us.
+    /// Any that has no parser here.
     #[error("version of HTTP is not 1.0, 1.1 or 2")]
     Version,
     /// Nobody behind us is a proxy.
@@ -67,19 +58,19 @@ pub enum BadHead {
     /// See [`HeadLimits::bytes`].
     #[error("header fields are too large")]
     TooLarge,
-    /// hyper: in HTTP/1.0.
+    /// In HTTP/1.0.
     #[error("Transfer-Encoding in a version of HTTP that has none")]
     UnexpectedCoding,
-    /// hyper: where the last one is not `chunked`.
+    /// RFC 9112, section 6.1.
     #[error("Transfer-Encoding is not chunked, said once")]
     Coding,
     /// A coding that nobody here undoes.
     #[error("Transfer-Encoding other than chunked")]
     UnknownCoding,
-    /// hyper: keeps the latter only.
+    /// RFC 9112, section 6.1: it may be refused, and nobody sends it in good faith.
     #[error("Content-Length and Transfer-Encoding at once")]
     TwoFramings,
-    /// hyper: unless it is said twice in lines that agree, of which it keeps one.
+    /// RFC 9112, section 6.3.
     #[error("Content-Length is not one plain number")]
     Length,
     /// RFC 9112, section 3.2.
@@ -97,6 +88,19 @@ pub enum BadHead {
     /// RFC 9112, section 3.2.1 to 3.2.4.
     #[error("target is not of a form that this method has")]
     Target,
+    /// See [`HeadLimits::bytes`]: not even the first line is complete.
+    #[error("target is too long")]
+    LongTarget,
+    /// Not of the form of RFC 9112, sections 3 and 5: folded lines, blanks before a colon, control characters, names and methods that
+    /// are no tokens.
+    #[error("what came is no head of a request")]
+    NoRequest,
+    /// The client ended its sending in it.
+    #[error("head of the request breaks off")]
+    BrokenOff,
+    /// RFC 9112, section 7.1.
+    #[error("body is not chunked as it says")]
+    Chunk,
 }
 
 impl BadHead {
@@ -106,6 +110,7 @@ impl BadHead {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             // Known, and served for no resource at all (RFC 9110, section 15.6.2).
             Self::Connect | Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
             Self::TooManyFields | Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -260,13 +265,27 @@ fn is_same(one: &str, other: &str, default: &str) -> bool {
 /// that is the last coding, and leaves the others undone; what it says of `Content-Length` beside it, [`super::head::to_client`]
 /// takes away.
 pub fn is_sound_answer(headers: &HeaderMap) -> bool {
-    has_coding(Version::HTTP_11, headers).is_ok()
+    let lines = headers.get_all(TRANSFER_ENCODING).iter();
+    has_coding(Version::HTTP_11, lines.map(HeaderValue::as_bytes)).is_ok()
 }
 
 /// How long the body of a message with these fields is.
 fn body_length(version: Version, headers: &HeaderMap) -> Result<BodyLength, BadHead> {
-    let is_coded = has_coding(version, headers)?;
-    let length = length_of(headers)?;
+    let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    body_of(version, lines(TRANSFER_ENCODING), lines(CONTENT_LENGTH))
+}
+
+/// How long the body of a message is, by the lines of its `Transfer-Encoding` and of its `Content-Length`.
+///
+/// # Errors
+/// They are unsound, or say it in two ways.
+pub fn body_of<'a>(
+    version: Version,
+    codings: impl Iterator<Item = &'a [u8]>,
+    lengths: impl Iterator<Item = &'a [u8]>,
+) -> Result<BodyLength, BadHead> {
+    let is_coded = has_coding(version, codings)?;
+    let length = length_of(lengths)?;
     match (is_coded, length) {
         (true, Some(_)) => Err(BadHead::TwoFramings),
         (true, None) => Ok(BodyLength::Unknown),
@@ -277,15 +296,17 @@ fn body_length(version: Version, headers: &HeaderMap) -> Result<BodyLength, BadH
     }
 }
 
-fn has_coding(version: Version, headers: &HeaderMap) -> Result<bool, BadHead> {
-    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+fn has_coding<'a>(
+    version: Version,
+    mut lines: impl Iterator<Item = &'a [u8]>,
+) -> Result<bool, BadHead> {
     let Some(line) = lines.next() else {
         return Ok(false);
     };
     if version != Version::HTTP_11 {
         return Err(BadHead::UnexpectedCoding);
     }
-    let text = line.to_str().map_err(|_| BadHead::Coding)?;
+    let text = str::from_utf8(line).map_err(|_| BadHead::Coding)?;
     if lines.next().is_some() {
         return Err(BadHead::Coding);
     }
@@ -312,8 +333,7 @@ fn has_coding(version: Version, headers: &HeaderMap) -> Result<bool, BadHead> {
 
 /// The one `Content-Length`. A list is legal if its members agree (RFC 9110, section 8.6), but nobody sends one in good faith;
 /// nor a leading zero, which some take for octal.
-fn length_of(headers: &HeaderMap) -> Result<Option<u64>, BadHead> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+fn length_of<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<u64>, BadHead> {
     let Some(line) = lines.next() else {
         return Ok(None);
     };
@@ -323,10 +343,10 @@ fn length_of(headers: &HeaderMap) -> Result<Option<u64>, BadHead> {
     number(line).map(Some).ok_or(BadHead::Length)
 }
 
-fn number(value: &HeaderValue) -> Option<u64> {
-    let text = value.to_str().ok()?;
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_canonical = text == "0" || !text.starts_with('0');
+fn number(value: &[u8]) -> Option<u64> {
+    let is_plain = value.iter().all(u8::is_ascii_digit);
+    let is_canonical = value == b"0" || !value.starts_with(b"0");
+    let text = str::from_utf8(value).ok()?;
     (is_plain && is_canonical).then(|| text.parse().ok())?
 }
 

@@ -14,6 +14,8 @@ use crate::{calendar, snapshot::ServicePortName, time::Timestamp};
 
 /// Bytes of a path that are logged.
 const MOST_PATH: usize = 1024;
+/// What stands for a request that could not be read, as in HAProxy's logs.
+const BAD_REQUEST: &str = "<BADREQ>";
 
 /// Who or what ended a request, as the first letter of HAProxy's termination codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,8 +103,8 @@ pub struct Record<'a> {
     pub service: Option<&'a ServicePortName>,
     /// The endpoint that answered, or the last one tried.
     pub endpoint: Option<SocketAddr>,
-    /// Method.
-    pub method: &'a Method,
+    /// Method; `None` where what came could not be read, and neither host nor path nor version are known.
+    pub method: Option<&'a Method>,
     /// `Host`, if it is text.
     pub host: &'a str,
     /// Path and query.
@@ -159,13 +161,13 @@ impl Record<'_> {
         or_dash(out, self.service);
         out.push(' ');
         or_dash(out, self.endpoint);
-        let line = format!(
-            "{} {} {} {}",
-            self.method,
-            self.host,
-            cut(self.path),
-            version(self.version)
-        );
+        let line = match self.method {
+            Some(method) => {
+                let (path, version) = (cut(self.path), version(self.version));
+                format!("{method} {} {path} {version}", self.host)
+            }
+            None => BAD_REQUEST.to_owned(),
+        };
         out.push(' ');
         json::string(out, &line);
         let _ = write!(out, " {} {} ", self.status, self.termination);
@@ -193,10 +195,12 @@ impl Record<'_> {
         if let Some(endpoint) = self.endpoint {
             json::text(out, "endpoint", &endpoint.to_string());
         }
-        json::text(out, "method", self.method.as_str());
-        json::text(out, "host", self.host);
-        json::text(out, "path", cut(self.path));
-        json::text(out, "version", version(self.version));
+        if let Some(method) = self.method {
+            json::text(out, "method", method.as_str());
+            json::text(out, "host", self.host);
+            json::text(out, "path", cut(self.path));
+            json::text(out, "version", version(self.version));
+        }
         json::number(out, "status", self.status.into());
         if let Some(status) = self.grpc_status {
             json::number(out, "grpc_status", status.into());
@@ -275,7 +279,7 @@ mod tests {
             client: ([192, 0, 2, 7], 4000).into(),
             service: Some(service),
             endpoint: Some(([127, 120, 0, 1], 8080).into()),
-            method: &Method::GET,
+            method: Some(&Method::GET),
             host: "web",
             path: "/x?y=1",
             version: Version::HTTP_11,

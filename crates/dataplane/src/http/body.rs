@@ -4,6 +4,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    error::Error as _,
+    io,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -24,8 +26,9 @@ use tokio::time::Sleep;
 
 use super::{
     log::Entry,
+    progress::{Progress, Underway},
     upstream::{Stream, Upstream},
-    wire::{Progress, Underway, count},
+    wire::count,
 };
 use crate::tcp::account::Exchange;
 
@@ -54,6 +57,8 @@ pub(super) struct Upload {
     pub(super) given: Cell<u64>,
     /// The client broke off.
     pub(super) has_failed: Cell<bool>,
+    /// What it sent is not a body of the form that its head says.
+    pub(super) is_malformed: Cell<bool>,
     has_ended: Cell<bool>,
     progress: Rc<Progress>,
 }
@@ -64,7 +69,6 @@ impl Upload {
         if body.is_end_stream() {
             return None;
         }
-        progress.uploads.set(progress.uploads.get() + 1);
         Some(Rc::new(Self {
             source: RefCell::new(body),
             kept: RefCell::default(),
@@ -72,6 +76,7 @@ impl Upload {
             is_whole: Cell::new(true),
             given: Cell::new(0),
             has_failed: Cell::new(false),
+            is_malformed: Cell::new(false),
             has_ended: Cell::new(false),
             progress: Rc::clone(progress),
         }))
@@ -82,13 +87,6 @@ impl Upload {
         self.is_whole.get() && !self.has_failed.get()
     }
 
-    fn ended(&self) {
-        if !self.has_ended.replace(true) {
-            let uploads = &self.progress.uploads;
-            uploads.set(uploads.get().saturating_sub(1));
-        }
-    }
-
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut source = self.source.borrow_mut();
         let polled = ready!(Pin::new(&mut *source).poll_frame(cx));
@@ -96,17 +94,18 @@ impl Upload {
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if over {
-                    self.ended();
+                    self.has_ended.set(true);
                 }
                 Some(Ok(self.keep(frame)))
             }
             Some(Err(error)) => {
                 self.has_failed.set(true);
-                self.ended();
+                self.is_malformed.set(is_malformed(&error));
+                self.has_ended.set(true);
                 Some(Err(BodyError::Downstream(error)))
             }
             None => {
-                self.ended();
+                self.has_ended.set(true);
                 None
             }
         })
@@ -133,12 +132,20 @@ impl Upload {
     }
 }
 
+/// Whether a body of HTTP/1 is none by its form; connections break with other words.
+fn is_malformed(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.has_ended.get() {
             self.progress.was_cut_short.set(true);
         }
-        self.ended();
     }
 }
 

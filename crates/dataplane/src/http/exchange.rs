@@ -14,7 +14,7 @@ use portico_core::{
     balance::PortState,
     http::{
         error::{Attempt, Fault},
-        framing::{self, BodyLength, HeadLimits},
+        framing::{self, BadHead, BodyLength, HeadLimits},
         head::to_client,
         retry::{self, Connection, Failed, Next, Sent},
     },
@@ -28,9 +28,9 @@ use super::{
     head::Asked,
     log::Entry,
     pool::Home,
+    progress::{Refused, Underway},
     refusal::{self, Cut, Refusal},
     upstream::{Multiplexed, Stream, Unanswered, Upstream},
-    wire::Underway,
 };
 use crate::{
     clock,
@@ -58,9 +58,35 @@ pub(super) fn answer(
 ) -> impl Future<Output = Result<Response<ResponseBody>, Cut>> + use<> {
     // At once: the codec may read on before it asks for the answer.
     let underway = session.progress.begin();
+    let refused = session.progress.take_refused();
     let (parts, body) = request.into_parts();
     let upload = Upload::of(body, &session.progress);
-    exchange(Rc::clone(session), (parts, underway), upload)
+    let session = Rc::clone(session);
+    async move {
+        match refused {
+            Some(refused) => refuse(&session, (parts, underway), refused),
+            None => exchange(session, (parts, underway), upload).await,
+        }
+    }
+}
+
+/// Answers in the place of a request that could not be read.
+fn refuse(
+    session: &Rc<Session>,
+    (parts, underway): (Parts, Underway),
+    refused: Refused,
+) -> Result<Response<ResponseBody>, Cut> {
+    let log = session.shared.access_log.get();
+    let entry = log.map(|log| {
+        if refused.is_unread {
+            Entry::unread(log, session.peer)
+        } else {
+            Entry::of(log, &parts, session.peer)
+        }
+    });
+    let asked = (&parts.headers, parts.version);
+    let response = Refusal::Told(refused.cause, Vec::new()).answer(session, asked, entry)?;
+    Ok(response.map(|body| body.with(underway.answered(), &session.progress)))
 }
 
 async fn exchange(
@@ -233,9 +259,12 @@ impl Errand<'_> {
     }
 
     fn unanswered(&self, failure: &Unanswered) -> Miss {
-        let has_failed = |upload: &Rc<Upload>| upload.has_failed.get();
-        if self.upload.as_ref().is_some_and(has_failed) {
-            return Miss::Refused(Refusal::Cut);
+        match &self.upload {
+            Some(upload) if upload.is_malformed.get() => {
+                return Miss::Refused(BadHead::Chunk.into());
+            }
+            Some(upload) if upload.has_failed.get() => return Miss::Refused(Refusal::Cut),
+            _ => {}
         }
         Miss::Unanswered(refusal::of_answer(&failure.error), self.sent(failure))
     }

@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, Version, header, request::Parts};
 use portico_core::{
     http::{
         error::{Cause, Fault},
+        framing::BadHead,
         log::{EndedBy, EndedIn, LogFormat, Record, Termination},
     },
     snapshot::ServicePortName,
@@ -82,7 +83,8 @@ pub(super) struct Entry {
     at: Timestamp,
     began: Instant,
     client: SocketAddr,
-    method: Method,
+    /// `None`: it could not be read, nor can the next three.
+    method: Option<Method>,
     host: Box<str>,
     path: Box<str>,
     version: Version,
@@ -105,15 +107,25 @@ impl Entry {
         let said = said.and_then(|host| host.to_str().ok());
         let named = parts.uri.authority().map(http::uri::Authority::as_str);
         let path = parts.uri.path_and_query();
+        let mut entry = Self::unread(log, client);
+        entry.method = Some(parts.method.clone());
+        entry.host = named.or(said).unwrap_or_default().into();
+        entry.path = path.map_or("", |path| path.as_str()).into();
+        entry.version = parts.version;
+        entry
+    }
+
+    /// Of what could not be read.
+    pub(super) fn unread(log: &Arc<AccessLog>, client: SocketAddr) -> Box<Self> {
         Box::new(Self {
             log: Arc::clone(log),
             at: clock::now(),
             began: Instant::now(),
             client,
-            method: parts.method.clone(),
-            host: named.or(said).unwrap_or_default().into(),
-            path: path.map_or("", |path| path.as_str()).into(),
-            version: parts.version,
+            method: None,
+            host: Box::default(),
+            path: Box::default(),
+            version: Version::HTTP_11,
             service: None,
             endpoint: None,
             status: GONE,
@@ -162,6 +174,7 @@ impl Entry {
     pub(super) fn refused(&mut self, cause: Cause, status: u16) {
         self.status = status;
         self.termination = match cause {
+            Cause::BadHead(BadHead::BrokenOff) => Termination(EndedBy::Client, EndedIn::Request),
             Cause::BadHead(_) | Cause::Internal | Cause::NoService => {
                 Termination(EndedBy::Proxy, EndedIn::Request)
             }
@@ -193,7 +206,7 @@ impl Drop for Entry {
             client: self.client,
             service: self.service.as_deref(),
             endpoint: self.endpoint,
-            method: &self.method,
+            method: self.method.as_ref(),
             host: &self.host,
             path: &self.path,
             version: self.version,

@@ -1,150 +1,101 @@
-//! A client's connection as a codec reads and writes it. Owns what was read before the codec began, what is known of the
-//! connection's progress, and that an end of the client's sending is no end of the connection while it waits for an answer.
+//! Sockets as codecs read and write them: a client's, with what was read before the codec began, and an endpoint's.
 
 use std::{
     cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Instant,
 };
 
+use super::{progress::Progress, requests::Requests};
 use crate::tcp::Resetting;
 
 /// See [`poll_gathered`].
 const SMALL_BYTES: usize = 1024;
-/// Requests of a connection that may be given up before their answers begin, in each [`WINDOW`].
-const MOST_GIVEN_UP: u32 = 100;
-const WINDOW: Duration = Duration::from_secs(1);
 
-/// How far a client's connection is. Shared by what reads it, what answers and what watches the time.
+/// A client's socket, and what came by it.
 #[derive(Debug)]
-pub(super) struct Progress {
-    /// The last byte in either direction.
-    pub(super) last: Cell<Instant>,
-    /// The first byte since the last request, if there is one: of the next one's head.
-    pub(super) head_since: Cell<Option<Instant>>,
-    /// Requests that are not over.
-    pub(super) requests: Cell<u32>,
-    /// Of these, whose bodies have not ended.
-    pub(super) uploads: Cell<u32>,
-    /// Bytes read and written.
-    pub(super) bytes: Cell<(u64, u64)>,
-    /// Requests that were given up before their answers began, since when.
-    given_up: Cell<(Instant, u32)>,
-    /// A body was not read to its end.
-    pub(super) was_cut_short: Cell<bool>,
-    /// A body broke: the end of the connection must not look clean.
-    pub(super) is_broken: Cell<bool>,
-    /// Of HTTP/1 bytes between requests are of a head, and the client's end of sending is kept from the codec while requests wait for
-    /// their answers. HTTP/2 has rules of its own.
-    pub(super) is_http1: Cell<bool>,
+pub(super) struct Socket {
+    stream: Resetting,
+    /// What is read before what comes.
+    pub(super) held: BytesMut,
+    pub(super) progress: Rc<Progress>,
 }
 
-impl Progress {
-    pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self {
-            last: Cell::new(Instant::now()),
-            head_since: Cell::new(None),
-            requests: Cell::new(0),
-            uploads: Cell::new(0),
-            bytes: Cell::new((0, 0)),
-            given_up: Cell::new((Instant::now(), 0)),
-            was_cut_short: Cell::new(false),
-            is_broken: Cell::new(false),
-            is_http1: Cell::new(false),
-        })
+impl Socket {
+    /// Reads what comes; says how much.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream.stream).poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        self.progress.moved(count, 0);
+        Poll::Ready(Ok(count))
     }
 
-    fn moved(&self, read: usize, written: usize) {
-        let now = Instant::now();
-        self.last.set(now);
-        let is_between = self.is_http1.get() && self.requests.get() == 0;
-        if read > 0 && is_between && self.head_since.get().is_none() {
-            self.head_since.set(Some(now));
+    /// Keeps what is to be read later.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// Gives some of what is held, at most so much.
+    pub(super) fn give(&mut self, most: usize, buf: &mut ReadBuf<'_>) -> usize {
+        let count = most.min(self.held.len()).min(buf.remaining());
+        buf.put_slice(&self.held.split_to(count));
+        if self.held.is_empty() {
+            // A connection that is idle has no use for the room.
+            self.held = BytesMut::new();
         }
-        let (before, after) = self.bytes.get();
-        self.bytes
-            .set((before + count(read), after + count(written)));
-    }
-
-    /// A request's head is complete.
-    pub(super) fn begin(self: &Rc<Self>) -> Underway {
-        self.head_since.set(None);
-        self.requests.set(self.requests.get() + 1);
-        Underway {
-            progress: Rc::clone(self),
-            is_answered: false,
-        }
-    }
-
-    /// Whether the client asks only to give up (CVE-2023-44487).
-    pub(super) fn is_flooded(&self) -> bool {
-        self.given_up.get().1 > MOST_GIVEN_UP
-    }
-
-    fn gave_up(&self, now: Instant) {
-        let (since, count) = self.given_up.get();
-        self.given_up.set(if now.duration_since(since) < WINDOW {
-            (since, count + 1)
-        } else {
-            (now, 1)
-        });
+        count
     }
 }
 
-/// A request that is not over. Dropped: it is.
-#[derive(Debug)]
-pub(super) struct Underway {
-    progress: Rc<Progress>,
-    is_answered: bool,
-}
-
-impl Underway {
-    /// Its answer begins.
-    pub(super) const fn answered(mut self) -> Self {
-        self.is_answered = true;
-        self
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        let (progress, now) = (&self.progress, Instant::now());
-        progress.last.set(now);
-        progress
-            .requests
-            .set(progress.requests.get().saturating_sub(1));
-        if !self.is_answered {
-            progress.gave_up(now);
-        }
-    }
-}
-
-/// A client's socket.
+/// A client's connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    pub(super) stream: Resetting,
-    /// What is to be read before it.
-    seen: Bytes,
-    progress: Rc<Progress>,
+    socket: Socket,
+    /// Of HTTP/1; HTTP/2 has rules of its own for what is read when.
+    requests: Option<Requests>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Resetting, seen: Bytes, progress: Rc<Progress>) -> Self {
-        Self {
+    pub(super) fn new(
+        (stream, held): (Resetting, BytesMut),
+        progress: Rc<Progress>,
+        requests: Option<Requests>,
+    ) -> Self {
+        let socket = Socket {
             stream,
-            seen,
+            held,
             progress,
+        };
+        Self { socket, requests }
+    }
+
+    /// The socket, and what came and was not read.
+    pub(super) fn into_parts(self) -> (Resetting, BytesMut) {
+        (self.socket.stream, self.socket.held)
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(&mut self.socket.stream.stream)
+    }
+
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.socket.progress.moved(0, *count);
         }
+        polled
     }
 }
 
@@ -154,24 +105,13 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if self.seen.is_empty() {
-            let polled = Pin::new(&mut self.stream.stream).poll_read(cx, buf);
-            if !matches!(polled, Poll::Ready(Ok(()))) {
-                return polled;
-            }
-        } else {
-            let count = self.seen.len().min(buf.remaining());
-            buf.put_slice(&self.seen.split_to(count));
+        let Self { socket, requests } = &mut *self;
+        if let Some(requests) = requests {
+            return requests.poll(socket, cx, buf);
         }
-        let count = buf.filled().len() - before;
-        let progress = &self.progress;
-        let waits = progress.requests.get() > 0 && progress.uploads.get() == 0;
-        if count == 0 && waits && progress.is_http1.get() {
-            // Asked again once the answer has gone.
-            return Poll::Pending;
+        if socket.give(usize::MAX, buf) == 0 {
+            ready!(socket.poll(cx, buf))?;
         }
-        progress.moved(count, 0);
         Poll::Ready(Ok(()))
     }
 }
@@ -182,8 +122,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream.stream).poll_write(cx, bytes);
-        wrote(&self.progress, polled)
+        let polled = self.stream().poll_write(cx, bytes);
+        self.wrote(polled)
     }
 
     fn poll_write_vectored(
@@ -191,25 +131,25 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = poll_gathered(Pin::new(&mut self.stream.stream), cx, slices);
-        wrote(&self.progress, polled)
+        let polled = poll_gathered(self.stream(), cx, slices);
+        self.wrote(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.stream.is_write_vectored()
+        self.socket.stream.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.progress.is_broken.get() {
+        if self.socket.progress.is_broken.get() {
             // It is reset when it closes, which an end of sending would hide.
             return Poll::Ready(Ok(()));
         }
-        self.stream.disarm();
-        Pin::new(&mut self.stream.stream).poll_shutdown(cx)
+        self.socket.stream.disarm();
+        self.stream().poll_shutdown(cx)
     }
 }
 
@@ -231,13 +171,6 @@ fn poll_gathered(
         length += slice.len();
     }
     stream.poll_write(cx, whole.get(..length).unwrap_or_default())
-}
-
-fn wrote(progress: &Progress, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Ok(count)) = &polled {
-        progress.moved(0, *count);
-    }
-    polled
 }
 
 pub(super) fn count(bytes: usize) -> u64 {
