@@ -10,4 +10,5 @@ pub(crate) mod http;
 pub(crate) mod manifests;
 pub(crate) mod proxy_protocol;
 pub(crate) mod relayed;
+pub(crate) mod requests;
 pub(crate) mod world;

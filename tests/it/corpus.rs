@@ -61,16 +61,25 @@ fn corpus_of_proxy_headers_finds_nothing() {
 }
 
 /// Each as it is, and in some thousand broken forms. `PORTICO_HTTP_HEADS` says how many of each.
-#[test]
-fn corpus_of_http_heads_and_what_is_like_it_finds_nothing() {
+fn replay_broken(target: &str, check: fn(&[u8])) {
     let forms = std::env::var("PORTICO_HTTP_HEADS").map_or(2_000, |text| text.parse().unwrap());
-    replay("http", checks::http::check);
-    for seed in kept("http") {
+    replay(target, check);
+    for seed in kept(target) {
         let seed = fs::read(seed).unwrap();
         for number in 0..forms {
             let bytes = checks::http::mutated(&seed, number);
-            let outcome = std::panic::catch_unwind(|| checks::http::check(&bytes));
+            let outcome = std::panic::catch_unwind(|| check(&bytes));
             assert!(outcome.is_ok(), "{:?}", String::from_utf8_lossy(&bytes));
         }
     }
+}
+
+#[test]
+fn corpus_of_http_heads_and_what_is_like_it_finds_nothing() {
+    replay_broken("http", checks::http::check);
+}
+
+#[test]
+fn corpus_of_http_requests_and_what_is_like_it_finds_nothing() {
+    replay_broken("requests", checks::requests::check);
 }
