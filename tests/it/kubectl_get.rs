@@ -194,6 +194,8 @@ impl Pair {
 
     fn kubectl(&self, arguments: &[&str]) -> (String, String) {
         let output = Command::new("kubectl")
+            // The user's own file may be broken, and is looked at before the flag is.
+            .env("HOME", self.cache.path())
             .env_remove("KUBECONFIG")
             .arg("--kubeconfig=/dev/null")
             .arg(format!("--server=http://127.0.0.1:{}", self.port))

@@ -302,10 +302,10 @@ fn run_on_a_terminal_interrupts_the_program_once() {
     let program = up();
     let inside = "trap \"echo got\" INT; echo up; read line; read line; echo end; exit 5";
     std::fs::write(program.manifests().join("inside.sh"), inside).unwrap();
-    // No shell of the user's stays between: it may end by the interrupt before the program does. Nor is what this test's
-    // own caller ignores: a shell cannot trap what it was started to ignore.
+    // No shell stays between: it may end by the interrupt before the program does. Nor is it the user's own (SHELL), which
+    // may be none.
     let command = "exec portico run --network none -- sh ./inside.sh";
-    let script = format!("exec env --default-signal script -qec '{command}' /dev/null");
+    let script = format!("SHELL=/bin/sh exec script -qec '{command}' /dev/null");
     let mut terminal = Talk::start(program.shell(&script));
     assert_eq!(terminal.line(), "up");
     terminal.say("\u{3}");

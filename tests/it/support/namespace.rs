@@ -104,11 +104,13 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
     false
 }
 
-/// Runs the test, and nothing else, behind `script` in a namespace that is made in this way.
+/// Runs the test, and nothing else, behind `script` in a namespace that is made in this way. What the caller ignores
+/// (a shell cannot trap it), and whom it lets read its new files, is the caller's.
 fn go_inside(test: &str, way: &[&str], script: &str) {
+    let script = format!("umask 022 && {script}");
     let inside = Command::new("unshare")
         .args(way)
-        .args(["--", "sh", "-c", script])
+        .args(["--", "env", "--default-signal", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
