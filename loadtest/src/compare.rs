@@ -210,6 +210,7 @@ fn provenance(scenario: &Scenario, programs: &Programs, stage: &Stage) -> Proven
     let generator = match scenario.load {
         Load::Requests { .. } if programs.wrk.is_some() => "wrk, one thread",
         Load::Dns { .. } | Load::DnsReload { .. } => "dnsperf, one thread",
+        Load::Streams { .. } => "h2load, one thread",
         _ => "its own",
     };
     let backends = vec![PLACE; usize::from(scenario.backends)];

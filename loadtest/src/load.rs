@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 mod dnsperf;
+mod h2load;
 mod http;
 mod idle;
 mod sessions;
@@ -127,6 +128,14 @@ pub(crate) async fn run(
                 Some(wrk) => wrk::run(wrk, target, *connections, time).await,
                 None => sessions(Sessions::endless(target, *connections), until).await,
             },
+            Load::Streams {
+                connections,
+                streams,
+                ..
+            } => {
+                let asked = load.asked().context("nothing is asked")?;
+                h2load::run(programs, (asked, target), (*connections, *streams), time).await
+            }
             Load::Sessions { clients, requests } => {
                 sessions(Sessions::of(target, *clients, *requests), until).await
             }

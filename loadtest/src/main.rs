@@ -9,6 +9,7 @@ mod control;
 mod distribution;
 mod dns;
 mod figure;
+mod http2;
 mod load;
 mod provenance;
 mod reconcile;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use portico_core::object::Protocol;
 use serde::{Deserialize, Serialize};
 
-use crate::{churn::Edit, dns::Fixture, figure::Figure, stats::Estimate};
+use crate::{churn::Edit, dns::Fixture, figure::Figure, http2::Asked, stats::Estimate};
 
 /// One file of `scenarios/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub(crate) enum Layer {
     Tcp,
     /// Requests.
     Http,
+    /// Requests, on connections of HTTP/2 on both sides.
+    Http2,
 }
 
 impl Layer {
@@ -101,6 +103,15 @@ pub(crate) enum Load {
     Requests {
         /// Open connections.
         connections: u16,
+    },
+    /// Requests on connections of HTTP/2 that stay open, by `h2load`.
+    Streams {
+        /// Open connections.
+        connections: u16,
+        /// Requests of each that are on their way at a time.
+        streams: u16,
+        /// Bytes of the message of a unary call of gRPC, for which the backend has as many; without, a page is asked for.
+        message: Option<u16>,
     },
     /// Connections with a number of requests each, one after the other; who answers is counted.
     Sessions {
@@ -172,6 +183,17 @@ pub(crate) enum Load {
     },
 }
 
+const STREAMS: &[Figure] = &[
+    Figure::CpuPerRequest,
+    Figure::SwitchesPerRequest,
+    Figure::SyscallsPerRequest,
+    Figure::RequestsPerSecond,
+    Figure::LatencyMean,
+    Figure::LatencyMost,
+    Figure::PrivateMemory,
+    Figure::Failed,
+];
+
 const DATAGRAMS: &[Figure] = &[
     Figure::CpuPerRequest,
     Figure::SwitchesPerRequest,
@@ -211,14 +233,27 @@ impl Load {
         }
     }
 
+    /// What each request of HTTP/2 is; of such a load only.
+    pub(crate) const fn asked(&self) -> Option<Asked> {
+        match self {
+            Self::Streams { message: None, .. } => Some(Asked::Page),
+            Self::Streams {
+                message: Some(bytes),
+                ..
+            } => Some(Asked::Call { bytes: *bytes }),
+            _ => None,
+        }
+    }
+
     /// Whether a contestant does what it asks for.
     const fn is_for(&self, contestant: Contestant) -> bool {
         use Contestant as C;
         match self {
             Self::Udp { .. } => matches!(contestant, C::Portico | C::Nginx),
+            Self::Streams { .. } => matches!(contestant, C::Portico | C::Nginx | C::Envoy),
             Self::Dns { .. } => contestant.answers_names() || matches!(contestant, C::Portico),
             Self::DnsReload { .. } => matches!(contestant, C::Portico),
-            _ => !contestant.answers_names(),
+            _ => !contestant.answers_names() && !matches!(contestant, C::Envoy),
         }
     }
 
@@ -249,6 +284,7 @@ impl Load {
                 F::LatencyP99,
                 F::Failed,
             ],
+            Self::Streams { .. } => STREAMS,
             Self::Sessions { .. } => &[
                 F::CpuPerRequest,
                 F::CpuPerConnection,
@@ -332,8 +368,10 @@ pub(crate) enum Contestant {
     PorticoScraped,
     /// `HAProxy` in TCP mode.
     Haproxy,
-    /// nginx's stream module.
+    /// nginx, its stream module for connections.
     Nginx,
+    /// Envoy.
+    Envoy,
     /// Knot DNS with zones of its own.
     Knot,
     /// unbound with local data.
@@ -353,6 +391,7 @@ impl fmt::Display for Contestant {
             Self::PorticoScraped => "portico, scraped",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
+            Self::Envoy => "Envoy",
             Self::Knot => "Knot DNS",
             Self::Unbound => "unbound",
             Self::Dnsmasq => "dnsmasq",
@@ -471,6 +510,10 @@ impl Scenario {
             bail!("{other} cannot take part in such a load");
         }
         self.load.check(self.threads)?;
+        ensure!(
+            (self.layer == Layer::Http2) == self.load.asked().is_some(),
+            "streams are of layer http2, and nothing else is"
+        );
         let given = self.load.gives();
         let used = self.figures.iter().chain(&self.control);
         if let Some(figure) = used.into_iter().find(|figure| !given.contains(figure)) {
@@ -556,6 +599,8 @@ mod tests {
             "dns-reload",
             "even-keepalive",
             "even-tcp",
+            "grpc",
+            "h2c",
             "idle-connections",
             "random-against-round-robin",
             "rate-sweep",
@@ -597,6 +642,14 @@ mod tests {
         check(
             |scenario| scenario.contestants.push(Contestant::Knot),
             "Knot DNS cannot take part",
+        );
+    }
+
+    #[test]
+    fn scenario_of_http2_without_streams_is_refused() {
+        check(
+            |scenario| scenario.layer = Layer::Http2,
+            "streams are of layer http2",
         );
     }
 

@@ -29,8 +29,9 @@ use crate::{
     backend::{Backends, Sinks},
     client,
     dns::Fixture,
+    http2::{self, Asked, Callees},
     load::bulk,
-    scenario::{Contestant, Load, Scenario},
+    scenario::{Contestant, Layer, Load, Scenario},
     udp::{self, Echo},
 };
 use process::Running;
@@ -45,6 +46,8 @@ pub(crate) struct Stage {
     addrs: Vec<SocketAddr>,
     /// What servers of names are to answer.
     fixture: Option<Fixture>,
+    /// What is asked of those that speak HTTP/2.
+    asked: Option<Asked>,
     folder: TempDir,
 }
 
@@ -52,6 +55,7 @@ pub(crate) struct Stage {
 enum Servers {
     Nginx(Vec<Running>),
     Own(Backends),
+    Callees(Callees),
     Sinks(Sinks),
     Echoes(Vec<Echo>),
 }
@@ -64,6 +68,7 @@ impl Stage {
     pub(crate) async fn new(scenario: &Scenario, programs: &Programs) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("loadtest-").context("cannot make a folder")?;
         let count = usize::from(scenario.backends);
+        let asked = scenario.load.asked();
         let (backends, addrs) = if matches!(scenario.load, Load::Bulk {}) {
             let sinks = Sinks::start(count).await?;
             let addrs = sinks.addrs().to_vec();
@@ -79,9 +84,13 @@ impl Stage {
                 .collect::<anyhow::Result<_>>()?;
             let addrs = echoes.iter().map(Echo::addr).collect();
             (Servers::Echoes(echoes), addrs)
-        } else if let Some(nginx) = &programs.nginx {
-            let (running, addrs) = nginx_backends(nginx, folder.path(), count)?;
+        } else if let (Some(nginx), None | Some(Asked::Page)) = (&programs.nginx, asked) {
+            let (running, addrs) = nginx_backends(nginx, folder.path(), (count, scenario.layer))?;
             (Servers::Nginx(running), addrs)
+        } else if asked.is_some() {
+            let callees = Callees::start(count).await?;
+            let addrs = callees.addrs().to_vec();
+            (Servers::Callees(callees), addrs)
         } else {
             let own = Backends::start(count).await?;
             let addrs = own.addrs().to_vec();
@@ -91,6 +100,7 @@ impl Stage {
             backends,
             addrs,
             fixture: scenario.load.fixture(range()),
+            asked,
             folder,
         };
         for addr in &stage.addrs {
@@ -104,6 +114,7 @@ impl Stage {
         match &self.backends {
             Servers::Nginx(running) => format!("nginx, {} of one process", running.len()),
             Servers::Own(own) => format!("its own HTTP, {}", own.addrs().len()),
+            Servers::Callees(callees) => format!("its own HTTP/2, {}", callees.addrs().len()),
             Servers::Sinks(sinks) => format!("its own, {} that count bytes", sinks.addrs().len()),
             Servers::Echoes(echoes) => format!("its own, {} that echo", echoes.len()),
         }
@@ -152,6 +163,11 @@ impl Stage {
             Contestant::Nginx => {
                 let file = self.write("stream.conf", &text)?;
                 (Some(programs.stream(&file, self.path())?), None)
+            }
+            Contestant::Envoy => {
+                let file = self.write("envoy.json", &text)?;
+                let process = programs.envoy(&file, self.path(), scenario.threads)?;
+                (Some(process), None)
             }
             Contestant::Knot | Contestant::Unbound | Contestant::Dnsmasq | Contestant::Hickory => {
                 for (zone, text) in self.fixture.iter().flat_map(|fixture| fixture.zones()) {
@@ -213,10 +229,13 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = match (&self.backends, self.fixture) {
-                (Servers::Echoes(_), Some(names)) if process.is_some() => names.check(addr).await,
-                (Servers::Echoes(_), _) => udp::probe(addr).await,
-                (Servers::Sinks(_), _) => bulk::probe(addr).await.map_err(anyhow::Error::msg),
+            let answer = match (&self.backends, self.fixture, self.asked) {
+                (_, _, Some(asked)) => http2::ask(addr, asked).await,
+                (Servers::Echoes(_), Some(names), _) if process.is_some() => {
+                    names.check(addr).await
+                }
+                (Servers::Echoes(_), ..) => udp::probe(addr).await,
+                (Servers::Sinks(_), ..) => bulk::probe(addr).await.map_err(anyhow::Error::msg),
                 _ => {
                     let asked = client::ask(addr, PATIENCE).await;
                     asked.map(drop).map_err(anyhow::Error::msg)
@@ -240,7 +259,7 @@ impl Stage {
 fn nginx_backends(
     nginx: &Path,
     folder: &Path,
-    count: usize,
+    (count, layer): (usize, Layer),
 ) -> anyhow::Result<(Vec<Running>, Vec<SocketAddr>)> {
     let mut running = Vec::new();
     let mut addrs = Vec::new();
@@ -248,7 +267,7 @@ fn nginx_backends(
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let name = format!("backend-{number}");
         let file = folder.join(format!("{name}.conf"));
-        std::fs::write(&file, configuration::backend(number, addr.port()))?;
+        std::fs::write(&file, configuration::backend(number, addr.port(), layer))?;
         running.push(programs::nginx(nginx, &file, folder, &name)?);
         addrs.push(addr);
     }

@@ -74,8 +74,8 @@ fn parse(text: &str) -> Option<Done> {
     is_found.then_some(done)
 }
 
-/// A time as it prints them, such as `1.23ms`.
-fn micros(text: &str) -> Option<f64> {
+/// A time as it and its like print them, such as `1.23ms`.
+pub(super) fn micros(text: &str) -> Option<f64> {
     let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6), ("m", 6e7)];
     let (number, factor) = units
         .into_iter()

@@ -3,8 +3,12 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use portico_core::object::Protocol;
+use serde_json::json;
 
-use crate::scenario::{Contestant, Layer, Scenario};
+use crate::{
+    http2::Asked,
+    scenario::{Contestant, Layer, Scenario},
+};
 
 /// Connections that a peer may hold: what half of the descriptors give, less its own.
 pub(crate) fn most_connections() -> u64 {
@@ -51,9 +55,17 @@ pub(crate) fn of(contestant: Contestant, scenario: &Scenario, place: Place<'_>) 
             protocol,
             Some("portico.dev/balance: random"),
         ),
+        (Contestant::Portico | Contestant::PorticoScraped, Layer::Http2) => {
+            let spoken = match scenario.load.asked() {
+                Some(Asked::Call { .. }) => "portico.dev/protocol: grpc",
+                _ => "portico.dev/protocol: h2c",
+            };
+            manifests(target, backends, protocol, Some(spoken))
+        }
         (Contestant::Haproxy, layer) => haproxy(target, backends, (layer, threads)),
         (Contestant::Nginx, Layer::Tcp) => stream(target, backends, protocol, threads),
-        (Contestant::Nginx, Layer::Http) => requests(target, backends, threads),
+        (Contestant::Nginx, layer) => requests(target, backends, (layer, threads)),
+        (Contestant::Envoy, _) => envoy(target, backends),
         // The servers of names have nothing else.
         (
             Contestant::Direct
@@ -125,7 +137,7 @@ pub(super) fn extra(target: SocketAddr, backend: SocketAddr, count: u16) -> anyh
 fn haproxy(target: SocketAddr, backends: &[SocketAddr], (layer, threads): (Layer, u8)) -> String {
     let (mode, fields) = match layer {
         Layer::Tcp => ("tcp", ""),
-        Layer::Http => (
+        Layer::Http | Layer::Http2 => (
             "http\n  http-reuse always\n  option forwardfor",
             "\n  http-request set-header x-forwarded-proto http\n  http-request set-header x-forwarded-host %[req.hdr(host)]",
         ),
@@ -165,8 +177,18 @@ fn stream(target: SocketAddr, backends: &[SocketAddr], protocol: Protocol, threa
     text
 }
 
-/// As [`stream`], of requests: with the fields that portico adds, and connections to backends that stay.
-fn requests(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String {
+/// As [`stream`], of requests: with the fields that portico adds, and connections to backends that stay. What it sends by HTTP/2 has
+/// one request at a time on each of these, so that it needs more.
+fn requests(target: SocketAddr, backends: &[SocketAddr], (layer, threads): (Layer, u8)) -> String {
+    let (listen, kept, pass, set) = match layer {
+        Layer::Http2 => ("http2 ", 256, "grpc_pass grpc://back;", "grpc_set_header"),
+        Layer::Http | Layer::Tcp => (
+            "",
+            64,
+            "proxy_pass http://back;\n      proxy_http_version 1.1;\n      proxy_set_header connection \"\";",
+            "proxy_set_header",
+        ),
+    };
     let mut text = format!(
         "worker_processes {threads};\nerror_log stderr error;\nworker_rlimit_nofile {};\nevents {{ worker_connections {}; }}\n\
          http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  upstream back {{\n    zone back 64k;\n",
@@ -178,20 +200,70 @@ fn requests(target: SocketAddr, backends: &[SocketAddr], threads: u8) -> String 
     }
     let _ = writeln!(
         text,
-        "    keepalive 64;\n    keepalive_requests 1000000000;\n  }}\n  server {{\n    listen {target} backlog=4096;\n    location / {{\n      \
-         proxy_pass http://back;\n      proxy_http_version 1.1;\n      proxy_set_header connection \"\";\n      \
-         proxy_set_header host $http_host;\n      proxy_set_header x-forwarded-for $proxy_add_x_forwarded_for;\n      \
-         proxy_set_header x-forwarded-proto http;\n      proxy_set_header x-forwarded-host $http_host;\n    }}\n  }}\n}}"
+        "    keepalive {kept};\n    keepalive_requests 1000000000;\n  }}\n  server {{\n    listen {target} {listen}backlog=4096;\n    \
+         location / {{\n      {pass}\n      {set} host $http_host;\n      \
+         {set} x-forwarded-for $proxy_add_x_forwarded_for;\n      {set} x-forwarded-proto http;\n      \
+         {set} x-forwarded-host $http_host;\n    }}\n  }}\n}}"
     );
     text
 }
 
+/// Requests by HTTP/2 on both sides: with the fields that portico adds, without what it does on its own account for each of them
+/// (a number, times, counters by its own fields, an end after 15 s).
+fn envoy(target: SocketAddr, backends: &[SocketAddr]) -> String {
+    let socket = |addr: &SocketAddr| json!({ "socket_address": { "address": addr.ip().to_string(), "port_value": addr.port() } });
+    let typed = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
+    let endpoints: Vec<_> = backends
+        .iter()
+        .map(|backend| json!({ "endpoint": { "address": socket(backend) } }))
+        .collect();
+    let router = json!({
+        "@type": typed("filters.http.router.v3.Router"),
+        "dynamic_stats": false,
+        "suppress_envoy_headers": true,
+    });
+    let route =
+        json!({ "match": { "prefix": "/" }, "route": { "cluster": "back", "timeout": "0s" } });
+    let manager = json!({
+        "@type": typed("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "front",
+        "codec_type": "HTTP2",
+        "use_remote_address": true,
+        "generate_request_id": false,
+        "server_header_transformation": "PASS_THROUGH",
+        "http_filters": [{ "name": "router", "typed_config": router }],
+        "route_config": {
+            "request_headers_to_add": [{ "header": { "key": "x-forwarded-host", "value": "%REQ(:authority)%" } }],
+            "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }],
+        },
+    });
+    let spoken = typed("upstreams.http.v3.HttpProtocolOptions");
+    let cluster = json!({
+        "name": "back",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": spoken,
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "load_assignment": { "cluster_name": "back", "endpoints": [{ "lb_endpoints": endpoints }] },
+    });
+    let listener = json!({
+        "name": "front",
+        "address": socket(&target),
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
+    });
+    json!({ "static_resources": { "listeners": [listener], "clusters": [cluster] } }).to_string()
+}
+
 /// An HTTP server that answers with its name.
-pub(super) fn backend(number: usize, port: u16) -> String {
+pub(super) fn backend(number: usize, port: u16, layer: Layer) -> String {
+    let version = if layer == Layer::Http2 { "http2 " } else { "" };
     format!(
         "worker_processes 1;\nerror_log stderr error;\nworker_rlimit_nofile {0};\nevents {{ worker_connections {0}; }}\n\
          http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 1h;\n  \
-         client_header_timeout 1h;\n  default_type text/plain;\n  server {{\n    listen 127.0.0.1:{port} backlog=4096;\n    \
+         client_header_timeout 1h;\n  default_type text/plain;\n  server {{\n    listen 127.0.0.1:{port} {version}backlog=4096;\n    \
          location / {{ return 200 \"backend-{number}\\n\"; }}\n  }}\n}}\n",
         most_connections() * 2
     )
@@ -228,6 +300,16 @@ mod tests {
             "127.0.0.1:20002".parse().unwrap(),
             "127.0.0.1:20003".parse().unwrap(),
         ];
+        let check = |contestant, scenario: &str| {
+            let text = of(
+                contestant,
+                &self::scenario(scenario),
+                place(target, &backends),
+            );
+            for port in ["20001", "20002", "20003"] {
+                assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
+            }
+        };
         for contestant in [
             Contestant::Portico,
             Contestant::PorticoRandom,
@@ -235,16 +317,26 @@ mod tests {
             Contestant::Haproxy,
             Contestant::Nginx,
         ] {
-            for scenario in [
-                scenario("tcp-versus-nginx"),
-                scenario("http-versus-haproxy"),
-            ] {
-                let text = of(contestant, &scenario, place(target, &backends));
-                for port in ["20001", "20002", "20003"] {
-                    assert_eq!(text.matches(port).count(), 1, "{port} in\n{text}");
-                }
-            }
+            check(contestant, "tcp-versus-nginx");
+            check(contestant, "http-versus-haproxy");
         }
+        for contestant in [Contestant::Portico, Contestant::Nginx, Contestant::Envoy] {
+            check(contestant, "h2c");
+            check(contestant, "grpc");
+        }
+    }
+
+    #[test]
+    fn configuration_for_http2_says_so_on_both_sides() {
+        let target: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let of = |contestant, name| of(contestant, &scenario(name), place(target, &[target]));
+        assert!(of(Contestant::Portico, "h2c").contains("portico.dev/protocol: h2c"));
+        assert!(of(Contestant::Portico, "grpc").contains("portico.dev/protocol: grpc"));
+        let nginx = of(Contestant::Nginx, "h2c");
+        assert!(nginx.contains("listen 127.0.0.1:1 http2 ") && nginx.contains("grpc_pass grpc://"));
+        assert!(!nginx.contains("proxy_pass"), "{nginx}");
+        assert!(backend(0, 1, Layer::Http2).contains("listen 127.0.0.1:1 http2 "));
+        assert!(!backend(0, 1, Layer::Http).contains("http2"));
     }
 
     #[test]

