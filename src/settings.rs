@@ -378,6 +378,9 @@ pub struct TcpOptions {
     /// How long the head of a request may take to come, from its first byte on; then the client is told 408
     #[arg(long, env = "PORTICO_HTTP_HEAD_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = parse_some_time)]
     pub http_head_timeout: Duration,
+    /// How long an endpoint may take to begin its answer once it has the whole request; then the client is told 504; 0 is no limit
+    #[arg(long, env = "PORTICO_HTTP_RESPONSE_TIMEOUT", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
+    pub http_response_timeout: Duration,
     /// How long a client's connection of HTTP may go without a request
     #[arg(long, env = "PORTICO_HTTP_IDLE_TIMEOUT", default_value = "75s", value_name = "TIME", value_parser = parse_some_time)]
     pub http_idle_timeout: Duration,

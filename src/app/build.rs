@@ -329,6 +329,7 @@ pub(super) fn data_settings(up: &UpOptions) -> DataSettings {
         keepalive: unless_zero(up.tcp.tcp_keepalive),
         user_timeout: unless_zero(up.tcp.tcp_user_timeout),
         http_head_timeout: up.tcp.http_head_timeout,
+        http_response_timeout: unless_zero(up.tcp.http_response_timeout),
         http_idle_timeout: up.tcp.http_idle_timeout,
         http_max_age: unless_zero(up.tcp.http_max_age),
         ..default

@@ -31,7 +31,7 @@ const fn row(
 }
 
 /// Every row, in the page's order.
-pub const TABLE: [Row; 68] = [
+pub const TABLE: [Row; 69] = [
     row(
         "all",
         "`metadata.name`, `namespace`, `labels`",
@@ -147,6 +147,12 @@ pub const TABLE: [Row; 68] = [
         "",
         "annotation `portico.dev/hash-header`",
         "ours, of HTTP ports with `maglev`: the header whose value decides",
+        &[],
+    ),
+    row(
+        "",
+        "annotation `portico.dev/http-response-timeout`",
+        "ours, of HTTP ports: the client gets 504 when no answer has begun so long after its request, as in `30s`; without it `--http-response-timeout` counts",
         &[],
     ),
     row(

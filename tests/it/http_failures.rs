@@ -6,6 +6,7 @@ mod endings;
 mod frames;
 mod framing;
 mod hostile;
+mod timeouts;
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},

@@ -30,6 +30,9 @@ pub struct DataSettings {
     pub proxy_header_timeout: Duration,
     /// Time in which the head of a request must be complete, from its first byte on; else the client gets 408. Default 10 s.
     pub http_head_timeout: Duration,
+    /// Time in which an endpoint must begin its answer, from when the whole request was sent; else the client gets 504. Default
+    /// `None`: as long as it takes.
+    pub http_response_timeout: Option<Duration>,
     /// Time without a request after which a connection of HTTP is closed. Default 75 s.
     pub http_idle_timeout: Duration,
     /// Age at which clients are told to come back on another connection of HTTP, less up to a tenth. Default `None`: never.
@@ -75,6 +78,7 @@ impl Default for DataSettings {
             user_timeout: None,
             proxy_header_timeout: Duration::from_secs(3),
             http_head_timeout: Duration::from_secs(10),
+            http_response_timeout: None,
             http_idle_timeout: Duration::from_secs(75),
             http_max_age: None,
             max_connections: None,

@@ -22,6 +22,8 @@ pub const BALANCE: &str = "portico.dev/balance";
 pub const SOURCE_ADDRESS: &str = "portico.dev/source-address";
 /// How long connections may last whose endpoint or Service port is gone.
 pub const DRAIN_TIMEOUT: &str = "portico.dev/drain-timeout";
+/// How long endpoints of an HTTP port may take to begin their answers.
+pub const HTTP_RESPONSE_TIMEOUT: &str = "portico.dev/http-response-timeout";
 /// How many connections each port of a Service has at a time.
 pub const MAX_CONNECTIONS: &str = "portico.dev/max-connections";
 /// How many connections each endpoint of a Service port has at a time.
@@ -101,6 +103,7 @@ pub const TABLE: &[AnnotationKey] = &[
     row(HASH_HEADER, &[Place::Object(Kind::Service)], "the name of a header", "the client's address", "HTTP ports with `portico.dev/balance: maglev`: requests with the same value of this header go to the same endpoint."),
     row(SOURCE_ADDRESS, &[Place::Object(Kind::Service)], "`ours`, `keep`", "`ours`", "With `keep` endpoints see the client's address. A client of another machine needs CAP_NET_RAW or CAP_NET_ADMIN, and routes that bring answers back: `docs/adr/0013-source-address.md`."),
     row(DRAIN_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`", "no limit, as in a cluster", "Connections whose endpoint, address or port was taken away are reset after this long: `docs/adr/0014-draining.md`."),
+    row(HTTP_RESPONSE_TIMEOUT, &[Place::Object(Kind::Service)], "a time up to 24h: `30s`, `5m`; `0` for no limit", "what `--http-response-timeout` says", "HTTP ports: the client gets 504 when no answer has begun so long after its request was sent: `docs/http.md`."),
     row(MAX_CONNECTIONS, &[Place::Object(Kind::Service)], "a whole number from 1 to 1000000", "no limit", "TCP connections that each port of the Service, in each family, has at a time, those that wait for an endpoint included. The next ones wait in the kernel's queue: `docs/limits.md`."),
     row(MAX_CONNECTIONS_PER_ENDPOINT, &[Place::Object(Kind::Service)], "a whole number from 1 to 1000000", "no limit", "TCP connections, of HTTP ports requests in progress, that each endpoint of a Service port gets at a time, from this portico. When all are full, the next ones wait for a place, at most `--connect-timeout`: `docs/limits.md`."),
     row(PROXY_PROTOCOL, &[Place::Object(Kind::Service)], "`v1`, `v2`", "no header", "TCP endpoints get a PROXY header before the client's first byte: the client, and what it asked for. Probes send none, so an endpoint must not insist on it towards whoever probes it."),
@@ -145,6 +148,17 @@ impl AnnotationKey {
             .collect();
         places.join(", ")
     }
+}
+
+/// What a time-out must look like.
+pub const TIMEOUTS: &str = "must be a time up to 24h, such as 30s or 5m";
+
+/// Longest time-out that may be asked for.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
+
+/// Reads a time-out; `None` when it is none of [`TIMEOUTS`].
+pub fn timeout(value: &str) -> Option<Duration> {
+    duration(value).filter(|time| *time <= LONGEST_TIMEOUT)
 }
 
 /// `1h`, `1m30s`, `1.5s`, `50ms`: numbers with units, as Go writes durations.
@@ -264,6 +278,16 @@ mod tests {
         );
         check(SOURCE, Place::Object(Kind::Node), None);
         check("example.com/latency", Place::Template, None);
+    }
+
+    #[test]
+    fn timeout_takes_times_up_to_a_day() {
+        assert_eq!(timeout("0"), Some(Duration::ZERO));
+        assert_eq!(timeout("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(timeout("24h"), Some(Duration::from_hours(24)));
+        for wrong in ["", "25h", "30", "-1s", "soon"] {
+            assert_eq!(timeout(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

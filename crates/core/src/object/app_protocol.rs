@@ -2,13 +2,13 @@
 //! the words and which of them counts. Always as declared, never guessed from what clients send: a server that speaks
 //! first would wait for the guess.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
 use super::{
     EndpointSlice,
-    annotations::{AFFINITY_COOKIE, HASH_HEADER, PROTOCOL},
+    annotations::{AFFINITY_COOKIE, HASH_HEADER, HTTP_RESPONSE_TIMEOUT, PROTOCOL, timeout},
     meta::Labels,
     service::{Protocol, ServicePort},
 };
@@ -128,6 +128,9 @@ pub struct Application {
     pub cookie: Option<Arc<AffinityCookie>>,
     /// The header that maglev goes by, instead of the client's address; of HTTP alone.
     pub hash_header: Option<HeaderName>,
+    /// How long an endpoint may take to begin its answer, zero for as long as it likes; `None` where the Service does not say. Of
+    /// HTTP alone.
+    pub response_timeout: Option<Duration>,
 }
 
 /// Whether port names say what is spoken there.
@@ -158,6 +161,8 @@ impl Application {
             let cookie = cookie.and_then(|text| AffinityCookie::parse(text));
             found.cookie = cookie.map(Arc::new);
             found.hash_header = annotations.get(HASH_HEADER).and_then(|name| header(name));
+            let patience = annotations.get(HTTP_RESPONSE_TIMEOUT);
+            found.response_timeout = patience.and_then(|text| timeout(text));
         }
         found
     }
@@ -378,10 +383,11 @@ mod tests {
     }
 
     #[test]
-    fn application_has_cookie_and_header_where_it_is_http() {
+    fn application_has_what_is_of_http_where_it_is_http() {
         let annotations = Labels::from([
             (AFFINITY_COOKIE.into(), "SHOP".into()),
             (HASH_HEADER.into(), "X-User".into()),
+            (HTTP_RESPONSE_TIMEOUT.into(), "0".into()),
         ]);
         for (app_protocol, has) in [("http", true), ("tcp", false)] {
             let port = port("web", Protocol::Tcp, Some(app_protocol));
@@ -390,6 +396,7 @@ mod tests {
                 (app.cookie.is_some(), app.hash_header.is_some()),
                 (has, has)
             );
+            assert_eq!(app.response_timeout, has.then_some(Duration::ZERO));
         }
     }
 

@@ -22,7 +22,7 @@ use portico_core::{
     balance::End,
     http::{head::clean_trailers, retry::REPLAY_BYTES},
 };
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     log::Entry,
@@ -59,7 +59,8 @@ pub(super) struct Upload {
     pub(super) has_failed: Cell<bool>,
     /// What it sent is not a body of the form that its head says.
     pub(super) is_malformed: Cell<bool>,
-    has_ended: Cell<bool>,
+    /// When it was read to its end.
+    pub(super) ended_at: Cell<Option<Instant>>,
     progress: Rc<Progress>,
 }
 
@@ -77,7 +78,7 @@ impl Upload {
             given: Cell::new(0),
             has_failed: Cell::new(false),
             is_malformed: Cell::new(false),
-            has_ended: Cell::new(false),
+            ended_at: Cell::new(None),
             progress: Rc::clone(progress),
         }))
     }
@@ -87,6 +88,12 @@ impl Upload {
         self.is_whole.get() && !self.has_failed.get()
     }
 
+    fn ended(&self) {
+        if self.ended_at.get().is_none() {
+            self.ended_at.set(Some(Instant::now()));
+        }
+    }
+
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut source = self.source.borrow_mut();
         let polled = ready!(Pin::new(&mut *source).poll_frame(cx));
@@ -94,18 +101,18 @@ impl Upload {
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if over {
-                    self.has_ended.set(true);
+                    self.ended();
                 }
                 Some(Ok(self.keep(frame)))
             }
             Some(Err(error)) => {
                 self.has_failed.set(true);
                 self.is_malformed.set(is_malformed(&error));
-                self.has_ended.set(true);
+                self.ended();
                 Some(Err(BodyError::Downstream(error)))
             }
             None => {
-                self.has_ended.set(true);
+                self.ended();
                 None
             }
         })
@@ -143,7 +150,7 @@ fn is_malformed(error: &hyper::Error) -> bool {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.has_ended.get() {
+        if self.ended_at.get().is_none() {
             self.progress.was_cut_short.set(true);
         }
     }
@@ -228,7 +235,7 @@ impl Body for RequestBody {
             self.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        if upload.has_ended.get() {
+        if upload.ended_at.get().is_some() {
             return Poll::Ready(None);
         }
         let polled = upload.poll(cx);
@@ -238,7 +245,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| {
-            upload.has_ended.get() && self.position >= upload.kept.borrow().len()
+            upload.ended_at.get().is_some() && self.position >= upload.kept.borrow().len()
         })
     }
 

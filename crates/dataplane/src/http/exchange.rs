@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -18,9 +19,11 @@ use portico_core::{
         head::to_client,
         retry::{self, Connection, Failed, Next, Sent},
     },
-    object::BalancePolicy,
 };
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Session,
@@ -219,18 +222,63 @@ impl Errand<'_> {
             return self.attempt_http2(asks, chosen, &home).await;
         }
         while let Some(mut upstream) = home.take() {
-            match upstream.send(self.request(Version::HTTP_11)?).await {
+            let request = self.request(Version::HTTP_11)?;
+            let sent = self.in_time(chosen, pin!(upstream.send(request))).await;
+            match sent {
                 Ok(response) => return self.answered_by(response, By::Http1(upstream)),
-                Err(failure) if self.is_stale(chosen, &failure) => {}
-                Err(failure) => return Err(self.unanswered(&failure)),
+                Err(failure) if self.is_stale(chosen, failure) => {}
+                Err(failure) => return Err(self.unanswered(failure)),
             }
         }
         let stream = self.dial(asks, chosen).await?;
         let opened = Upstream::over(stream, home).await;
         let mut upstream = opened.map_err(|_| Miss::Unopened)?;
-        let response = upstream.send(self.request(Version::HTTP_11)?).await;
-        let response = response.map_err(|failure| self.unanswered(&failure))?;
+        let request = self.request(Version::HTTP_11)?;
+        let response = self.in_time(chosen, pin!(upstream.send(request))).await;
+        let response = response.map_err(|failure| self.unanswered(failure))?;
         self.answered_by(response, By::Http1(upstream))
+    }
+
+    /// Waits for the head of an answer no longer than the endpoint may take, from when it was sent the whole request. A connection
+    /// of HTTP/1 is no good afterwards; a stream of HTTP/2 is reset.
+    async fn in_time<F>(
+        &self,
+        chosen: &Chosen,
+        mut sending: Pin<&mut F>,
+    ) -> Result<Response<Incoming>, Unanswered>
+    where
+        F: Future<Output = Result<Response<Incoming>, Unanswered>>,
+    {
+        let settings = &self.session.shared.settings;
+        let patience = chosen.port.app.response_timeout;
+        let patience = patience.or(settings.http_response_timeout);
+        let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
+            return sending.await;
+        };
+        let began = Instant::now();
+        let sent_at = || match &self.upload {
+            Some(upload) => upload.ended_at.get().map(|ended| ended.max(began)),
+            None => Some(began),
+        };
+        // Boxed: most have no timer.
+        Box::pin(async {
+            let mut due = began + patience;
+            loop {
+                if let Ok(sent) = timeout_at(due, sending.as_mut()).await {
+                    return sent;
+                }
+                // What is still being sent has all its time before it.
+                let next = sent_at().unwrap_or_else(Instant::now) + patience;
+                if next <= due {
+                    return Err(Unanswered {
+                        fault: Fault::AnswerTimeout,
+                        was_sent: true,
+                    });
+                }
+                due = next;
+            }
+        })
+        .await
     }
 
     async fn dial(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<TcpStream, Miss> {
@@ -258,7 +306,7 @@ impl Errand<'_> {
         Ok(Answered { response, by })
     }
 
-    fn unanswered(&self, failure: &Unanswered) -> Miss {
+    fn unanswered(&self, failure: Unanswered) -> Miss {
         match &self.upload {
             Some(upload) if upload.is_malformed.get() => {
                 return Miss::Refused(BadHead::Chunk.into());
@@ -266,7 +314,7 @@ impl Errand<'_> {
             Some(upload) if upload.has_failed.get() => return Miss::Refused(Refusal::Cut),
             _ => {}
         }
-        Miss::Unanswered(refusal::of_answer(&failure.error), self.sent(failure))
+        Miss::Unanswered(failure.fault, self.sent(failure))
     }
 
     async fn attempt_http2(
@@ -278,14 +326,16 @@ impl Errand<'_> {
         let (mut is_fresh, mut has_waited) = (false, false);
         loop {
             if let Some((multiplexed, stream)) = home.stream() {
-                match multiplexed.send(self.request(Version::HTTP_2)?).await {
+                let request = self.request(Version::HTTP_2)?;
+                let sent = self.in_time(chosen, pin!(multiplexed.send(request))).await;
+                match sent {
                     Ok(response) => return self.answered_by(response, By::Http2(stream)),
-                    Err(failure) if !is_fresh && self.is_stale(chosen, &failure) => {
+                    Err(failure) if !is_fresh && self.is_stale(chosen, failure) => {
                         is_fresh = true;
                         home.forget(&multiplexed);
                         continue;
                     }
-                    Err(failure) => return Err(self.unanswered(&failure)),
+                    Err(failure) => return Err(self.unanswered(failure)),
                 }
             }
             match home.open().await {
@@ -313,13 +363,12 @@ impl Errand<'_> {
     }
 
     /// Whether a connection that had served others was closed by its endpoint, which another one may make good.
-    fn is_stale(&self, chosen: &Chosen, failure: &Unanswered) -> bool {
-        let fault = refusal::of_answer(&failure.error);
+    fn is_stale(&self, chosen: &Chosen, failure: Unanswered) -> bool {
         let sent = self.sent(failure);
-        self.next(chosen, (fault, Connection::Reused, sent)) == Next::Fresh
+        self.next(chosen, (failure.fault, Connection::Reused, sent)) == Next::Fresh
     }
 
-    fn sent(&self, failure: &Unanswered) -> Sent {
+    fn sent(&self, failure: Unanswered) -> Sent {
         let is_whole = self.upload.as_ref().is_none_or(|upload| upload.is_whole());
         match (failure.was_sent, is_whole) {
             (_, false) => Sent::Lost,
@@ -356,6 +405,9 @@ impl Errand<'_> {
             Miss::Unopened => (Fault::Unreachable, Sent::Nothing),
             Miss::Unanswered(fault, sent) => {
                 chosen.unanswered(asks);
+                if fault == Fault::AnswerTimeout {
+                    chosen.took_so_long();
+                }
                 (fault, sent)
             }
         };
@@ -412,9 +464,7 @@ impl Errand<'_> {
         } else {
             chosen.attempt.endpoint().ejection.succeeded();
         }
-        if chosen.port.policy() == BalancePolicy::PeakEwma {
-            chosen.attempt.observe();
-        }
+        chosen.took_so_long();
         let (addr, port) = (chosen.addr, chosen.port);
         if let Some(entry) = &mut self.entry {
             entry.retries = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);

@@ -17,9 +17,10 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
+use portico_core::http::error::Fault;
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
-use super::{body::RequestBody, pool::Home, wire::Counted};
+use super::{body::RequestBody, pool::Home, refusal::of_answer, wire::Counted};
 
 /// Bytes of a head, and what is read or written at a time.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
@@ -37,9 +38,9 @@ pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub(super) const STREAMS: u32 = 100;
 
 /// A request that got no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Unanswered {
-    pub(super) error: hyper::Error,
+    pub(super) fault: Fault,
     /// Whether the endpoint may have seen some of it.
     pub(super) was_sent: bool,
 }
@@ -97,7 +98,7 @@ impl Upstream {
         let response = sent.await.map_err(|mut unsent| {
             let was_taken = unsent.take_message().is_none();
             Unanswered {
-                error: unsent.into_error(),
+                fault: of_answer(&unsent.into_error()),
                 was_sent: was_taken && self.written.get(),
             }
         })?;
@@ -244,8 +245,8 @@ impl Multiplexed {
             let was_taken = unsent.take_message().is_none();
             let error = unsent.into_error();
             Unanswered {
+                fault: of_answer(&error),
                 was_sent: was_taken && !was_refused(&error),
-                error,
             }
         })
     }

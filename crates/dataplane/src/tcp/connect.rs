@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, HeaderValue};
 use portico_core::{
     balance::{Endpoint, EndpointSet, EndpointState, Key, PortState, Turn, Unpicked},
-    object::Protocol,
+    object::{BalancePolicy, Protocol},
     proxy_protocol::Header,
     snapshot::{HealthCheck, PortView, Scope, Snapshot, Verdict, draining::Asked},
     time::Timestamp,
@@ -168,6 +168,13 @@ impl Chosen {
     pub(crate) fn unanswered(&self, asks: &Asks<'_>) {
         self.held_against();
         self.forget(asks);
+    }
+
+    /// Holds the time that it took against the endpoint, where that decides.
+    pub(crate) fn took_so_long(&self) {
+        if self.port.policy() == BalancePolicy::PeakEwma {
+            self.attempt.observe();
+        }
     }
 
     /// Holds a request that came to nothing against the endpoint.

@@ -7,6 +7,7 @@ mod hostile;
 mod http2;
 mod lifetime;
 mod requests;
+mod timeouts;
 
 use super::*;
 use portico_core::object::{AppProtocol, AppReason};

@@ -5,7 +5,9 @@ use super::proxy_protocol::check_effect;
 use crate::http::cookie::{AffinityCookie, COOKIES};
 use crate::object::{
     BalancePolicy, Protocol,
-    annotations::{AFFINITY_COOKIE, BALANCE, HASH_HEADER, PROTOCOL},
+    annotations::{
+        AFFINITY_COOKIE, BALANCE, HASH_HEADER, HTTP_RESPONSE_TIMEOUT, PROTOCOL, TIMEOUTS, timeout,
+    },
     app_protocol::{Application, HEADERS, PROTOCOLS, PortNames, Wanted, header},
     decode::cursor::Cursor,
     service::Service,
@@ -18,6 +20,9 @@ pub(crate) fn check_service(annotations: &Cursor<'_>, service: &Service) {
     check_http(annotations, service, (AFFINITY_COOKIE, COOKIES), is_cookie);
     let is_header = |text: &str| header(text).is_some();
     check_http(annotations, service, (HASH_HEADER, HEADERS), is_header);
+    let is_timeout = |text: &str| timeout(text).is_some();
+    let response = (HTTP_RESPONSE_TIMEOUT, TIMEOUTS);
+    check_http(annotations, service, response, is_timeout);
     let hashed = annotations.key(HASH_HEADER);
     let policy = annotations.key(BALANCE);
     let policy = policy.text().and_then(|text| BalancePolicy::parse(text));

@@ -2,9 +2,8 @@
 //! stands in.
 
 use crate::object::{
-    annotations::DRAIN_TIMEOUT,
+    annotations::{DRAIN_TIMEOUT, TIMEOUTS, timeout},
     decode::cursor::Cursor,
-    draining::{self, DRAIN_TIMEOUTS},
     service::Service,
 };
 
@@ -12,9 +11,9 @@ use crate::object::{
 pub(crate) fn check_service(annotations: &Cursor<'_>, service: &Service) {
     let wanted = annotations.key(DRAIN_TIMEOUT);
     let Some(text) = wanted.text() else { return };
-    if draining::parse(text).is_none() {
+    if timeout(text).is_none() {
         wanted.warn(&format!(
-            "Invalid value: {}: {DRAIN_TIMEOUTS}; connections last as long as they like",
+            "Invalid value: {}: {TIMEOUTS}; connections last as long as they like",
             wanted.shown()
         ));
     } else if !service.has_vip() {

@@ -1,0 +1,114 @@
+//! Endpoints that take long to begin their answers.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::{Mutex, mpsc},
+};
+
+use super::{
+    GET, Stream, endpoint,
+    frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame},
+    head, manifest, open,
+};
+use crate::support::{
+    PATIENCE,
+    namespace::in_namespace,
+    program::{Program, way},
+};
+
+/// An endpoint that says how each connection of a request without an answer ended.
+fn silent<T: Send + 'static>(
+    serve: impl Fn(Stream) -> std::io::Result<T> + Send + Sync + 'static,
+) -> (SocketAddr, mpsc::Receiver<T>) {
+    let (say, said) = mpsc::channel();
+    let say = Mutex::new(say);
+    let addr = endpoint(move |stream| {
+        let seen = serve(stream)?;
+        say.lock().unwrap().send(seen).unwrap();
+        Ok(())
+    });
+    (addr, said)
+}
+
+/// portico with a Service whose endpoint may take a tenth of a second, which logs requests into a file, and where it is.
+fn hurried(protocol: &str, endpoint: SocketAddr) -> (Program, SocketAddr, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = format!("--access-log={}", folder.path().join("log").display());
+    let annotated = "{name: web, annotations: {portico.dev/http-response-timeout: 100ms}}";
+    let text = manifest(protocol, &[endpoint]).replacen("{name: web}", annotated, 1);
+    let program = Program::up(
+        &[&log, "--http-response-timeout=1h"],
+        &[("web.yaml", &text)],
+    );
+    let web = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    (program, web, folder)
+}
+
+/// The line of the access log, once it is there.
+fn logged(folder: &tempfile::TempDir) -> String {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        if text.ends_with('\n') {
+            return text;
+        }
+        assert!(std::time::Instant::now() < deadline, "no line");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn endpoint_that_does_not_answer_in_time_is_504_in_the_log_too() {
+    in_namespace!(Unprivileged);
+    let (endpoint, ended) = silent(|mut stream| {
+        head(&mut stream)?;
+        stream.read(&mut [0])
+    });
+    let (_program, web, folder) = hurried("http", endpoint);
+    let mut client = open(web);
+    client.get_mut().write_all(GET).unwrap();
+    let told = head(&mut client).unwrap().join("\n");
+    assert!(told.starts_with("HTTP/1.1 504 "), "{told}");
+    assert!(told.contains("error=http_response_timeout"), "{told}");
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(0), "it is closed cleanly");
+    let line = logged(&folder);
+    let expected = format!("default/web:p {endpoint} \"GET web /some?x=y HTTP/1.1\" 504 sH ");
+    assert!(line.contains(&expected), "{line}");
+}
+
+#[test]
+fn call_that_is_not_answered_in_time_has_its_stream_reset_and_a_status_of_grpc() {
+    in_namespace!(Unprivileged);
+    let (endpoint, ended) = silent(|mut stream| {
+        stream.read_exact(&mut [0; PREFACE.len()])?;
+        stream.get_mut().write_all(&frame(SETTINGS, 0, 0, b""))?;
+        let (mut asked, mut resets) = (Vec::new(), Vec::new());
+        // The second is answered, on the same connection.
+        while asked.len() < 2 {
+            match next_frame(&mut stream)? {
+                (HEADERS, _, id, _) => asked.push(id),
+                (RST_STREAM, _, id, payload) => resets.push((id, payload)),
+                _ => {}
+            }
+        }
+        // 0x88 is `:status: 200` in the static table (RFC 7541, appendix A).
+        let answer = frame(HEADERS, END_HEADERS | END_STREAM, asked[1], b"\x88");
+        stream.get_mut().write_all(&answer)?;
+        Ok((asked[0], resets))
+    });
+    let (_program, web, _folder) = hurried("grpc", endpoint);
+    let mut client = open(web);
+    let mut call = || {
+        let call = b"POST /a.B/C HTTP/1.1\r\nHost: web\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+        client.get_mut().write_all(call).unwrap();
+        head(&mut client).unwrap().join("\n").to_ascii_lowercase()
+    };
+    let told = call();
+    assert!(told.starts_with("http/1.1 200 "), "{told}");
+    assert!(told.contains("\ngrpc-status: 4"), "{told}");
+    assert!(!call().contains("grpc-status"));
+    // CANCEL (RFC 9113, section 7).
+    let (first, resets) = ended.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(resets, [(first, 8_u32.to_be_bytes().to_vec())]);
+}
