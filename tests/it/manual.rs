@@ -121,6 +121,7 @@ fn colour_is_there_only_where_it_is_wanted() {
         let mut command = portico(folder.path());
         command
             .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
             .args(args)
             .arg("validate")
             .arg(&file);

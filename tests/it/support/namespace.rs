@@ -104,10 +104,14 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
     false
 }
 
-/// Runs the test, and nothing else, behind `script` in a namespace that is made in this way. What the caller ignores
-/// (a shell cannot trap it), and whom it lets read its new files, is the caller's.
+/// What a caller may have, and no test: a proxy that is nowhere in the namespace, and files that nobody else may read.
+const FORGET: &str =
+    "umask 022 && unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY";
+
+/// Runs the test, and nothing else, behind `script` in a namespace that is made in this way. Signals have their defaults
+/// there: a shell cannot trap what the caller ignores.
 fn go_inside(test: &str, way: &[&str], script: &str) {
-    let script = format!("umask 022 && {script}");
+    let script = format!("{FORGET} && {script}");
     let inside = Command::new("unshare")
         .args(way)
         .args(["--", "env", "--default-signal", "sh", "-c", &script])
