@@ -236,7 +236,8 @@ async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_BYTES)
-        .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
+        // Twice what is served, so that who sends somewhat more is told why: the codec would only reset the stream.
+        .max_header_list_size(u32::try_from(2 * BUFFER_BYTES).unwrap_or(u32::MAX))
         .serve_connection(TokioIo::new(wire), service);
     let conn = pin!(conn);
     if let Over::Ended(Err(error)) =

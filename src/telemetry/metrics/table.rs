@@ -124,7 +124,7 @@ pub const TABLE: &[Metric] = &[
         "portico_service_rejections_total",
         Kind::Counter,
         &[SERVICE, &["reason"]],
-        "Accepted connections that were reset, by reason: no_endpoint, policy, source_range, proxy_header, full, all_failed.",
+        "Accepted connections that were reset, of HTTP ports requests that portico answered itself, by reason: no_endpoint, policy, source_range, proxy_header, full, all_failed.",
     ),
     metric(
         "portico_service_source_not_kept_total",
@@ -160,13 +160,13 @@ pub const TABLE: &[Metric] = &[
         "portico_service_connection_duration_seconds",
         Kind::Histogram,
         &[SERVICE, &[]],
-        "How long relayed TCP connections lasted.",
+        "How long relayed TCP connections lasted; of HTTP ports requests, from the choice of the endpoint to the end of its answer.",
     ),
     metric(
         "portico_service_bytes_total",
         Kind::Counter,
         &[SERVICE, &["direction"]],
-        "Bytes written, to_endpoint or to_client.",
+        "Bytes written, to_endpoint or to_client; of HTTP ports those of bodies, and all that follows an upgrade.",
     ),
     metric(
         "portico_service_datagrams_total",
@@ -239,7 +239,7 @@ pub const TABLE: &[Metric] = &[
         "portico_endpoint_connect_duration_seconds",
         Kind::Histogram,
         &[ENDPOINT, &[]],
-        "How long connecting to the endpoint took.",
+        "How long connecting to the endpoint took; of HTTP ports, how long its answer took to begin, on a new connection or a kept one.",
     ),
     metric(
         "portico_endpoint_ready",

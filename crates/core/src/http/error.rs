@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::{framing::BadHead, json};
-use crate::snapshot::ServicePortName;
+use crate::{object::Application, snapshot::ServicePortName};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -32,8 +32,12 @@ pub enum Fault {
     Exhausted,
     /// The connection ended before an answer began.
     Closed,
-    /// What it sent is no answer, or too large a head.
+    /// What it sent is no answer.
     NoHttp,
+    /// The same, where HTTP/2 is spoken with it: most such endpoints speak HTTP/1.1.
+    NoHttp2,
+    /// The head of its answer is too large.
+    LargeHead,
     /// No answer began in time.
     AnswerTimeout,
 }
@@ -51,6 +55,8 @@ impl Fault {
             Self::Exhausted => "was not tried: no descriptor or port left on this host",
             Self::Closed => "closed the connection before it answered",
             Self::NoHttp => "sent something that is not a sound answer",
+            Self::NoHttp2 => "sent something that is not HTTP/2",
+            Self::LargeHead => "answered with a head that is too large",
             Self::AnswerTimeout => "did not answer in time",
         }
     }
@@ -65,6 +71,8 @@ impl Fault {
             Self::Exhausted => "exhausted",
             Self::Closed => "closed",
             Self::NoHttp => "no_http",
+            Self::NoHttp2 => "no_http2",
+            Self::LargeHead => "large_head",
             Self::AnswerTimeout => "answer_timeout",
         }
     }
@@ -140,7 +148,8 @@ impl Cause {
                 Fault::Loop => "proxy_loop_detected",
                 Fault::Exhausted => "connection_limit_reached",
                 Fault::Closed => "connection_terminated",
-                Fault::NoHttp => "http_protocol_error",
+                Fault::NoHttp | Fault::NoHttp2 => "http_protocol_error",
+                Fault::LargeHead => "http_response_header_section_size",
                 Fault::AnswerTimeout => "http_response_timeout",
             },
             Self::Internal => "proxy_internal_error",
@@ -151,7 +160,9 @@ impl Cause {
     const fn grpc_status(self) -> &'static str {
         match self {
             // INTERNAL, as of the statuses 400 and 431 (`doc/http-grpc-status-mapping.md`).
-            Self::BadHead(_) | Self::Internal | Self::Endpoint(Fault::NoHttp) => "13",
+            Self::BadHead(_)
+            | Self::Internal
+            | Self::Endpoint(Fault::NoHttp | Fault::NoHttp2 | Fault::LargeHead) => "13",
             // DEADLINE_EXCEEDED
             Self::SlowHead | Self::Endpoint(Fault::AnswerTimeout) => "4",
             // UNIMPLEMENTED
@@ -182,10 +193,10 @@ impl Cause {
                 "Service {service} has as many requests as its limits allow, and none ended in time"
             ),
             Self::Endpoint(fault) => match fault {
-                Fault::Closed | Fault::NoHttp | Fault::AnswerTimeout => {
-                    format!("the endpoint of Service {service} {}", fault.as_str())
+                _ if fault.is_before_sending() => {
+                    format!("no endpoint of Service {service} could be reached")
                 }
-                _ => format!("no endpoint of Service {service} could be reached"),
+                _ => format!("the endpoint of Service {service} {}", fault.as_str()),
             },
             Self::Internal => "a mistake of portico's own".to_owned(),
         }
@@ -197,6 +208,8 @@ impl Cause {
 pub struct Failure<'a> {
     /// Whose request; `None` where that is not known.
     pub service: Option<&'a ServicePortName>,
+    /// What its endpoints are said to speak, and by what; `None` with the former.
+    pub app: Option<&'a Application>,
     /// Why.
     pub cause: Cause,
     /// What was tried, in order.
@@ -337,6 +350,9 @@ fn grpc(failure: &Failure<'_>, sentence: &str) -> Response<String> {
     for attempt in failure.attempts.iter().take(MOST_ATTEMPTS) {
         let _ = write!(message, "; {} {}", attempt.addr, attempt.fault.as_str());
     }
+    if let Some(app) = spoken(failure) {
+        let _ = write!(message, "; spoken to as {app}");
+    }
     let mut response = plain("application/grpc", String::new());
     let headers = response.headers_mut();
     let status = failure.cause.grpc_status();
@@ -383,6 +399,9 @@ fn text(failure: &Failure<'_>, sentence: &str) -> String {
     for attempt in failure.attempts.iter().take(MOST_ATTEMPTS) {
         let _ = writeln!(text, "  {} {}", attempt.addr, attempt.fault.as_str());
     }
+    if let Some(app) = spoken(failure) {
+        let _ = writeln!(text, "Spoken to as {app}.");
+    }
     if let Some(rest) = untried(failure) {
         let _ = writeln!(text, "{rest}");
     }
@@ -390,6 +409,15 @@ fn text(failure: &Failure<'_>, sentence: &str) -> String {
         let _ = writeln!(text, "`{command}` says more.");
     }
     text
+}
+
+/// What was spoken to an endpoint that was reached and gave no answer: most of them were taken for what they are not.
+fn spoken<'a>(failure: &Failure<'a>) -> Option<&'a Application> {
+    let is_odd = matches!(
+        failure.cause,
+        Cause::Endpoint(Fault::Closed | Fault::NoHttp | Fault::NoHttp2)
+    );
+    failure.app.filter(|_| is_odd)
 }
 
 /// What of the endpoints was left untried, where some were tried.
@@ -429,6 +457,9 @@ fn object(failure: &Failure<'_>, name: &str, sentence: &str) -> String {
         out.push('}');
     }
     out.push(']');
+    if let Some(app) = spoken(failure) {
+        json::text(&mut out, "speaks", &app.to_string());
+    }
     if let Some(command) = command(failure) {
         json::text(&mut out, "try", &command);
     }

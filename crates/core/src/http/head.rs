@@ -178,6 +178,10 @@ pub fn to_client(head: &mut http::response::Parts, received: Version, rules: &He
     let is_upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = headers.remove(UPGRADE).filter(|_| is_upgrade);
     one_length(headers);
+    if is_upgrade || head.status == http::StatusCode::NO_CONTENT {
+        // None may stand there (RFC 9110, section 8.6): a client of HTTP/2 would wait for so much, and take the stream for broken.
+        headers.remove(CONTENT_LENGTH);
+    }
     strip(headers);
     if let Some(protocol) = upgrade {
         headers.insert(UPGRADE, protocol);

@@ -53,8 +53,6 @@ pub enum EndedIn {
     Head,
     /// `D`: while bodies went through.
     Body,
-    /// `L`: while the last of the answer went to the client.
-    Last,
 }
 
 /// Two letters, as in HAProxy's logs (`--`, `SC`, `sH`, `CD`).
@@ -85,7 +83,6 @@ impl fmt::Display for Termination {
             EndedIn::Connect => 'C',
             EndedIn::Head => 'H',
             EndedIn::Body => 'D',
-            EndedIn::Last => 'L',
         };
         f.write_char(by)?;
         f.write_char(state)
@@ -163,8 +160,9 @@ impl Record<'_> {
         or_dash(out, self.endpoint);
         let line = match self.method {
             Some(method) => {
+                let host = if self.host.is_empty() { "-" } else { self.host };
                 let (path, version) = (cut(self.path), version(self.version));
-                format!("{method} {} {path} {version}", self.host)
+                format!("{method} {host} {path} {version}")
             }
             None => BAD_REQUEST.to_owned(),
         };
@@ -312,6 +310,7 @@ mod tests {
         let failed = Record {
             service: None,
             endpoint: None,
+            host: "",
             status: 0,
             connect: None,
             first_byte: None,
@@ -322,7 +321,7 @@ mod tests {
         check(
             &failed,
             LogFormat::Text,
-            "2023-11-14T22:13:20.123Z 192.0.2.7:4000 - - \"GET web /x?y=1 HTTP/1.1\" 0 cR -/-/12.345 0/512 1 grpc=14",
+            "2023-11-14T22:13:20.123Z 192.0.2.7:4000 - - \"GET - /x?y=1 HTTP/1.1\" 0 cR -/-/12.345 0/512 1 grpc=14",
         );
     }
 

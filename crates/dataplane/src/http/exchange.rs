@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, ext::ReasonPhrase};
 use portico_core::{
     balance::PortState,
     http::{
@@ -195,6 +195,9 @@ impl Errand<'_> {
                     return Err(Refusal::rejected(&rejection, tried));
                 }
             };
+            if let Some(entry) = &mut self.entry {
+                entry.goes_to(chosen.addr, &chosen.port.name);
+            }
             let mut waiting = Waiting::default();
             let outcome = self.attempt(&asks, waiting.0.insert(chosen)).await;
             // Always there: only a future that is dropped does not come to this.
@@ -452,7 +455,12 @@ impl Errand<'_> {
     fn answered(mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
         let Answered { response, by } = answered;
         let (mut parts, body) = response.into_parts();
+        // Of what the codec left there only the endpoint's own words go on.
+        let reason = parts.extensions.remove::<ReasonPhrase>();
         parts.extensions.clear();
+        if let Some(reason) = reason {
+            parts.extensions.insert(reason);
+        }
         let received = parts.version;
         to_client(&mut parts, received, &self.session.cluster.http.headers);
         parts.version = Version::HTTP_11;
@@ -465,17 +473,16 @@ impl Errand<'_> {
             chosen.attempt.endpoint().ejection.succeeded();
         }
         chosen.took_so_long();
-        let (addr, port) = (chosen.addr, chosen.port);
         if let Some(entry) = &mut self.entry {
             entry.retries = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);
-            entry.answered((parts.status.as_u16(), &parts.headers), addr, &port.name);
+            entry.answered(parts.status.as_u16(), &parts.headers);
         }
         let exchange = chosen
             .attempt
             .answered(chosen.account, parts.status.as_u16());
         let source = match by {
             By::Http1(upstream) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
-                self.session.live.becomes_tunnel(addr, &port);
+                (self.session.live).becomes_tunnel(chosen.addr, &chosen.port);
                 self.session.tunnel.set(Some(Tunnel {
                     upstream,
                     exchange,

@@ -134,21 +134,22 @@ impl Entry {
             first_byte: None,
             retries: 0,
             bytes: (0, 0),
-            termination: Termination(EndedBy::Client, EndedIn::Head),
+            termination: Termination(EndedBy::Client, EndedIn::Queue),
         })
     }
 
-    /// The client is answered with this status by `endpoint` of this Service port.
-    pub(super) fn answered(
-        &mut self,
-        (status, fields): (u16, &HeaderMap),
-        endpoint: SocketAddr,
-        service: &Arc<ServicePortName>,
-    ) {
-        self.status = status;
-        self.first_byte = Some(self.began.elapsed());
+    /// It goes to `endpoint` of this Service port.
+    pub(super) fn goes_to(&mut self, endpoint: SocketAddr, service: &Arc<ServicePortName>) {
         self.endpoint = Some(endpoint);
         self.service = Some(Arc::clone(service));
+        // Unless an answer begins.
+        self.termination = Termination(EndedBy::Client, EndedIn::Head);
+    }
+
+    /// The client is answered with this status and these fields.
+    pub(super) fn answered(&mut self, status: u16, fields: &HeaderMap) {
+        self.status = status;
+        self.first_byte = Some(self.began.elapsed());
         // Unless it comes to its end.
         self.termination = Termination(EndedBy::Client, EndedIn::Body);
         self.trailers(fields);
@@ -194,7 +195,9 @@ impl Entry {
                 Termination(EndedBy::Endpoint, EndedIn::Connect)
             }
             Cause::Endpoint(Fault::Closed) => Termination(EndedBy::Endpoint, EndedIn::Head),
-            Cause::Endpoint(Fault::NoHttp) => Termination(EndedBy::Proxy, EndedIn::Head),
+            Cause::Endpoint(Fault::NoHttp | Fault::NoHttp2 | Fault::LargeHead) => {
+                Termination(EndedBy::Proxy, EndedIn::Head)
+            }
         };
     }
 }

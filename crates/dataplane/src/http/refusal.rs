@@ -76,6 +76,7 @@ impl Refusal {
         let port = frontend.map(|frontend| &frontend.port);
         let failure = Failure {
             service: port.map(|port| &*port.name),
+            app: port.map(|port| &port.app),
             cause: *cause,
             attempts,
             endpoints: port.map_or(0, |port| endpoints(port)),
@@ -120,9 +121,16 @@ pub(super) fn of_dial(error: &DialError) -> Fault {
 
 /// What no answer on a connection is called.
 pub(super) fn of_answer(error: &hyper::Error) -> Fault {
+    if error.is_parse_too_large() {
+        return Fault::LargeHead;
+    }
     if error.is_parse() {
-        Fault::NoHttp
-    } else {
-        Fault::Closed
+        return Fault::NoHttp;
+    }
+    let cause = std::error::Error::source(error);
+    match cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) {
+        // What the codec here ended, it ended for what it had read.
+        Some(cause) if cause.reason().is_some() && !cause.is_remote() => Fault::NoHttp2,
+        _ => Fault::Closed,
     }
 }

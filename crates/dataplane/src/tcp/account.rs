@@ -118,7 +118,7 @@ impl Attempt {
     pub(crate) fn succeeded(self, accepted: Accepted, live: Registered) -> Active {
         self.endpoint.ejection.succeeded();
         Active {
-            spent: self.settle(accepted),
+            spent: self.settle(accepted, Instant::now()),
             end: End::Cut,
             live,
         }
@@ -127,15 +127,17 @@ impl Attempt {
     /// The endpoint answered the request that `accepted` stands for with this status; the request is active from now on.
     pub(crate) fn answered(self, accepted: Accepted, status: u16) -> Exchange {
         self.port.statuses.count(status);
+        let began = self.began;
         Exchange {
-            spent: self.settle(accepted),
+            spent: self.settle(accepted, began),
             end: End::Client,
         }
     }
 
     /// The client of the request that `accepted` stands for gave up before there was an answer: that is no failure.
     pub(crate) fn abandoned(self, accepted: Accepted) {
-        self.settle(accepted).ended(End::Client);
+        let began = self.began;
+        self.settle(accepted, began).ended(End::Client);
     }
 
     /// Tells the endpoint's average how long the answer took.
@@ -145,13 +147,13 @@ impl Attempt {
             .observe(self.began.elapsed(), clock::now());
     }
 
-    fn settle(mut self, mut accepted: Accepted) -> Spent {
+    /// What is spent counts from `since`: a connection lasts from when it is made, a request from when its endpoint was chosen.
+    fn settle(mut self, mut accepted: Accepted, since: Instant) -> Spent {
         self.settled = true;
         accepted.settled = true;
         self.endpoint.connected.fetch_add(1, Relaxed);
         self.port.connected.fetch_add(1, Relaxed);
-        let since = Instant::now();
-        let latency = since.duration_since(self.began);
+        let latency = self.began.elapsed();
         self.endpoint.connect_latency.record(micros(latency));
         Spent {
             port: Arc::clone(&self.port),

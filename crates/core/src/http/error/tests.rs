@@ -1,7 +1,7 @@
 //! Answers as they go over the wire, and by which `Accept`.
 
 use super::*;
-use crate::object::Protocol;
+use crate::object::{AppProtocol, AppReason, Protocol};
 
 fn service() -> ServicePortName {
     ServicePortName {
@@ -19,8 +19,14 @@ fn attempt(last: u8, fault: Fault) -> Attempt {
 
 fn answered(cause: Cause, attempts: &[Attempt], format: Format) -> Response<String> {
     let service = service();
+    let app = Application {
+        protocol: AppProtocol::H2c,
+        why: AppReason::AppProtocol("h2c".into()),
+        ..Application::default()
+    };
     let failure = Failure {
         service: Some(&service),
+        app: Some(&app),
         cause,
         attempts,
         endpoints: 3,
@@ -67,6 +73,29 @@ fn answer_in_json_says_the_same() {
     let listed = "\"tried\":[{\"endpoint\":\"127.120.0.1:8080\",\"reason\":\"closed\"},\
                   {\"endpoint\":\"127.120.0.2:8080\",\"reason\":\"closed\"}]";
     assert!(response.body().contains(listed), "{}", response.body());
+    let spoken = "\"speaks\":\"HTTP/2: appProtocol: h2c\"";
+    assert!(response.body().contains(spoken), "{}", response.body());
+}
+
+#[test]
+fn answer_says_what_was_spoken_to_who_does_not_answer_as_it_should() {
+    for fault in [Fault::Closed, Fault::NoHttp, Fault::NoHttp2] {
+        let tried = [attempt(1, fault)];
+        let response = answered(Cause::Endpoint(fault), &tried, Format::Text);
+        let words = fault.as_str();
+        assert_eq!(
+            *response.body(),
+            format!(
+                "502 Bad Gateway: the endpoint of Service shop/web:http {words}\n  127.120.0.1:8080 {words}\n\
+                 Spoken to as HTTP/2: appProtocol: h2c.\n1 of 3 endpoints were tried.\n\
+                 `portico explain service/web -n shop` says more.\n"
+            )
+        );
+        let response = answered(Cause::Endpoint(fault), &tried, Format::Grpc);
+        let message = response.headers()["grpc-message"].to_str().unwrap();
+        let end = "; spoken to as HTTP/2: appProtocol: h2c";
+        assert!(message.ends_with(end), "{message}");
+    }
 }
 
 #[test]
@@ -105,6 +134,13 @@ fn cause_has_the_status_of_the_table() {
         (of(Fault::Exhausted), 503, "connection_limit_reached", "8"),
         (of(Fault::Closed), 502, "connection_terminated", "14"),
         (of(Fault::NoHttp), 502, "http_protocol_error", "13"),
+        (of(Fault::NoHttp2), 502, "http_protocol_error", "13"),
+        (
+            of(Fault::LargeHead),
+            502,
+            "http_response_header_section_size",
+            "13",
+        ),
         (of(Fault::AnswerTimeout), 504, "http_response_timeout", "4"),
         (Cause::SlowHead, 408, "http_request_error", "4"),
         (

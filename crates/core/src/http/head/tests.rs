@@ -294,15 +294,10 @@ fn to_client_keeps_an_upgrade_and_nothing_else_of_the_connection() {
         to_client(&mut head, Version::HTTP_11, &HeaderRules::default());
         shown(&head.headers)
     };
-    assert_eq!(
-        answer(101),
-        [
-            "connection: upgrade",
-            "content-length: 3",
-            "upgrade: websocket"
-        ]
-    );
+    assert_eq!(answer(101), ["connection: upgrade", "upgrade: websocket"]);
     assert_eq!(answer(200), ["content-length: 3"]);
+    assert_eq!(answer(304), ["content-length: 3"]);
+    assert!(answer(204).is_empty(), "it has no body");
 }
 
 #[test]

@@ -157,6 +157,21 @@ fn request_of_http_2_is_whole_at_an_endpoint_of_http_1() {
 }
 
 #[test]
+fn head_somewhat_beyond_the_limit_is_told_why() {
+    let vip = vip();
+    let subject = http(vip, &[naming("a").addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut request = asking("GET", Vec::new());
+        let large = HeaderValue::try_from("x".repeat(70_000)).unwrap();
+        request.headers_mut().append("x-large", large);
+        let answer = client(vip).await.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 431);
+        assert!(answer.headers().contains_key("proxy-status"));
+    });
+}
+
+#[test]
 fn request_of_http_1_is_whole_at_an_endpoint_of_http_2() {
     let origin = origin_http2();
     let vip = vip();
