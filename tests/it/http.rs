@@ -3,6 +3,11 @@
 
 #![expect(clippy::float_cmp, reason = "counts are whole numbers, and exact")]
 
+mod choice;
+mod kinds;
+mod shapes;
+mod told;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,

@@ -2,6 +2,7 @@
 //! manifests and a client that keeps its connection.
 
 mod access_log;
+mod answers;
 mod endings;
 mod frames;
 mod framing;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Waits until a file has so many lines, and returns them.
-fn lines(file: &Path, count: usize) -> Vec<String> {
+pub(super) fn lines(file: &Path, count: usize) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let text = std::fs::read_to_string(file).unwrap_or_default();
