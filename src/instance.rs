@@ -59,7 +59,7 @@ pub enum InstanceError {
         "all {SLOTS} shares of the address ranges are in use; end another instance or give --service-cidr"
     )]
     NoSlot,
-    /// A folder is not ours alone, so that others could put their own socket there.
+    /// A folder is not ours alone, so that others could put their own socket there, or cannot have sockets at all.
     #[error("will not use the folder {}: {reason}", path.display())]
     Unsafe {
         /// The folder.

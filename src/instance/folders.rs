@@ -9,6 +9,9 @@ use std::{
 
 use super::InstanceError;
 
+/// The longest path of a folder that our sockets can be in: theirs have 108 bytes with a zero at the end (unix(7)).
+const LONGEST: usize = 107 - "/".len() - super::SOCKET.len();
+
 /// Folders given by the user; each is taken as it is, without the instance's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InstanceDirs {
@@ -156,6 +159,7 @@ impl Surroundings {
             source,
         })?;
         let mode = metadata.mode() & 0o777;
+        let length = folder.as_os_str().len();
         let reason = if metadata.is_symlink() {
             "it is a symbolic link".to_owned()
         } else if !metadata.is_dir() {
@@ -168,6 +172,11 @@ impl Surroundings {
             )
         } else if mode & 0o077 != 0 {
             format!("others may use it (mode {mode:04o}); chmod 700 it")
+        } else if length > LONGEST {
+            format!(
+                "its path of {length} bytes leaves no room for the name of a socket ({LONGEST} would); give a shorter one \
+                 with --runtime-dir"
+            )
         } else {
             return Ok(());
         };

@@ -285,3 +285,18 @@ fn find_socket_as_root_by_sudo_finds_the_callers_unless_there_is_an_own_one() {
     };
     assert_eq!(find(&both), socket, "its own");
 }
+
+#[test]
+fn folder_too_long_for_a_socket_is_refused_with_what_to_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("d".repeat(90));
+    fs::create_dir(&long).unwrap();
+    let around = surroundings(&long);
+    let refusals = [
+        acquire("default", &around).unwrap_err(),
+        around.find_runtime_dir("default").unwrap_err(),
+    ];
+    for refusal in refusals.map(|error| error.to_string()) {
+        assert!(refusal.contains("--runtime-dir"), "{refusal}");
+    }
+}

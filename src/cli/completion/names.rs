@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::{admin::client, objects::Resource, settings::InstanceOptions};
 
-/// All look-ups for one key together.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// All look-ups for one key together. Only a program that is stuck takes it all: where none runs is known at once, and one
+/// on a busy machine needs more than a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whose names an argument takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
