@@ -101,7 +101,7 @@ fn status(connection: &Connection) -> Fields {
         (Some(_), _) => "Draining",
         (None, Phase::HalfClosed(_)) => "HalfClosed",
         (None, Phase::Open) => "Open",
-        (None, Phase::Requests) => "Requests",
+        (None, Phase::Requests | Phase::Request) => "Requests",
     };
     let mut status = fields(json!({
         "state": state,

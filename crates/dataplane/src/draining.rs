@@ -143,6 +143,12 @@ pub(crate) fn connections(shared: &Shared) -> Vec<Connection> {
     for registry in &shared.registries {
         registry.each(|live| found.push(report(&snapshot, live, ends_at)));
     }
+    // Requests are in the connections of their clients, and stand beside them only while they outlive what they are for.
+    let outlives = |draining| {
+        let gone = [Draining::EndpointGone, Draining::ServiceGone];
+        matches!(draining, Some((why, _)) if gone.contains(&why))
+    };
+    found.retain(|one: &Connection| one.phase != Phase::Request || outlives(one.draining));
     found.sort_by_key(|connection| (connection.since, connection.id));
     found
 }

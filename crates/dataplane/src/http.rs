@@ -412,11 +412,7 @@ async fn tunnelled(
     (mut downstream, early): (Resetting, Vec<u8>),
     tunnel: Tunnel,
 ) {
-    let Tunnel {
-        upstream,
-        mut exchange,
-        mut entry,
-    } = tunnel;
+    let (upstream, mut tally) = tunnel.split(&session.live);
     let Some((stream, first)) = upstream.into_socket().await else {
         return;
     };
@@ -434,22 +430,22 @@ async fn tunnelled(
         return;
     }
     let halves = (downstream.stream.split(), upstream.stream.split());
-    let relayed = relay(halves.0, halves.1, patience, &mut exchange).await;
-    if let Some(entry) = &mut entry {
+    let relayed = relay(halves.0, halves.1, patience, &mut tally.exchange).await;
+    if let Some(entry) = &mut tally.entry {
         entry.bytes = (relayed.to_upstream, relayed.to_downstream);
         match relayed.outcome {
             Outcome::Finished => entry.finished(),
-            Outcome::Broken(Side::Upstream, _) => entry.broke(),
+            Outcome::Broken(Side::Upstream, _) => entry.broke(End::Endpoint),
             Outcome::TimedOut | Outcome::Broken(Side::Downstream, _) => {}
         }
     }
-    exchange.ends(match relayed.outcome {
+    tally.exchange.ends(match relayed.outcome {
         Outcome::Finished => End::Finished,
         Outcome::TimedOut => End::Idle,
         Outcome::Broken(Side::Downstream, _) => End::Client,
         Outcome::Broken(Side::Upstream, _) => End::Endpoint,
     });
-    drop(exchange);
+    drop(tally);
     if matches!(relayed.outcome, Outcome::Finished) {
         downstream.let_go();
         upstream.let_go();

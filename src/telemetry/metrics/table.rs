@@ -288,7 +288,7 @@ pub const TABLE: &[Metric] = &[
         "portico_connections_drained_total",
         Kind::Counter,
         &[NONE, &["reason"]],
-        "Connections reset because what they were for was gone and the drain time-out over, by reason: endpoint_gone, service_gone.",
+        "Connections, of HTTP ports requests, reset because what they were for was gone and the drain time-out over, by reason: endpoint_gone, service_gone.",
     ),
     metric(
         "portico_accept_pauses_total",

@@ -1,7 +1,7 @@
-//! Endpoints that take long to begin their answers.
+//! Endpoints that take long to begin their answers, and answers that outlive their endpoints.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::SocketAddr,
     sync::{Mutex, mpsc},
 };
@@ -11,10 +11,13 @@ use super::{
     frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame},
     head, manifest, open,
 };
-use crate::support::{
-    PATIENCE,
-    namespace::in_namespace,
-    program::{Program, way},
+use crate::{
+    metrics::{admin, scrape},
+    support::{
+        PATIENCE,
+        namespace::in_namespace,
+        program::{Program, way},
+    },
 };
 
 /// An endpoint that says how each connection of a request without an answer ended.
@@ -31,11 +34,11 @@ fn silent<T: Send + 'static>(
     (addr, said)
 }
 
-/// portico with a Service whose endpoint may take a tenth of a second, which logs requests into a file, and where it is.
+/// portico with a Service whose endpoint may take half a second, which logs requests into a file, and where it is.
 fn hurried(protocol: &str, endpoint: SocketAddr) -> (Program, SocketAddr, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let log = format!("--access-log={}", folder.path().join("log").display());
-    let annotated = "{name: web, annotations: {portico.dev/http-response-timeout: 100ms}}";
+    let annotated = "{name: web, annotations: {portico.dev/http-response-timeout: 500ms}}";
     let text = manifest(protocol, &[endpoint]).replacen("{name: web}", annotated, 1);
     let program = Program::up(
         &[&log, "--http-response-timeout=1h"],
@@ -111,4 +114,36 @@ fn call_that_is_not_answered_in_time_has_its_stream_reset_and_a_status_of_grpc()
     // CANCEL (RFC 9113, section 7).
     let (first, resets) = ended.recv_timeout(PATIENCE).unwrap();
     assert_eq!(resets, [(first, 8_u32.to_be_bytes().to_vec())]);
+}
+
+#[test]
+fn events_of_an_endpoint_that_left_end_with_the_drain_timeout() {
+    in_namespace!(Unprivileged);
+    let (endpoint, ended) = silent(|mut stream| {
+        head(&mut stream)?;
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+        stream.get_mut().write_all(answer)?;
+        Ok(stream.read(&mut [0]).unwrap_or_default())
+    });
+    let annotated = "{name: web, annotations: {portico.dev/drain-timeout: 50ms}}";
+    let text = |endpoints: &[SocketAddr]| {
+        manifest("http", endpoints).replacen("{name: web}", annotated, 1)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let log = format!("--access-log={}", folder.path().join("log").display());
+    let program = Program::up(&[&log], &[("web.yaml", &text(&[endpoint]))]);
+    let web = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
+    let mut client = open(web);
+    client.get_mut().write_all(GET).unwrap();
+    assert!(head(&mut client).unwrap()[0].ends_with(" 200 OK"));
+    client.read_exact(&mut [0; 14]).unwrap();
+    program.write("web.yaml", &text(&[]));
+    let error = client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(0));
+    let line = logged(&folder);
+    assert!(line.contains(" 200 DD "), "{line}");
+    let metrics = scrape(admin(&program));
+    let drained = "portico_connections_drained_total{reason=\"endpoint_gone\"}";
+    assert!(metrics[drained] > 0.0);
 }

@@ -40,6 +40,8 @@ pub enum Fault {
     LargeHead,
     /// No answer began in time.
     AnswerTimeout,
+    /// It was taken away, and no answer began in the time that its Service gives to requests then.
+    Gone,
 }
 
 impl Fault {
@@ -58,6 +60,7 @@ impl Fault {
             Self::NoHttp2 => "sent something that is not HTTP/2",
             Self::LargeHead => "answered with a head that is too large",
             Self::AnswerTimeout => "did not answer in time",
+            Self::Gone => "was taken away before it answered",
         }
     }
 
@@ -74,6 +77,7 @@ impl Fault {
             Self::NoHttp2 => "no_http2",
             Self::LargeHead => "large_head",
             Self::AnswerTimeout => "answer_timeout",
+            Self::Gone => "gone",
         }
     }
 
@@ -147,7 +151,7 @@ impl Cause {
                 Fault::ConnectTimeout => "connection_timeout",
                 Fault::Loop => "proxy_loop_detected",
                 Fault::Exhausted => "connection_limit_reached",
-                Fault::Closed => "connection_terminated",
+                Fault::Closed | Fault::Gone => "connection_terminated",
                 Fault::NoHttp | Fault::NoHttp2 => "http_protocol_error",
                 Fault::LargeHead => "http_response_header_section_size",
                 Fault::AnswerTimeout => "http_response_timeout",

@@ -91,7 +91,7 @@ impl Failed<'_> {
         match self.fault {
             _ if !is_left => Next::GiveUp,
             // It would only double the load on what is slow already, or the wait of whoever waits.
-            Fault::AnswerTimeout => Next::GiveUp,
+            Fault::AnswerTimeout | Fault::Gone => Next::GiveUp,
             fault if fault.is_before_sending() => Next::Another,
             _ => Next::Later,
         }

@@ -30,7 +30,7 @@ use super::{
     upstream::{Stream, Upstream},
     wire::count,
 };
-use crate::tcp::account::Exchange;
+use crate::tcp::{account::Exchange, registry::Registered};
 
 /// How long an endpoint may take to say that it wants the body of a request that expects 100-continue: whoever does not know the
 /// expectation says nothing (RFC 9110, section 10.1.1).
@@ -43,6 +43,8 @@ pub(super) enum BodyError {
     Downstream(#[source] hyper::Error),
     #[error("reading the endpoint's body failed")]
     Upstream(#[source] hyper::Error),
+    #[error("what the request was for is gone, and its time is over")]
+    Gone,
 }
 
 /// The body of a client's request, and what was kept of it.
@@ -278,6 +280,8 @@ pub(super) struct ResponseBody {
     exchange: Option<Exchange>,
     upload: Option<Rc<Upload>>,
     entry: Option<Box<Entry>>,
+    /// By which it may be cut.
+    live: Option<Registered>,
     underway: Option<Underway>,
     progress: Option<Rc<Progress>>,
 }
@@ -291,6 +295,7 @@ impl ResponseBody {
             exchange: None,
             upload: None,
             entry: None,
+            live: None,
             underway: None,
             progress: None,
         }
@@ -301,13 +306,14 @@ impl ResponseBody {
         source: Source,
         exchange: Exchange,
         upload: Option<Rc<Upload>>,
-        entry: Option<Box<Entry>>,
+        (entry, live): (Option<Box<Entry>>, Option<Registered>),
     ) -> Self {
         let mut body = Self {
             source,
             exchange: Some(exchange),
             upload,
             entry,
+            live,
             underway: None,
             progress: None,
         };
@@ -338,12 +344,13 @@ impl ResponseBody {
         }
     }
 
-    fn broke(&mut self) {
+    /// It is not to be ended cleanly, for this reason.
+    fn broke(&mut self, why: End) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.ends(End::Endpoint);
+            exchange.ends(why);
         }
         if let Some(entry) = &mut self.entry {
-            entry.broke();
+            entry.broke(why);
         }
         if let Some(progress) = &self.progress {
             progress.is_broken.set(true);
@@ -352,11 +359,15 @@ impl ResponseBody {
 
     fn passed(&mut self, bytes: usize) {
         let to_upstream = self.upload.as_ref().map_or(0, |upload| upload.given.get());
-        if let Some(exchange) = &mut self.exchange {
-            exchange.gave(count(bytes), to_upstream);
-        }
+        let Some(exchange) = &mut self.exchange else {
+            return;
+        };
+        let given = exchange.gave(count(bytes), to_upstream);
         if let Some(entry) = &mut self.entry {
-            entry.bytes = (to_upstream, entry.bytes.1 + count(bytes));
+            entry.bytes = given;
+        }
+        if let Some(live) = &self.live {
+            live.moved(given.0, given.1);
         }
     }
 }
@@ -369,6 +380,13 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(live) = &self.live
+            && let Some(why) = live.cut_because()
+        {
+            live.ended(why);
+            self.broke(why);
+            return Poll::Ready(Some(Err(BodyError::Gone)));
+        }
         let polled = match &mut self.source {
             Source::Ours(text) => {
                 return Poll::Ready(text.take().map(|text| Ok(Frame::data(text))));
@@ -391,7 +409,7 @@ impl Body for ResponseBody {
         let frame = match ready!(polled) {
             Some(Ok(frame)) => trimmed(frame),
             Some(Err(error)) => {
-                self.broke();
+                self.broke(End::Endpoint);
                 return Poll::Ready(Some(Err(BodyError::Upstream(error))));
             }
             None => {

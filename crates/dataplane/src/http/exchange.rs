@@ -2,17 +2,19 @@
 //! try is safe. Bytes belong to the codecs below, choosing to [`crate::tcp::connect`], counts to [`crate::tcp::account`].
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts};
 use hyper::{body::Incoming, ext::ReasonPhrase};
 use portico_core::{
-    balance::PortState,
+    balance::{End, PortState},
     http::{
         error::{Attempt, Fault},
         framing::{self, BadHead, BodyLength, HeadLimits},
@@ -41,14 +43,47 @@ use crate::{
         account::{Accepted, Exchange},
         connect::{Asks, Chosen, Unit},
         dial::DialError,
+        registry::{Live, Registered},
     },
 };
 
 /// Both sides go on in another protocol.
 pub(super) struct Tunnel {
-    pub(super) upstream: Box<Upstream>,
+    upstream: Box<Upstream>,
+    exchange: Exchange,
+    entry: Option<Box<Entry>>,
+}
+
+impl Tunnel {
+    /// The endpoint's side, and what is counted and logged of it.
+    pub(super) fn split(self, live: &Registered) -> (Box<Upstream>, Tally<'_>) {
+        let tally = Tally {
+            live,
+            exchange: self.exchange,
+            entry: self.entry,
+        };
+        (self.upstream, tally)
+    }
+}
+
+/// What is counted and logged of a tunnel. Dropped: it is over, and if its connection was cut, for that reason.
+pub(super) struct Tally<'s> {
+    live: &'s Registered,
     pub(super) exchange: Exchange,
     pub(super) entry: Option<Box<Entry>>,
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        let Some(why) = self.live.cut_because() else {
+            return;
+        };
+        self.live.ended(why);
+        self.exchange.ends(why);
+        if let Some(entry) = &mut self.entry {
+            entry.broke(why);
+        }
+    }
 }
 
 /// Answers a request, whatever comes of it.
@@ -108,6 +143,7 @@ async fn exchange(
                 upload,
                 tried: Vec::new(),
                 retry: None,
+                live: None,
                 entry,
             };
             match errand.run().await {
@@ -134,6 +170,8 @@ struct Errand<'s> {
     tried: Vec<Attempt>,
     /// The place of a retry that is under way.
     retry: Option<Retry>,
+    /// By which it may be cut while it outlives its endpoint.
+    live: Option<Registered>,
     /// What is noted of it, where requests are logged.
     entry: Option<Box<Entry>>,
 }
@@ -148,7 +186,7 @@ impl Drop for Waiting {
         if let Some(chosen) = self.0.take()
             && !chosen.is_dialling
         {
-            chosen.attempt.abandoned(chosen.account);
+            chosen.attempt.abandoned(chosen.account, End::Client);
         }
     }
 }
@@ -198,17 +236,43 @@ impl Errand<'_> {
             if let Some(entry) = &mut self.entry {
                 entry.goes_to(chosen.addr, &chosen.port.name);
             }
+            let live = self.entered(&chosen).await;
             let mut waiting = Waiting::default();
-            let outcome = self.attempt(&asks, waiting.0.insert(chosen)).await;
+            let outcome = {
+                let attempt = pin!(self.attempt(&asks, waiting.0.insert(chosen)));
+                Live::unless_cut(live.as_deref(), attempt).await
+            };
             // Always there: only a future that is dropped does not come to this.
             let Some(chosen) = waiting.0.take() else {
                 return Err(Refusal::Cut);
             };
             match outcome {
-                Ok(answered) => return Ok((answered, chosen)),
-                Err(miss) => accepted = Some(self.missed(&asks, chosen, miss).await?),
+                Ok(Ok(answered)) => {
+                    self.live = live;
+                    return Ok((answered, chosen));
+                }
+                Err(why) => return Err(self.gone(live, chosen, why)),
+                Ok(Err(miss)) => accepted = Some(self.missed(&asks, chosen, miss).await?),
             }
         }
+    }
+
+    /// Its entry among the live connections, where the Service gives a time to what outlives its endpoint.
+    async fn entered(&self, chosen: &Chosen) -> Option<Registered> {
+        chosen.port.state.drain_timeout.get()?;
+        let Session { live, arrival, .. } = &**self.session;
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let to = (chosen.addr, &*chosen.port);
+        Some(live.request(arrival, to, waker, clock::now()))
+    }
+
+    /// That time is over, and there is no answer.
+    fn gone(&mut self, live: Option<Registered>, chosen: Chosen, why: End) -> Refusal {
+        live.inspect(|live| live.ended(why));
+        chosen.attempt.abandoned(chosen.account, why);
+        let (addr, fault) = (chosen.addr, Fault::Gone);
+        self.tried.push(Attempt { addr, fault });
+        Refusal::failed(std::mem::take(&mut self.tried))
     }
 
     /// Sends the request to the endpoint that was chosen: on a connection that is there, and where that has gone stale, on a fresh
@@ -495,7 +559,7 @@ impl Errand<'_> {
         };
         Response::from_parts(
             parts,
-            ResponseBody::of(source, exchange, self.upload, self.entry),
+            ResponseBody::of(source, exchange, self.upload, (self.entry, self.live)),
         )
     }
 }

@@ -13,6 +13,7 @@ use std::{
 
 use http::{HeaderMap, Method, Version, header, request::Parts};
 use portico_core::{
+    balance::End,
     http::{
         error::{Cause, Fault},
         framing::BadHead,
@@ -166,9 +167,13 @@ impl Entry {
         self.termination = Termination::NORMAL;
     }
 
-    /// The endpoint broke off its body.
-    pub(super) fn broke(&mut self) {
-        self.termination = Termination(EndedBy::Endpoint, EndedIn::Body);
+    /// Its body was broken off, for this reason.
+    pub(super) fn broke(&mut self, why: End) {
+        let by = match why {
+            End::EndpointGone | End::ServiceGone => EndedBy::Down,
+            _ => EndedBy::Endpoint,
+        };
+        self.termination = Termination(by, EndedIn::Body);
     }
 
     /// The client is told of this instead.
@@ -195,6 +200,7 @@ impl Entry {
                 Termination(EndedBy::Endpoint, EndedIn::Connect)
             }
             Cause::Endpoint(Fault::Closed) => Termination(EndedBy::Endpoint, EndedIn::Head),
+            Cause::Endpoint(Fault::Gone) => Termination(EndedBy::Down, EndedIn::Head),
             Cause::Endpoint(Fault::NoHttp | Fault::NoHttp2 | Fault::LargeHead) => {
                 Termination(EndedBy::Proxy, EndedIn::Head)
             }

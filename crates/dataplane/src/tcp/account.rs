@@ -134,10 +134,10 @@ impl Attempt {
         }
     }
 
-    /// The client of the request that `accepted` stands for gave up before there was an answer: that is no failure.
-    pub(crate) fn abandoned(self, accepted: Accepted) {
+    /// The request that `accepted` stands for is over before there was an answer, for this reason, which is no failure.
+    pub(crate) fn abandoned(self, accepted: Accepted, why: End) {
         let began = self.began;
-        self.settle(accepted, began).ended(End::Client);
+        self.settle(accepted, began).ended(why);
     }
 
     /// Tells the endpoint's average how long the answer took.
@@ -279,9 +279,11 @@ impl Exchange {
         self.end = end;
     }
 
-    /// So many bytes more were given to the client, and `to_upstream` to the endpoint since the beginning.
-    pub(crate) fn gave(&mut self, bytes: u64, to_upstream: u64) {
+    /// So many bytes more were given to the client, and `to_upstream` to the endpoint since the beginning. Returns all that were
+    /// given to the endpoint and to the client.
+    pub(crate) fn gave(&mut self, bytes: u64, to_upstream: u64) -> (u64, u64) {
         self.moved(to_upstream, self.spent.moved.1 + bytes);
+        self.spent.moved
     }
 }
 

@@ -9,10 +9,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
+    task::{Poll, Waker},
 };
 
 use portico_core::{
@@ -32,6 +34,7 @@ const OPEN: u8 = 0;
 const CLIENT_FINISHED: u8 = 1;
 const ENDPOINT_FINISHED: u8 = 2;
 const REQUESTS: u8 = 3;
+const REQUEST: u8 = 4;
 
 /// An address without what only IPv6 sockets have: entries are many.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +61,8 @@ pub enum Phase {
     HalfClosed(Side),
     /// Every request in it goes to an endpoint of its own.
     Requests,
+    /// It is one of these requests.
+    Request,
 }
 
 /// What a connection got when it reached its endpoint.
@@ -92,6 +97,7 @@ pub(crate) struct Live {
     gone_since: AtomicU64,
     reached: OnceLock<Reached>,
     task: OnceLock<AbortHandle>,
+    waker: OnceLock<Waker>,
 }
 
 impl Live {
@@ -125,6 +131,7 @@ impl Live {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
             REQUESTS => Phase::Requests,
+            REQUEST => Phase::Request,
             _ if self.reached.get().is_none() => Phase::Connecting,
             CLIENT_FINISHED => Phase::HalfClosed(Side::Downstream),
             ENDPOINT_FINISHED => Phase::HalfClosed(Side::Upstream),
@@ -185,7 +192,8 @@ impl Live {
         let _ = self.task.set(task);
     }
 
-    /// Resets both sides, for this reason; true the first time.
+    /// Ends it, for this reason; true the first time. A connection is reset on both sides; who polls a request finds it
+    /// [cut](Self::cut_because).
     pub(crate) fn cut(&self, why: End) -> bool {
         let place = End::ALL.iter().position(|end| *end == why);
         let place = place.and_then(|place| u8::try_from(place + 1).ok());
@@ -193,8 +201,9 @@ impl Live {
             .cut
             .compare_exchange(0, place.unwrap_or(0), Relaxed, Relaxed)
             .is_ok();
-        if let Some(task) = self.task.get().filter(|_| is_first) {
-            task.abort();
+        if is_first {
+            self.task.get().inspect(|task| task.abort());
+            self.waker.get().inspect(|waker| waker.wake_by_ref());
         }
         is_first
     }
@@ -203,6 +212,21 @@ impl Live {
     pub(crate) fn cut_because(&self) -> Option<End> {
         let place = usize::from(self.cut.load(Relaxed)).checked_sub(1)?;
         End::ALL.get(place).copied()
+    }
+
+    /// What comes of `future`, unless this is cut before; without an entry nothing is.
+    pub(crate) async fn unless_cut<F: Future>(
+        live: Option<&Self>,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, End> {
+        let Some(live) = live else {
+            return Ok(future.await);
+        };
+        std::future::poll_fn(|cx| match live.cut_because() {
+            Some(why) => Poll::Ready(Err(why)),
+            None => future.as_mut().poll(cx).map(Ok),
+        })
+        .await
     }
 }
 
@@ -232,6 +256,22 @@ pub(crate) struct Registered {
 impl Registered {
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// An entry for a request of this connection, which goes to `endpoint` and is polled by whom `waker` wakes.
+    pub(crate) fn request(
+        &self,
+        arrival: &Arrival,
+        (endpoint, port): (SocketAddr, &PortView),
+        waker: Waker,
+        now: Timestamp,
+    ) -> Self {
+        let request = self.registry.enter(arrival, now);
+        request.phase.store(REQUEST, Relaxed);
+        // Before it has its endpoint, without which nobody cuts it.
+        let _ = request.waker.set(waker);
+        request.reached(endpoint, port);
+        request
     }
 
     /// It is over, for this reason.
@@ -294,6 +334,7 @@ impl Registry {
             gone_since: AtomicU64::new(0),
             reached: OnceLock::new(),
             task: OnceLock::new(),
+            waker: OnceLock::new(),
         });
         let entry = Some(Arc::clone(&live));
         let place = if let Some(place) = slab.free.pop() {
@@ -384,6 +425,6 @@ mod tests {
 
     #[test]
     fn live_is_small() {
-        assert!(size_of::<Live>() <= 152, "{}", size_of::<Live>());
+        assert!(size_of::<Live>() <= 176, "{}", size_of::<Live>());
     }
 }

@@ -2,6 +2,7 @@
 //! comes byte by byte.
 
 mod bodies;
+mod draining;
 mod failures;
 mod hostile;
 mod http2;

@@ -133,6 +133,7 @@ fn cause_has_the_status_of_the_table() {
         (of(Fault::Loop), 502, "proxy_loop_detected", "14"),
         (of(Fault::Exhausted), 503, "connection_limit_reached", "8"),
         (of(Fault::Closed), 502, "connection_terminated", "14"),
+        (of(Fault::Gone), 502, "connection_terminated", "14"),
         (of(Fault::NoHttp), 502, "http_protocol_error", "13"),
         (of(Fault::NoHttp2), 502, "http_protocol_error", "13"),
         (

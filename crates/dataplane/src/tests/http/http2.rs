@@ -350,3 +350,43 @@ fn stream_that_its_client_resets_is_cancelled_at_its_endpoint() {
     });
     subject.assert_reconciled();
 }
+
+#[test]
+fn stream_that_outlives_its_endpoint_is_reset_and_no_other() {
+    let origins = [(); 2].map(|()| {
+        origin(|peer| {
+            peer.message()?;
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.")?;
+            peer.is_closed().map(drop)
+        })
+    });
+    let vip = vip();
+    let mut subject = http(vip, &origins.each_ref().map(|it| it.addr));
+    subject.port.drain_timeout.set(Some(Duration::ZERO));
+    let mut bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        let mut bodies = Vec::new();
+        for _ in 0..2 {
+            let answer = sender.send_request(asking("GET", Vec::new()));
+            let mut body = answer.await.unwrap().into_body();
+            assert_eq!(next(&mut body).await.unwrap(), "ten bytes.");
+            bodies.push(body);
+        }
+        subject.set_endpoints(&[origins[1].addr]);
+        bench.publish(&[&subject]);
+        bench.plane.drain_gone(crate::clock::now());
+        let reset = next(&mut bodies[0]).await.unwrap_err();
+        assert!(format!("{reset:?}").contains("Reset"), "{reset:?}");
+        let other = tokio::time::timeout(Duration::from_millis(20), next(&mut bodies[1]));
+        assert!(other.await.is_err(), "it goes on");
+        assert!(sender.ready().await.is_ok());
+    });
+    assert_eq!(bench.plane.counters().drained_endpoint, 1);
+}
+
+/// The next bytes of a body.
+async fn next(body: &mut Incoming) -> hyper::Result<Bytes> {
+    let frame = body.frame().await.unwrap()?;
+    Ok(frame.into_data().unwrap())
+}
