@@ -43,7 +43,9 @@ pub fn set_colour(choice: ColourChoice) {
 /// Starts logging. `level` takes what `RUST_LOG` would: `info`, `debug`, `portico::control=debug`. A second call
 /// changes nothing, so tests may start several programs in one process.
 pub fn start(level: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // What the codec of HTTP/2 warns of is what clients do, a line for each of their frames: it is logged where that is asked for by name.
+    let quiet = |level: &str| format!("h2=error,{level}");
+    let filter = EnvFilter::try_new(quiet(level)).unwrap_or_else(|_| EnvFilter::new(quiet("info")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -6,7 +6,9 @@ mod answers;
 mod endings;
 mod frames;
 mod framing;
+mod honest;
 mod hostile;
+mod stalls;
 mod timeouts;
 
 use std::{
@@ -72,11 +74,16 @@ fn endpoint(serve: impl Fn(Stream) -> std::io::Result<()> + Send + Sync + 'stati
 
 /// An endpoint that answers every request of a connection with 200 and `ok`.
 fn willing() -> SocketAddr {
-    endpoint(|mut client| {
+    sending(2)
+}
+
+/// An endpoint that answers every request of a connection with 200 and so many bytes: `okok...`.
+fn sending(length: usize) -> SocketAddr {
+    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    answer.extend(b"ok".iter().cycle().take(length));
+    endpoint(move |mut client| {
         while head(&mut client).is_ok() {
-            client
-                .get_mut()
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            client.get_mut().write_all(&answer)?;
         }
         Ok(())
     })

@@ -68,25 +68,10 @@ fn seen(stream: &mut TcpStream) -> std::io::Result<String> {
     }
 }
 
-fn counted(program: &Program, metric: &str) -> u64 {
-    let mut stream = TcpStream::connect(program.status().admin.unwrap()).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let prefix = format!("{metric} ");
-    let mut values = answer
-        .lines()
-        .filter_map(|line| line.strip_prefix(&prefix))
-        .map(|value| value.parse().unwrap());
-    values.next().unwrap()
-}
-
 /// Until a worker has paused accepting.
 fn wait_for_a_pause(program: &Program) {
     let began = std::time::Instant::now();
-    while counted(program, "portico_accept_pauses_total") == 0 {
+    while program.counted("portico_accept_pauses_total") == 0 {
         assert!(began.elapsed() < PATIENCE);
     }
 }
@@ -129,7 +114,7 @@ fn ports_that_run_out_are_said_and_the_next_source_address_has_as_many_again() {
         door,
     ))
     .unwrap();
-    assert!(counted(&program, "portico_ports_exhausted_total") >= 9);
+    assert!(program.counted("portico_ports_exhausted_total") >= 9);
     let said = program.stderr();
     assert!(
         said.contains("no local port is left") && said.contains("40000-40003"),
@@ -154,7 +139,7 @@ fn descriptors_that_run_out_pause_accepting_and_nothing_else() {
     limit_descriptors(256);
     let program = Program::up(&["--workers", "2"], &[("web.yaml", &text)]);
     let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
-    let limit = usize::try_from(counted(&program, "portico_connections_limit")).unwrap();
+    let limit = usize::try_from(program.counted("portico_connections_limit")).unwrap();
     assert!(limit < 100, "{limit}");
     let mut clients: Vec<TcpStream> = (0..limit)
         .map(|_| connect_from((Ipv4Addr::new(127, 0, 1, 1), 0), door))
@@ -167,10 +152,10 @@ fn descriptors_that_run_out_pause_accepting_and_nothing_else() {
         .map(|_| connect_from((Ipv4Addr::new(127, 0, 1, 2), 0), door))
         .collect();
     let began = std::time::Instant::now();
-    let mut pauses = counted(&program, "portico_accept_pauses_total");
+    let mut pauses = program.counted("portico_accept_pauses_total");
     while pauses < 20 {
         // The admin surface answers all the while.
-        pauses = counted(&program, "portico_accept_pauses_total");
+        pauses = program.counted("portico_accept_pauses_total");
         assert!(began.elapsed() < PATIENCE, "{pauses}");
     }
     // Two workers that pause for at least 5 ms; one that does not is a thousand times as often here.
@@ -280,7 +265,7 @@ fn descriptors_that_others_took_pause_accepting_until_they_are_back() {
     for client in &mut clients {
         assert_eq!(seen(client).unwrap(), "127.0.0.1");
     }
-    let pauses = u128::from(counted(&program, "portico_accept_pauses_total"));
+    let pauses = u128::from(program.counted("portico_accept_pauses_total"));
     let most = began.elapsed().as_millis() / 5 * 2 + 40;
     assert!((1..=most).contains(&pauses), "{pauses} of {most}");
 }
@@ -293,9 +278,9 @@ fn descriptors_lowered_from_outside_keep_back_those_of_the_admin_interface() {
     limit_descriptors(1024);
     let program = Program::up(&["--workers", "2"], &[("web.yaml", &text)]);
     let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
-    let before = counted(&program, "portico_connections_limit");
+    let before = program.counted("portico_connections_limit");
     set_limit_of(&program, 200);
-    let limit = counted(&program, "portico_connections_limit");
+    let limit = program.counted("portico_connections_limit");
     assert!(limit < 50 && limit < before, "{limit} of {before}");
     // Together they need what is kept back, and more.
     let mut clients: Vec<TcpStream> = (0..100)
@@ -361,7 +346,7 @@ fn connections_beyond_the_flag_wait_in_the_kernels_queue() {
     let text = web(Ipv4Addr::LOCALHOST);
     let program = Program::up(&["--max-connections", "2"], &[("web.yaml", &text)]);
     let door = way(&program.wait_for_endpoints("web", 1), "ClusterIP");
-    assert_eq!(counted(&program, "portico_connections_limit"), 2);
+    assert_eq!(program.counted("portico_connections_limit"), 2);
     let [mut first, mut second, mut third] =
         [(); 3].map(|()| connect_from((Ipv4Addr::LOCALHOST, 0), door));
     seen(&mut first).unwrap();

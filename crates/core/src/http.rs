@@ -1,8 +1,9 @@
 //! HTTP request by request, as far as it needs no socket: what is chosen for it as a whole, and the rules for heads, errors,
-//! retries and logs. Bytes of a connection are parsed by a codec; [`message`] says which of them it gets.
+//! retries and logs. Bytes of a connection are parsed by a codec; [`message`] says which of them it gets, and [`flood`] counts frames.
 
 pub mod cookie;
 pub mod error;
+pub mod flood;
 pub mod framing;
 pub mod head;
 mod json;

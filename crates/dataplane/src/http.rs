@@ -1,12 +1,13 @@
 //! HTTP, request by request. Owns a client's connection from its first byte to its end: which version it speaks, its limits and
 //! time-outs, and how it is told to come back elsewhere. What is done with a request belongs to [`exchange`], connections to endpoints
-//! to [`upstream`] and [`pool`]. The codec is hyper's; all that knows it are these four and [`body`].
+//! to [`upstream`] and [`pool`], floods of HTTP/2 to [`frames`]. The codec is hyper's; all that knows it are these five and [`body`].
 //!
 //! A connection is one task on its worker. It drives the endpoint's connection, too, as long as it has one of HTTP/1, so that no
 //! request crosses from one task to another, let alone to another thread.
 
 mod body;
 mod exchange;
+mod frames;
 mod head;
 pub(crate) mod log;
 pub(crate) mod pool;
@@ -52,6 +53,7 @@ use crate::{
     worker::Shared,
 };
 use exchange::Tunnel;
+use frames::Framed;
 use pool::Pool;
 use progress::Progress;
 use requests::{LATE, Requests};
@@ -64,8 +66,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_BYTES: usize = 8 * 1024;
 /// How long what a client still sends is thrown away after it was refused, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
-/// Streams that a client may reset before they are looked at, or break, before its connection is ended.
+/// Streams that a client may reset before they are looked at, before its connection is ended.
 const RESET_STREAMS: usize = 20;
+/// Streams of a connection that its client may break so that we reset them (CVE-2025-8671), in all of its life: what honest clients send
+/// of a body while its answer is on its way may be such.
+const BROKEN_STREAMS: usize = 1024;
 /// What the requests of one connection share.
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -218,7 +223,7 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
             tracing::debug!(local = %session.arrival.local, %error, "connection of HTTP/1 broke");
         }
         Over::Due(Due::Idle) => downstream.let_go(),
-        Over::Due(Due::Late | Due::Stalled | Due::Flooded | Due::Retire) => {}
+        Over::Due(Due::Late | Due::Stalled | Due::Retire) => {}
     }
 }
 
@@ -228,23 +233,28 @@ async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
     let service = service_fn(move |request| exchange::answer(&served, request));
     // They end with the connection.
     let streams = Tasks::default();
-    let conn = http2::Builder::new(streams)
-        .auto_date_header(false)
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(RESET_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(BUFFER_BYTES)
-        // Twice what is served, so that who sends somewhat more is told why: the codec would only reset the stream.
-        .max_header_list_size(u32::try_from(2 * BUFFER_BYTES).unwrap_or(u32::MAX))
-        .serve_connection(TokioIo::new(wire), service);
-    let conn = pin!(conn);
-    if let Over::Ended(Err(error)) =
-        watched(session, conn, http2::Connection::graceful_shutdown).await
-    {
-        tracing::debug!(local = %session.arrival.local, %error, "connection of HTTP/2 broke");
-    }
+    let frames = Framed::new(wire);
+    let over = {
+        let conn = http2::Builder::new(streams)
+            .auto_date_header(false)
+            .max_concurrent_streams(STREAMS)
+            .max_pending_accept_reset_streams(RESET_STREAMS)
+            .max_local_error_reset_streams(BROKEN_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(BUFFER_BYTES)
+            // Twice what is served, so that who sends somewhat more is told why: the codec would only reset the stream.
+            .max_header_list_size(u32::try_from(2 * BUFFER_BYTES).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(frames.clone()), service);
+        let conn = pin!(conn);
+        let retire = http2::Connection::graceful_shutdown;
+        tokio::select! {
+            biased;
+            over = watched(session, conn, retire) => Ok(over),
+            cause = frames.over(session.shared.settings.http_head_timeout) => Err(cause),
+        }
+    };
+    frames.end(session, over).await;
 }
 
 /// How a connection came to its end.
@@ -288,12 +298,6 @@ where
                     session.progress.last.set(Instant::now());
                     retire(conn.as_mut());
                 }
-                Due::Flooded => {
-                    // It is told so, as far as it reads.
-                    retire(conn.as_mut());
-                    let _ = conn.as_mut().poll(cx);
-                    return Poll::Ready(Over::Due(Due::Flooded));
-                }
                 due => return Poll::Ready(Over::Due(due)),
             }
         }
@@ -312,8 +316,6 @@ enum Due {
     Idle,
     /// A request is under way, and nothing moves.
     Stalled,
-    /// Its client asks only to give up.
-    Flooded,
 }
 
 /// The clock of a connection. As in a relay, the timer is corrected when it fires, and set anew only for what comes earlier.
@@ -364,9 +366,6 @@ impl<'s> Watch<'s> {
         let session = self.session;
         let (read, written) = session.progress.bytes.get();
         session.live.moved(read, written);
-        if session.progress.is_flooded() {
-            return Poll::Ready(Due::Flooded);
-        }
         let (at, _) = self.next();
         if at < timer.deadline() {
             timer.as_mut().reset(at);

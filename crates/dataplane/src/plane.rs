@@ -62,6 +62,8 @@ pub struct Counters {
     pub pauses: u64,
     /// Connections reset because nothing moved for too long.
     pub timed_out: u64,
+    /// Connections of HTTP/2 ended because their clients flooded them.
+    pub flooded: u64,
     /// Connections reset because their endpoint was gone and their Service's drain time-out was over.
     pub drained_endpoint: u64,
     /// The same for those whose address or port of a Service was gone.
@@ -105,6 +107,7 @@ impl Counters {
             unmatched: totals.unmatched.load(Relaxed),
             pauses: totals.pauses.load(Relaxed),
             timed_out: ended(End::Idle),
+            flooded: totals.flooded.load(Relaxed),
             drained_endpoint: ended(End::EndpointGone),
             drained_service: ended(End::ServiceGone),
             ports_exhausted: shared.sources.exhausted(),

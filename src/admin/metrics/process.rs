@@ -107,6 +107,7 @@ fn data_path(to: &mut Families<'_>, seen: &Seen) {
     );
     to.one("portico_connections_unmatched_total", counters.unmatched);
     to.one("portico_connections_timed_out_total", counters.timed_out);
+    to.one("portico_connections_flooded_total", counters.flooded);
     to.by(
         "portico_connections_drained_total",
         "reason",

@@ -285,6 +285,12 @@ pub const TABLE: &[Metric] = &[
         "Connections reset because nothing moved for too long.",
     ),
     metric(
+        "portico_connections_flooded_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Connections of HTTP/2 ended with ENHANCE_YOUR_CALM because their clients sent too much that asks for nothing.",
+    ),
+    metric(
         "portico_connections_drained_total",
         Kind::Counter,
         &[NONE, &["reason"]],

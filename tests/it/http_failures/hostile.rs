@@ -9,19 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::ioctl_fionread;
+
 use super::{
     GET, answer, ask,
     frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
-        fields, frame, hello, next_frame,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING,
+        PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame, goodbye, hello, next_frame,
+        request,
     },
-    open, up, willing,
+    open, sending, up, willing,
 };
 use crate::support::{PATIENCE, is_installed, namespace::in_namespace, program::Program};
 
-/// The frames of a turn.
-type Chunk<'a> = &'a (dyn Fn(u32) -> Vec<u8> + Sync);
-
+/// Twice the streams of a flood that nobody ends.
+const MOST_STREAMS: u32 = 200_000;
+/// More than all buffers between two processes hold.
+const LARGE: usize = 32 << 20;
 /// Clients that send a byte now and then.
 const SLOW: usize = 20;
 /// Memory that a flood may cost for as long as it lasts.
@@ -167,26 +171,117 @@ fn wait_until_idle(program: &Program, case: &str) {
     }
 }
 
-/// Sends `chunk(0)`, `chunk(1)` and so on, and reads what comes. Whether it was cut off, or told to go.
-fn flood(web: SocketAddr, count: u32, chunk: impl Fn(u32) -> Vec<u8> + Sync) -> bool {
+/// Frames that a client sends again and again.
+struct Flood {
+    case: &'static str,
+    /// What GOAWAY says, unless the codec has a limit of its own, and which comes first is chance.
+    said: Option<String>,
+    /// What begins it.
+    first: Vec<u8>,
+    /// With the number of a stream that is not used yet.
+    again: Box<dyn Fn(u32) -> Vec<u8> + Sync>,
+}
+
+/// Those that need no stream.
+fn floods_of_a_connection() -> impl Iterator<Item = Flood> {
+    let all = [
+        ("PING", frame(PING, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(SETTINGS, 0, 0, b"")),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ("unknown", frame(0xfa, 0, 0, b"")),
+    ];
+    all.into_iter().map(|(case, frame)| Flood {
+        case,
+        said: Some(format!("too many {case} frames")),
+        first: Vec::new(),
+        again: Box::new(move |_| frame.clone()),
+    })
+}
+
+/// Those within a stream.
+fn floods_of_a_stream() -> impl Iterator<Item = Flood> {
+    let head = request("POST");
+    let more = fields(&[("x", "y")]).repeat(200);
+    let all = [
+        ("empty DATA", END_HEADERS, frame(DATA, 0, 1, b"")),
+        ("CONTINUATION", 0, frame(CONTINUATION, 0, 1, &more)),
+        ("empty CONTINUATION", 0, frame(CONTINUATION, 0, 1, b"")),
+    ];
+    all.into_iter().map(move |(case, flags, frames)| Flood {
+        case,
+        said: None,
+        first: frame(HEADERS, flags, 1, &head),
+        again: Box::new(move |_| frames.clone()),
+    })
+}
+
+/// Those of streams.
+fn floods_of_streams() -> impl Iterator<Item = Flood> {
+    // An entry of 4000 bytes for the dynamic table, then as many mentions of it as fit (RFC 7541, section 6).
+    let mut bomb = request("POST");
+    bomb.extend(b"\x40\x01x\x7f\xa1\x1e");
+    bomb.extend([b'y'; 4000]);
+    bomb.extend([0xbe; 12_000]);
+    let false_length = [request("POST"), fields(&[("content-length", "1")])].concat();
+    let (end, whole) = (END_HEADERS, END_HEADERS | END_STREAM);
+    let (most, cancel) = ([0x7f, 0xff, 0xff, 0xff], [0, 0, 0, 8]);
+    let all = [
+        ("HPACK bomb", bomb, whole, None),
+        (
+            "rapid reset",
+            request("GET"),
+            whole,
+            Some((RST_STREAM, 0, cancel)),
+        ),
+        // MadeYouReset: streams that have to be reset.
+        (
+            "window overflow",
+            request("GET"),
+            whole,
+            Some((WINDOW_UPDATE, 0, most)),
+        ),
+        (
+            "false length",
+            false_length,
+            end,
+            Some((DATA, END_STREAM, most)),
+        ),
+    ];
+    all.into_iter().map(|(case, head, flags, behind)| Flood {
+        case,
+        said: None,
+        first: Vec::new(),
+        again: Box::new(move |id| {
+            let behind = behind.map(|(kind, flags, payload)| frame(kind, flags, id, &payload));
+            [frame(HEADERS, flags, id, &head), behind.unwrap_or_default()].concat()
+        }),
+    })
+}
+
+/// Sends it and reads what comes, up to the end: what GOAWAY said, and when.
+fn send(flood: &Flood, web: SocketAddr) -> Option<(u32, String, Duration)> {
     let mut client = open(web);
     let mut writer = client.get_ref().try_clone().unwrap();
-    let chunk = &chunk;
+    let began = Instant::now();
     thread::scope(|scope| {
-        let writing = scope.spawn(move || {
-            let hello = writer.write_all(&hello());
-            let sent =
-                hello.and_then(|()| (0..count).try_for_each(|turn| writer.write_all(&chunk(turn))));
-            let _ = writer.shutdown(Shutdown::Write);
-            sent.is_ok()
+        scope.spawn(move || {
+            let mut sent = writer.write_all(&[hello(), flood.first.clone()].concat());
+            let mut streams = (1..MOST_STREAMS).step_by(2);
+            while let (Ok(()), Some(id)) = (&sent, streams.next()) {
+                sent = writer.write_all(&(flood.again)(id));
+            }
         });
-        let mut is_told = false;
-        while let Ok((kind, ..)) = next_frame(&mut client) {
-            is_told |= kind == GOAWAY;
+        let mut told = None;
+        while let Ok((kind, _, _, payload)) = next_frame(&mut client) {
+            if kind == GOAWAY {
+                let (code, text) = goodbye(&payload);
+                told = Some((code, text, began.elapsed()));
+            }
         }
         // Whoever still writes sees the end of it.
         let _ = client.get_ref().shutdown(Shutdown::Both);
-        !writing.join().unwrap() || is_told
+        told
     })
 }
 
@@ -194,57 +289,65 @@ fn flood(web: SocketAddr, count: u32, chunk: impl Fn(u32) -> Vec<u8> + Sync) -> 
 fn floods_of_frames_are_cut_off_and_leave_nothing_behind() {
     in_namespace!(Unprivileged);
     let (program, web) = up(&[], "http", &[willing()]);
-    let head = fields(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/"),
-        (":authority", "web"),
-    ]);
     assert_eq!(ask(&mut open(web), GET).unwrap().0, 200);
     let (before, _) = usage(&program);
-    // An entry of 4000 bytes for the dynamic table, then as many mentions of it as fit (RFC 7541, section 6).
-    let mut bomb = head.clone();
-    bomb.extend(b"\x40\x01x\x7f\xa1\x1e");
-    bomb.extend([b'y'; 4000]);
-    bomb.extend([0xbe; 12_000]);
-    let first = |turn: u32, flags| {
-        let head = frame(HEADERS, flags, 1, &head);
-        if turn == 0 { head } else { Vec::new() }
-    };
-    let reset = |turn: u32| {
-        let id = 2 * turn + 1;
-        let head = frame(HEADERS, END_HEADERS | END_STREAM, id, &head);
-        [head, frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
-    };
-    let empty = |turn| [first(turn, END_HEADERS), frame(DATA, 0, 1, b"")].concat();
-    let more = |turn| {
-        [
-            first(turn, 0),
-            frame(CONTINUATION, 0, 1, &fields(&[("x", "y")]).repeat(200)),
-        ]
-        .concat()
-    };
-    let ping = |_| frame(PING, 0, 0, &[0; 8]);
-    let settings = |_| frame(SETTINGS, 0, 0, b"");
-    let bombs = |turn: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * turn + 1, &bomb);
-    let cases: [(&str, u32, Chunk<'_>, bool); 6] = [
-        ("rapid reset", 50_000, &reset, true),
-        ("empty DATA", 100_000, &empty, true),
-        ("CONTINUATION", 20_000, &more, true),
-        ("HPACK bomb", 200, &bombs, false),
-        ("PING", 100_000, &ping, false),
-        ("SETTINGS", 100_000, &settings, false),
-    ];
-    for (case, count, chunk, must_be_cut) in cases {
-        let is_cut = beside(web, || flood(web, count, chunk));
+    let floods = floods_of_a_connection().chain(floods_of_a_stream());
+    for (turn, flood) in (1..).zip(floods.chain(floods_of_streams())) {
+        let case = flood.case;
+        let told = beside(web, || send(&flood, web));
         let (after, _) = usage(&program);
-        println!("{case}: cut {is_cut}, {after} KiB resident, {before} before");
-        assert!(is_cut || !must_be_cut, "{case} is let through");
+        println!("{case}: {told:?}, {after} KiB resident, {before} before");
+        let (code, text, _) = told.unwrap_or_else(|| panic!("{case} gets no GOAWAY"));
+        assert_eq!(code, ENHANCE_YOUR_CALM, "{case}: {text}");
+        assert!(flood.said.is_none_or(|said| said == text), "{case}: {text}");
         assert!(
             after < before + MOST_MEMORY,
             "{case}: {before} to {after} KiB"
         );
         program.wait_for_connections_to_end();
         wait_until_idle(&program, case);
+        let counted = program.counted("portico_connections_flooded_total");
+        assert_eq!(counted, turn, "{case}");
     }
+}
+
+#[test]
+fn flood_amid_an_answer_that_nobody_reads_is_cut_between_frames() {
+    in_namespace!(Unprivileged);
+    let (program, web) = up(&[], "http", &[sending(LARGE)]);
+    let mut client = open(web);
+    let asked = [
+        hello(),
+        // As much as it likes, of the stream and of the connection.
+        frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
+        frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]),
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET")),
+    ];
+    client.get_mut().write_all(&asked.concat()).unwrap();
+    // Once nothing goes on, the end of what was written is anywhere in a frame.
+    let mut held = 0;
+    while held == 0 || held < ioctl_fionread(client.get_ref()).unwrap() {
+        held = ioctl_fionread(client.get_ref()).unwrap();
+        program.status();
+    }
+    let flood = frame(SETTINGS, 0, 0, b"").repeat(200);
+    client.get_mut().write_all(&flood).unwrap();
+    let mut bytes = Vec::new();
+    let end = client.read_to_end(&mut bytes);
+    let (mut rest, mut last) = (&bytes[..], None);
+    while !rest.is_empty() {
+        let (kind, _, stream, payload) = next_frame(&mut rest).unwrap();
+        if kind == DATA {
+            assert_eq!(stream, 1);
+            assert!(payload.iter().all(|byte| b"ok".contains(byte)));
+        }
+        last = Some((kind, payload));
+    }
+    let (kind, payload) = last.unwrap();
+    assert_eq!(kind, GOAWAY, "{end:?} after {} bytes", bytes.len());
+    assert_eq!(goodbye(&payload).0, ENHANCE_YOUR_CALM);
+    // The stream that was being answered.
+    assert_eq!(payload[..4], [0, 0, 0, 1]);
+    drop(client);
+    program.wait_for_connections_to_end();
 }

@@ -19,20 +19,6 @@ const CLIENTS: usize = 1000;
 /// What a pool may keep open for the next connections: a leak would be of hundreds.
 const POOLED: usize = 64;
 
-/// The value of a counter without labels.
-fn counter(program: &Program, name: &str) -> u64 {
-    let admin = program.status().admin.unwrap();
-    let mut stream = TcpStream::connect(admin).unwrap();
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_else(|| panic!("no {name} in {text:?}"))
-        .trim()
-        .parse()
-        .unwrap()
-}
-
 /// Room for the clients' ends and the endpoint's in this process.
 fn raise_own_limit() -> bool {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -62,7 +48,7 @@ fn thousand_clients_with_256_descriptors_all_get_their_turn_and_nothing_spins() 
         })
         .collect();
     // Both admin surfaces answer while no connection can be accepted.
-    while counter(&program, "portico_accept_pauses_total") == 0 {
+    while program.counted("portico_accept_pauses_total") == 0 {
         assert!(began.elapsed() < PATIENCE, "accepting never pauses");
     }
     let status = program.status();
@@ -83,7 +69,7 @@ fn thousand_clients_with_256_descriptors_all_get_their_turn_and_nothing_spins() 
         exchange(client, b"ping");
     }
     drop(clients);
-    let pauses = counter(&program, "portico_accept_pauses_total");
+    let pauses = program.counted("portico_accept_pauses_total");
     let elapsed = began.elapsed();
     assert!(
         u128::from(pauses) <= 1 + elapsed.as_millis() / shortest_pause().as_millis(),
@@ -134,7 +120,7 @@ fn descriptors_taken_away_under_load_stop_nothing_for_good() {
     }
     // The one that was open has lost nothing, and new ones are served.
     exchange(&kept, b"ping");
-    let pauses = counter(&program, "portico_accept_pauses_total");
+    let pauses = program.counted("portico_accept_pauses_total");
     let elapsed = began.elapsed();
     assert!(
         u128::from(pauses) <= 1 + elapsed.as_millis() / shortest_pause().as_millis(),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -264,6 +264,23 @@ impl Program {
             .services
             .into_iter()
             .find(|service| service.name == name)
+            .unwrap()
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn counted(&self, metric: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.status().admin.unwrap()).unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(name, _)| *name == metric);
+        found
+            .unwrap_or_else(|| panic!("no {metric} in {text}"))
+            .1
+            .parse()
             .unwrap()
     }
 

@@ -124,7 +124,7 @@ fn refuse(
     });
     let asked = (&parts.headers, parts.version);
     let response = Refusal::Told(refused.cause, Vec::new()).answer(session, asked, entry)?;
-    Ok(response.map(|body| body.with(underway.answered(), &session.progress)))
+    Ok(response.map(|body| body.with(underway, &session.progress)))
 }
 
 async fn exchange(
@@ -159,7 +159,7 @@ async fn exchange(
             Refusal::from(fault).answer(&session, asked, entry)?
         }
     };
-    Ok(response.map(|body| body.with(underway.answered(), &session.progress)))
+    Ok(response.map(|body| body.with(underway, &session.progress)))
 }
 
 /// A request and what was tried for it.

@@ -5,17 +5,12 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     task::{Context, Waker},
-    time::Duration,
 };
 
 use portico_core::http::error::Cause;
 use tokio::time::Instant;
 
 use super::wire::count;
-
-/// Requests of a connection that may be given up before their answers begin, in each [`WINDOW`].
-const MOST_GIVEN_UP: u32 = 100;
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Why portico answers a request whose head is not one that may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +31,6 @@ pub(super) struct Progress {
     pub(super) requests: Cell<u32>,
     /// Bytes read and written.
     pub(super) bytes: Cell<(u64, u64)>,
-    /// Requests that were given up before their answers began, since when.
-    given_up: Cell<(Instant, u32)>,
     /// A body was not read to its end.
     pub(super) was_cut_short: Cell<bool>,
     /// A body broke: the end of the connection must not look clean.
@@ -57,7 +50,6 @@ impl Progress {
             head_since: Cell::new(None),
             requests: Cell::new(0),
             bytes: Cell::new((0, 0)),
-            given_up: Cell::new((Instant::now(), 0)),
             was_cut_short: Cell::new(false),
             is_broken: Cell::new(false),
             begun: Cell::new(0),
@@ -112,22 +104,7 @@ impl Progress {
         self.requests.set(self.requests.get() + 1);
         Underway {
             progress: Rc::clone(self),
-            is_answered: false,
         }
-    }
-
-    /// Whether the client asks only to give up (CVE-2023-44487).
-    pub(super) fn is_flooded(&self) -> bool {
-        self.given_up.get().1 > MOST_GIVEN_UP
-    }
-
-    fn gave_up(&self, now: Instant) {
-        let (since, count) = self.given_up.get();
-        self.given_up.set(if now.duration_since(since) < WINDOW {
-            (since, count + 1)
-        } else {
-            (now, 1)
-        });
     }
 }
 
@@ -135,27 +112,15 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Underway {
     progress: Rc<Progress>,
-    is_answered: bool,
-}
-
-impl Underway {
-    /// Its answer begins.
-    pub(super) const fn answered(mut self) -> Self {
-        self.is_answered = true;
-        self
-    }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        let (progress, now) = (&self.progress, Instant::now());
-        progress.last.set(now);
+        let progress = &self.progress;
+        progress.last.set(Instant::now());
         progress
             .requests
             .set(progress.requests.get().saturating_sub(1));
-        if !self.is_answered {
-            progress.gave_up(now);
-        }
         if progress.requests.get() == 0
             && let Some(waiting) = progress.waiting.take()
         {

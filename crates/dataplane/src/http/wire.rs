@@ -87,7 +87,7 @@ impl Wire {
         (self.socket.stream, self.socket.held)
     }
 
-    fn stream(&mut self) -> Pin<&mut TcpStream> {
+    pub(super) fn stream(&mut self) -> Pin<&mut TcpStream> {
         Pin::new(&mut self.socket.stream.stream)
     }
 

@@ -318,6 +318,8 @@ pub(crate) struct Totals {
     /// Times that a worker paused accepting, for want of descriptors or at the limit of connections.
     pub(crate) pauses: AtomicU64,
     /// See [`crate::Counters`].
+    pub(crate) flooded: AtomicU64,
+    /// See [`crate::Counters`].
     pub(crate) flows_opened: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) flows_shed: AtomicU64,
