@@ -454,7 +454,6 @@ fn refuse(workers: &Workers, socket: &Listening) {
             workers.shared.adopt(stream, arrival);
         }
     }
-    // Fails for a socket that refuses already.
     let _ = net::refuse(&socket.fd);
 }
 

@@ -209,9 +209,13 @@ pub(crate) fn listen(fd: &SharedFd, backlog: u16) -> io::Result<()> {
 }
 
 /// Makes the kernel refuse what has not been accepted and whatever comes. The socket keeps its port; connections that
-/// were accepted from it go on.
+/// were accepted from it go on. One that refuses already is left alone: Linux would note the shutdown of a socket that does
+/// not listen, and whatever it accepted later would be at its end from the start.
 pub(crate) fn refuse(fd: &SharedFd) -> io::Result<()> {
-    Ok(rustix::net::shutdown(fd, Shutdown::Read)?)
+    if rustix::net::sockopt::socket_acceptconn(fd)? {
+        rustix::net::shutdown(fd, Shutdown::Read)?;
+    }
+    Ok(())
 }
 
 /// The next connection of the accept queue with its source address.
@@ -364,6 +368,23 @@ mod tests {
         }
         assert_eq!(kind(libc::EAGAIN), AcceptFailure::Empty);
         assert_eq!(kind(libc::EINVAL), AcceptFailure::Stopped);
+    }
+
+    #[test]
+    fn refuse_of_a_socket_that_does_not_listen_leaves_its_later_connections_open() {
+        let fd = bind("127.0.0.1:0".parse().unwrap(), Device::Any).unwrap();
+        refuse(&fd).unwrap();
+        for _ in 0..2 {
+            listen(&fd, 1).unwrap();
+            // Another one each time: a port that nobody asked for is not kept.
+            let addr = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
+            let _client = TcpStream::connect(addr).unwrap();
+            let (stream, _) = accept(&fd).unwrap();
+            let silent = stream.peek(&mut [0]).unwrap_err();
+            assert_eq!(silent.kind(), io::ErrorKind::WouldBlock);
+            refuse(&fd).unwrap();
+            refuse(&fd).unwrap();
+        }
     }
 
     #[test]

@@ -201,8 +201,8 @@ impl Binder {
     fn begin(&self, fd: &SharedFd, mode: Mode, maker: Maker) -> io::Result<()> {
         match (mode, maker) {
             (Mode::Listening, _) => net::listen(fd, self.backlog)?,
-            // It listened for whoever passed it on; one that does not says so, which is as good.
-            (Mode::Refusing, Maker::Another) => net::refuse(fd).unwrap_or_default(),
+            // It may have listened for whoever passed it on.
+            (Mode::Refusing, Maker::Another) => net::refuse(fd)?,
             (Mode::Refusing, Maker::Us) => {}
         }
         Ok(())
