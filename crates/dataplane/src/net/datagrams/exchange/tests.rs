@@ -73,7 +73,10 @@ const REQUESTS: [&[u8]; 4] = [&[1, 200, 3, 3, 7, 120], &[5, 5, 5, 5], &[9], &[0,
 
 #[test]
 fn run_replies_to_several_clients_each_gets_its_own_whole() {
-    for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+    let families: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    // Some machines are without IPv6.
+    let here = families.map(|ip| UdpSocket::bind((ip, 0)).is_ok().then_some(ip));
+    for ip in here.into_iter().flatten() {
         let (server, clients) = asked(ip, &REQUESTS);
         let mut exchange = Exchange::new();
         let exchanged = exchange.run(&server, |_| Repeating).unwrap();
