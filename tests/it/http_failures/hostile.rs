@@ -12,13 +12,13 @@ use std::{
 use rustix::io::ioctl_fionread;
 
 use super::{
-    GET, answer, ask,
+    GET, answer, ask, endpoint,
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING,
         PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame, goodbye, hello, next_frame,
         request,
     },
-    open, sending, up, willing,
+    head, open, sending, up, willing,
 };
 use crate::support::{PATIENCE, is_installed, namespace::in_namespace, program::Program};
 
@@ -349,5 +349,40 @@ fn flood_amid_an_answer_that_nobody_reads_is_cut_between_frames() {
     // The stream that was being answered.
     assert_eq!(payload[..4], [0, 0, 0, 1]);
     drop(client);
+    program.wait_for_connections_to_end();
+}
+
+#[test]
+fn requests_that_are_given_up_at_their_endpoints_are_a_flood() {
+    in_namespace!(Unprivileged);
+    let silent = endpoint(|mut client| {
+        while head(&mut client).is_ok() {}
+        Ok(())
+    });
+    let (program, web) = up(&[], "http", &[silent]);
+    let mut client = open(web);
+    client.get_mut().write_all(&hello()).unwrap();
+    let asked = request("GET");
+    let told = (1..MOST_STREAMS).step_by(20).find_map(|first| {
+        let streams = || (first..first + 20).step_by(2);
+        let heads = streams().map(|id| frame(HEADERS, END_HEADERS | END_STREAM, id, &asked));
+        let heads: Vec<u8> = heads.flatten().collect();
+        // What answers it has seen the requests before.
+        let ping = frame(PING, 0, 0, &[0; 8]);
+        client.get_mut().write_all(&[heads, ping].concat()).unwrap();
+        loop {
+            match next_frame(&mut client).unwrap() {
+                (GOAWAY, _, _, payload) => return Some(goodbye(&payload)),
+                (PING, ..) => break,
+                _ => {}
+            }
+        }
+        let resets = streams().flat_map(|id| frame(RST_STREAM, 0, id, &[0, 0, 0, 8]));
+        let resets: Vec<u8> = resets.collect();
+        client.get_mut().write_all(&resets).unwrap();
+        None
+    });
+    let text = "too many RST_STREAM frames".to_owned();
+    assert_eq!(told, Some((ENHANCE_YOUR_CALM, text)));
     program.wait_for_connections_to_end();
 }

@@ -1,15 +1,26 @@
-//! Clients of HTTP/2 that begin something and leave it there: each is ended in its time.
+//! Clients of HTTP/2 that begin something and leave it there: each is ended in its time, and holds next to nothing until then.
 
-use std::io::Write as _;
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use super::{
+    endpoint,
     frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, fields, frame,
-        goodbye, hello, next_frame, request,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, SETTINGS,
+        WINDOW_UPDATE, fields, frame, goodbye, hello, next_frame, request,
     },
     open, up, willing,
 };
 use crate::support::namespace::in_namespace;
+
+/// What portico lets an endpoint send before anybody reads it: a stream's window, and the frame that waits to be passed on.
+const AHEAD: usize = (64 + 16) << 10;
 
 #[test]
 fn frames_that_are_begun_and_not_ended_get_goaway_in_time() {
@@ -84,4 +95,75 @@ fn body_that_comes_slowly_is_no_frame_that_is_late() {
             break;
         }
     }
+}
+
+/// An endpoint of HTTP/2 that answers with as much as it may, and how much that was.
+fn unbounded() -> (SocketAddr, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let addr = endpoint(move |mut client| {
+        client.read_exact(&mut [0; PREFACE.len()])?;
+        client.get_mut().write_all(&frame(SETTINGS, 0, 0, b""))?;
+        // The stream's; the connection's is larger.
+        let (mut window, mut id) = (0, 0);
+        loop {
+            let (kind, flags, stream, payload) = next_frame(&mut client)?;
+            match kind {
+                SETTINGS if flags == 0 => {
+                    // INITIAL_WINDOW_SIZE (RFC 9113, section 6.5.2).
+                    let mut all = payload.chunks(6);
+                    let said = all.find(|it| it[..2] == [0, 4]).unwrap();
+                    window =
+                        usize::try_from(u32::from_be_bytes(said[2..].try_into().unwrap())).unwrap();
+                    client.get_mut().write_all(&frame(SETTINGS, 1, 0, b""))?;
+                }
+                HEADERS => {
+                    id = stream;
+                    // :status 200 (RFC 7541, appendix A).
+                    client
+                        .get_mut()
+                        .write_all(&frame(HEADERS, END_HEADERS, id, &[0x88]))?;
+                }
+                WINDOW_UPDATE if stream != 0 => {
+                    window +=
+                        usize::try_from(u32::from_be_bytes(payload.try_into().unwrap())).unwrap();
+                }
+                _ => {}
+            }
+            while id != 0 && window > 0 {
+                let length = window.min(16 << 10);
+                client
+                    .get_mut()
+                    .write_all(&frame(DATA, 0, id, &vec![b'x'; length]))?;
+                window -= length;
+                counted.fetch_add(length, Relaxed);
+            }
+        }
+    });
+    (addr, sent)
+}
+
+#[test]
+fn window_that_is_never_opened_is_ended_at_the_idle_time_and_nothing_is_read_ahead() {
+    in_namespace!(Unprivileged);
+    let (endpoint, sent) = unbounded();
+    let (program, web) = up(&["--tcp-idle-timeout=1s"], "kubernetes.io/h2c", &[endpoint]);
+    let mut client = open(web);
+    let shut = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET")),
+    ];
+    client.get_mut().write_all(&shut.concat()).unwrap();
+    let mut kinds = Vec::new();
+    while let Ok((kind, ..)) = next_frame(&mut client) {
+        kinds.push(kind);
+    }
+    assert!(
+        kinds.contains(&HEADERS) && !kinds.contains(&DATA),
+        "{kinds:?}"
+    );
+    program.wait_for_connections_to_end();
+    let sent = sent.load(Relaxed);
+    assert!((1..=AHEAD).contains(&sent), "{sent}");
 }
