@@ -120,9 +120,10 @@ async fn establish(
             Ok(reached) => return Some(begin(reached, downstream, live)),
             Err(Rejection::Unheaded(port)) => {
                 let said = headed(&shared, &port, &mut downstream.stream, &mut accepted).await?;
-                arrival.peer = said
-                    .route
-                    .map_or(arrival.peer, |route| Some(route.source.ip()));
+                if let Some(route) = said.route {
+                    arrival.peer = Some(route.source.ip());
+                    arrival.peer_port = route.source.port();
+                }
                 header = Some(said);
             }
             Err(Rejection::SpeaksHttp) => {

@@ -353,6 +353,23 @@ fn request_that_is_not_passed_on_is_noted_as_portico_s_doing() {
 }
 
 #[test]
+fn client_that_a_front_end_names_is_noted_as_named() {
+    in_namespace!(Unprivileged);
+    let trusts =
+        "metadata: {name: web, annotations: {portico.dev/accept-proxy-protocol-from: 127.0.0.0/8}}";
+    let text = manifest("http", &[willing()]).replace("metadata: {name: web}", trusts);
+    let noted = Noted::of(&[], &text, 1);
+    let request = [
+        b"PROXY TCP4 192.0.2.5 192.0.2.6 1234 80\r\n".as_slice(),
+        GET,
+    ]
+    .concat();
+    assert_eq!(ask(&mut open(noted.web), &request).unwrap().0, 200);
+    let line = noted.line(1);
+    assert_eq!(line["client"], "192.0.2.5:1234", "{line}");
+}
+
+#[test]
 fn requests_beyond_the_limit_are_noted_as_waiting_in_vain() {
     in_namespace!(Unprivileged);
     let (pod, was_asked) = waiting(b"");
