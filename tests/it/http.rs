@@ -462,10 +462,15 @@ fn grpc_calls_of_every_shape_come_through_and_one_channel_s_are_even() {
     let Some(python) = python(&["grpc"]) else {
         return;
     };
-    for (port, protocol) in [(ONE, "grpc"), (TWO, "kubernetes.io/h2c")] {
+    // The second time connections are told to come back while calls go on.
+    let cases = [
+        (ONE, "grpc", [].as_slice()),
+        (TWO, "kubernetes.io/h2c", &["--http-max-age=50ms"]),
+    ];
+    for (port, protocol, args) in cases {
         let _server = serve_pods(&python, "grpc_server.py", &[], port);
         let text = service("calls", &[(protocol, port)], &PODS);
-        let program = Program::up(&[], &[("calls.yaml", &text)]);
+        let program = Program::up(args, &[("calls.yaml", &text)]);
         let door = way(&program.wait_for_endpoints("calls", 2), "ClusterIP");
         let [backend, other] = targets(port);
         let through = [door.to_string(), backend.clone()];

@@ -65,11 +65,16 @@ impl Seen {
     }
 }
 
-/// One request on an open connection; whether the connection may be used again.
+/// One request on an open connection, whose answer must be a pod's; whether the connection may be used again.
 fn ask(stream: &mut BufReader<TcpStream>) -> std::io::Result<bool> {
     stream
         .get_mut()
         .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    if !line.starts_with("HTTP/1.1 200 ") {
+        return Err(std::io::Error::other(format!("got {line:?}")));
+    }
     let (mut length, mut stays) = (None, true);
     loop {
         let mut line = String::new();

@@ -18,7 +18,7 @@ use super::{
     frames::{
         DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
     },
-    head, manifest, open, up,
+    head, manifest, open, up, willing,
 };
 use crate::support::{PATIENCE, namespace::in_namespace};
 
@@ -171,6 +171,29 @@ fn endpoint_that_closes_idle_connections_at_random_moments_costs_no_request() {
         }
     });
     program.wait_for_connections_to_end();
+}
+
+#[test]
+fn endpoint_that_fails_five_times_in_a_row_sits_out_and_others_get_its_requests() {
+    in_namespace!(Unprivileged);
+    let failing = endpoint(|mut client| {
+        while head(&mut client).is_ok() {
+            client
+                .get_mut()
+                .write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let (program, web) = up(&[], "http", &[failing, willing()]);
+    let mut client = open(web);
+    let statuses: Vec<u16> = (0..30).map(|_| ask(&mut client, GET).unwrap().0).collect();
+    let (first, rest) = statuses.split_at(10);
+    assert_eq!(first.iter().filter(|status| **status == 503).count(), 5);
+    assert_eq!(rest, [200; 20]);
+    let said = program.command(&["explain", "service/web"]).stdout;
+    let said = String::from_utf8(said).unwrap();
+    let expected = format!("{failing} sits out");
+    assert!(said.contains(&expected), "{said}");
 }
 
 #[test]

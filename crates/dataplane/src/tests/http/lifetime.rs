@@ -89,6 +89,33 @@ fn drain_answers_what_was_asked_and_keeps_no_idle_connection() {
 }
 
 #[test]
+fn connection_is_kept_no_longer_than_its_endpoint_says() {
+    let said = |timeout: u32| {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nkeep-alive: timeout={timeout}, max=100\r\ncontent-length: 0\r\n\r\n"
+        );
+        origin(move |peer| {
+            loop {
+                peer.message()?;
+                peer.send(&answer)?;
+            }
+        })
+    };
+    // A second is taken off: the endpoint counts from earlier than we do.
+    for (timeout, connections) in [(1, 3), (60, 1)] {
+        let origin = said(timeout);
+        let vip = vip();
+        let subject = http(vip, &[origin.addr]);
+        let _bench = serving(&[&subject]);
+        let mut client = Peer::at(vip);
+        for _ in 0..3 {
+            assert_eq!(client.get("/").unwrap().field("keep-alive"), None);
+        }
+        assert_eq!(origin.connections(), connections, "{timeout} s");
+    }
+}
+
+#[test]
 fn connections_of_an_endpoint_that_left_are_retired() {
     let (gone, was_gone) = mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
