@@ -14,6 +14,7 @@ pub(crate) mod pool;
 mod progress;
 mod refusal;
 mod requests;
+mod tunnel;
 mod upstream;
 mod wire;
 
@@ -52,11 +53,11 @@ use crate::{
     },
     worker::Shared,
 };
-use exchange::Tunnel;
 use frames::Framed;
 use pool::Pool;
 use progress::Progress;
 use requests::{LATE, Requests};
+use tunnel::Tunnel;
 use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks};
 use wire::Wire;
 
@@ -411,7 +412,7 @@ async fn tunnelled(
     (mut downstream, early): (Resetting, Vec<u8>),
     tunnel: Tunnel,
 ) {
-    let (upstream, mut tally) = tunnel.split(&session.live);
+    let (upstream, mut tally) = tunnel.split(session);
     let Some((stream, first)) = upstream.into_socket().await else {
         return;
     };
@@ -429,7 +430,7 @@ async fn tunnelled(
         return;
     }
     let halves = (downstream.stream.split(), upstream.stream.split());
-    let relayed = relay(halves.0, halves.1, patience, &mut tally.exchange).await;
+    let relayed = relay(halves.0, halves.1, patience, &mut tally).await;
     if let Some(entry) = &mut tally.entry {
         entry.bytes = (relayed.to_upstream, relayed.to_downstream);
         match relayed.outcome {

@@ -35,56 +35,18 @@ use super::{
     pool::Home,
     progress::{Refused, Underway},
     refusal::{self, Cut, Refusal},
+    tunnel::Tunnel,
     upstream::{Multiplexed, Stream, Unanswered, Upstream},
 };
 use crate::{
     clock,
     tcp::{
-        account::{Accepted, Exchange},
+        account::Accepted,
         connect::{Asks, Chosen, Unit},
         dial::DialError,
         registry::{Live, Registered},
     },
 };
-
-/// Both sides go on in another protocol.
-pub(super) struct Tunnel {
-    upstream: Box<Upstream>,
-    exchange: Exchange,
-    entry: Option<Box<Entry>>,
-}
-
-impl Tunnel {
-    /// The endpoint's side, and what is counted and logged of it.
-    pub(super) fn split(self, live: &Registered) -> (Box<Upstream>, Tally<'_>) {
-        let tally = Tally {
-            live,
-            exchange: self.exchange,
-            entry: self.entry,
-        };
-        (self.upstream, tally)
-    }
-}
-
-/// What is counted and logged of a tunnel. Dropped: it is over, and if its connection was cut, for that reason.
-pub(super) struct Tally<'s> {
-    live: &'s Registered,
-    pub(super) exchange: Exchange,
-    pub(super) entry: Option<Box<Entry>>,
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        let Some(why) = self.live.cut_because() else {
-            return;
-        };
-        self.live.ended(why);
-        self.exchange.ends(why);
-        if let Some(entry) = &mut self.entry {
-            entry.broke(why);
-        }
-    }
-}
 
 /// Answers a request, whatever comes of it.
 ///

@@ -146,10 +146,18 @@ fn upgrade_both_sides_agree_bytes_are_relayed() {
         assert_eq!(client.exactly(4).unwrap(), b"ping");
     }
     assert_eq!(bench.plane.connections(), 1);
+    let row = || bench.plane.observer().connections().remove(0);
+    assert_eq!(row().endpoint, Some(origin.addr));
+    let (sent, got) = (row().to_endpoint, row().to_client);
+    client.send("pong").unwrap();
+    assert_eq!(client.exactly(4).unwrap(), b"pong");
+    wait_until("its bytes to be seen", || {
+        row().to_endpoint == sent + 4 && row().to_client == got + 4
+    });
     client.stream().shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.is_closed().unwrap());
     wait_until("the tunnel's end", || bench.plane.connections() == 0);
-    assert_eq!(subject.port.bytes_to.load(Relaxed), 12);
+    assert_eq!(subject.port.bytes_to.load(Relaxed), 16);
     subject.assert_reconciled();
 }
 
