@@ -1,6 +1,7 @@
 //! HTTP, request by request. Owns a client's connection from its first byte to its end: which version it speaks, its limits and
 //! time-outs, and how it is told to come back elsewhere. What is done with a request belongs to [`exchange`], connections to endpoints
-//! to [`upstream`] and [`pool`], floods of HTTP/2 to [`frames`]. The codec is hyper's; all that knows it are these five and [`body`].
+//! to [`upstream`], [`multiplexed`] and [`pool`], floods of HTTP/2 to [`frames`]. The codecs are hyper's and h2's; all that knows them are
+//! these six and [`body`].
 //!
 //! A connection is one task on its worker. It drives the endpoint's connection, too, as long as it has one of HTTP/1, so that no
 //! request crosses from one task to another, let alone to another thread.
@@ -10,6 +11,7 @@ mod exchange;
 mod frames;
 mod head;
 pub(crate) mod log;
+mod multiplexed;
 pub(crate) mod pool;
 mod progress;
 mod refusal;

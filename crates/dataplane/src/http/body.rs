@@ -26,8 +26,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     log::Entry,
+    multiplexed::Download,
     progress::{Progress, Underway},
-    upstream::{Stream, Upstream},
+    upstream::Upstream,
     wire::count,
 };
 use crate::tcp::{account::Exchange, registry::Registered};
@@ -43,6 +44,8 @@ pub(super) enum BodyError {
     Downstream(#[source] hyper::Error),
     #[error("reading the endpoint's body failed")]
     Upstream(#[source] hyper::Error),
+    #[error("the endpoint's stream broke")]
+    Stream(#[source] h2::Error),
     #[error("what the request was for is gone, and its time is over")]
     Gone,
 }
@@ -268,10 +271,7 @@ pub(super) enum Source {
     /// A connection that this body drives, and gives back at its end.
     Http1(Incoming, Option<Box<Upstream>>),
     /// A stream of a connection that a task of its own drives.
-    Http2(
-        Incoming,
-        #[expect(dead_code, reason = "its drop gives the place back")] Stream,
-    ),
+    Http2(Download),
 }
 
 /// The body of an answer to a client.
@@ -402,15 +402,15 @@ impl Body for ResponseBody {
                     }
                     polled = Pin::new(incoming).poll_frame(cx);
                 }
-                polled
+                polled.map_err(BodyError::Upstream)
             }
-            Source::Http2(incoming, _) => Pin::new(incoming).poll_frame(cx),
+            Source::Http2(download) => download.poll_frame(cx).map_err(BodyError::Stream),
         };
         let frame = match ready!(polled) {
             Some(Ok(frame)) => trimmed(frame),
             Some(Err(error)) => {
                 self.broke(End::Endpoint);
-                return Poll::Ready(Some(Err(BodyError::Upstream(error))));
+                return Poll::Ready(Some(Err(error)));
             }
             None => {
                 self.finished();
@@ -430,7 +430,8 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Ours(text) => text.is_none(),
-            Source::Http1(incoming, _) | Source::Http2(incoming, _) => incoming.is_end_stream(),
+            Source::Http1(incoming, _) => incoming.is_end_stream(),
+            Source::Http2(download) => download.is_end_stream(),
         }
     }
 
@@ -439,7 +440,9 @@ impl Body for ResponseBody {
             Source::Ours(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| count(text.len())))
             }
-            Source::Http1(incoming, _) | Source::Http2(incoming, _) => incoming.size_hint(),
+            Source::Http1(incoming, _) => incoming.size_hint(),
+            // Its head says it.
+            Source::Http2(_) => SizeHint::default(),
         }
     }
 }

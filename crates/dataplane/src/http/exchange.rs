@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts};
+use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts, response};
 use hyper::{body::Incoming, ext::ReasonPhrase};
 use portico_core::{
     balance::{End, PortState},
@@ -32,11 +32,12 @@ use super::{
     body::{Gate, RequestBody, ResponseBody, Source, Upload},
     head::Asked,
     log::Entry,
+    multiplexed::{Download, Multiplexed},
     pool::Home,
     progress::{Refused, Underway},
     refusal::{self, Cut, Refusal},
     tunnel::Tunnel,
-    upstream::{Multiplexed, Stream, Unanswered, Upstream},
+    upstream::{Unanswered, Upstream},
 };
 use crate::{
     clock,
@@ -155,13 +156,14 @@ impl Drop for Waiting {
 
 /// An endpoint's answer, and what it came by.
 struct Answered {
-    response: Response<Incoming>,
+    head: response::Parts,
     by: By,
 }
 
+/// The rest of an answer, and its way.
 enum By {
-    Http1(Box<Upstream>),
-    Http2(Stream),
+    Http1(Incoming, Box<Upstream>),
+    Http2(Download),
 }
 
 /// Why an attempt came to nothing.
@@ -254,7 +256,9 @@ impl Errand<'_> {
             let request = self.request(Version::HTTP_11)?;
             let sent = self.in_time(chosen, pin!(upstream.send(request))).await;
             match sent {
-                Ok(response) => return self.answered_by(response, By::Http1(upstream)),
+                Ok(response) => {
+                    return self.answered_by(response, |body| By::Http1(body, upstream));
+                }
                 Err(failure) if self.is_stale(chosen, failure) => {}
                 Err(failure) => return Err(self.unanswered(failure)),
             }
@@ -265,18 +269,18 @@ impl Errand<'_> {
         let request = self.request(Version::HTTP_11)?;
         let response = self.in_time(chosen, pin!(upstream.send(request))).await;
         let response = response.map_err(|failure| self.unanswered(failure))?;
-        self.answered_by(response, By::Http1(upstream))
+        self.answered_by(response, |body| By::Http1(body, upstream))
     }
 
     /// Waits for the head of an answer no longer than the endpoint may take, from when it was sent the whole request. A connection
     /// of HTTP/1 is no good afterwards; a stream of HTTP/2 is reset.
-    async fn in_time<F>(
+    async fn in_time<B, F>(
         &self,
         chosen: &Chosen,
         mut sending: Pin<&mut F>,
-    ) -> Result<Response<Incoming>, Unanswered>
+    ) -> Result<Response<B>, Unanswered>
     where
-        F: Future<Output = Result<Response<Incoming>, Unanswered>>,
+        F: Future<Output = Result<Response<B>, Unanswered>>,
     {
         let settings = &self.session.shared.settings;
         let patience = chosen.port.app.response_timeout;
@@ -326,13 +330,18 @@ impl Errand<'_> {
 
     /// One that changes the protocol though nobody asked for it is none (RFC 9110, section 15.2.2), nor is one whose end is said in
     /// two ways.
-    fn answered_by(&self, response: Response<Incoming>, by: By) -> Result<Answered, Miss> {
+    fn answered_by<B>(
+        &self,
+        response: Response<B>,
+        by: impl FnOnce(B) -> By,
+    ) -> Result<Answered, Miss> {
         let is_change = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if (is_change && !self.asked.is_upgrade()) || !framing::is_sound_answer(response.headers())
         {
             return Err(Miss::Unanswered(Fault::NoHttp, Sent::Lost));
         }
-        Ok(Answered { response, by })
+        let (head, body) = response.into_parts();
+        Ok(Answered { head, by: by(body) })
     }
 
     fn unanswered(&self, failure: Unanswered) -> Miss {
@@ -356,9 +365,9 @@ impl Errand<'_> {
         loop {
             if let Some((multiplexed, stream)) = home.stream() {
                 let request = self.request(Version::HTTP_2)?;
-                let sent = self.in_time(chosen, pin!(multiplexed.send(request))).await;
-                match sent {
-                    Ok(response) => return self.answered_by(response, By::Http2(stream)),
+                let sending = pin!(multiplexed.send(request, stream));
+                match self.in_time(chosen, sending).await {
+                    Ok(response) => return self.answered_by(response, By::Http2),
                     Err(failure) if !is_fresh && self.is_stale(chosen, failure) => {
                         is_fresh = true;
                         home.forget(&multiplexed);
@@ -479,8 +488,10 @@ impl Errand<'_> {
     }
 
     fn answered(mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
-        let Answered { response, by } = answered;
-        let (mut parts, body) = response.into_parts();
+        let Answered {
+            head: mut parts,
+            by,
+        } = answered;
         // Of what the codec left there only the endpoint's own words go on.
         let reason = parts.extensions.remove::<ReasonPhrase>();
         parts.extensions.clear();
@@ -507,7 +518,7 @@ impl Errand<'_> {
             .attempt
             .answered(chosen.account, parts.status.as_u16());
         let source = match by {
-            By::Http1(upstream) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
+            By::Http1(_, upstream) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
                 (self.session.live).becomes_tunnel(chosen.addr, &chosen.port);
                 self.session.tunnel.set(Some(Tunnel {
                     upstream,
@@ -516,8 +527,8 @@ impl Errand<'_> {
                 }));
                 return Response::from_parts(parts, ResponseBody::ours(Bytes::new()));
             }
-            By::Http1(upstream) => Source::Http1(body, Some(upstream)),
-            By::Http2(stream) => Source::Http2(body, stream),
+            By::Http1(body, upstream) => Source::Http1(body, Some(upstream)),
+            By::Http2(download) => Source::Http2(download),
         };
         Response::from_parts(
             parts,

@@ -12,7 +12,10 @@ use std::{
 use portico_core::balance::EndpointState;
 use tokio::{sync::Notify, time::Instant};
 
-use super::upstream::{IDLE, Multiplexed, Stream, Tasks, Upstream};
+use super::{
+    multiplexed::{Multiplexed, Stream},
+    upstream::{IDLE, Tasks, Upstream},
+};
 
 /// Idle connections of HTTP/1 that are kept of one endpoint.
 const MOST_IDLE: usize = 64;

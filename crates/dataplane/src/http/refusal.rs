@@ -118,19 +118,3 @@ pub(super) fn of_dial(error: &DialError) -> Fault {
         DialError::Loop => Fault::Loop,
     }
 }
-
-/// What no answer on a connection is called.
-pub(super) fn of_answer(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        return Fault::LargeHead;
-    }
-    if error.is_parse() {
-        return Fault::NoHttp;
-    }
-    let cause = std::error::Error::source(error);
-    match cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) {
-        // What the codec here ended, it ended for what it had read.
-        Some(cause) if cause.reason().is_some() && !cause.is_remote() => Fault::NoHttp2,
-        _ => Fault::Closed,
-    }
-}

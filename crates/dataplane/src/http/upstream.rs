@@ -1,5 +1,5 @@
-//! Connections to endpoints. Owns sending a request on one and whether it may carry another; what is idle lies in the
-//! [pool](super::pool). A connection of HTTP/1 has no task: whoever waits for its answer drives it.
+//! Connections of HTTP/1 to endpoints. Owns sending a request on one and whether it may carry another; what is idle lies in the
+//! [pool](super::pool). It has no task: whoever waits for its answer drives it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,16 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::HeaderName};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-    rt::Executor,
-};
+use hyper::{body::Incoming, client::conn::http1, rt::Executor};
 use hyper_util::rt::TokioIo;
 use portico_core::http::error::Fault;
-use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{body::RequestBody, pool::Home, refusal::of_answer, wire::Counted};
+use super::{body::RequestBody, pool::Home, wire::Counted};
 
 /// Bytes of a head, and what is read or written at a time.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
@@ -98,7 +94,7 @@ impl Upstream {
         let response = sent.await.map_err(|mut unsent| {
             let was_taken = unsent.take_message().is_none();
             Unanswered {
-                fault: of_answer(&unsent.into_error()),
+                fault: of_answer(unsent.error()),
                 was_sent: was_taken && self.written.get(),
             }
         })?;
@@ -160,6 +156,17 @@ impl Upstream {
     }
 }
 
+/// What no answer on a connection is called.
+fn of_answer(error: &hyper::Error) -> Fault {
+    if error.is_parse_too_large() {
+        Fault::LargeHead
+    } else if error.is_parse() {
+        Fault::NoHttp
+    } else {
+        Fault::Closed
+    }
+}
+
 /// The time that an endpoint says it keeps an idle connection (RFC 2068, section 19.7.1.1).
 fn keep_alive(fields: &HeaderMap) -> Option<Duration> {
     let name = HeaderName::from_static("keep-alive");
@@ -177,103 +184,8 @@ impl<F: Future + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
         let mut tasks = self.0.borrow_mut();
         while tasks.try_join_next().is_some() {}
+        // What is spawned moves several times, at its end too, and a stream's weighs kilobytes.
+        let task = Box::pin(task);
         tasks.spawn_local(async move { drop(task.await) });
-    }
-}
-
-/// A connection of HTTP/2, driven by a task.
-pub(super) struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
-    streams: Rc<Cell<usize>>,
-    most: Rc<Cell<usize>>,
-    pub(super) idle_since: Rc<Cell<Instant>>,
-}
-
-impl Multiplexed {
-    pub(super) async fn over(stream: TcpStream, tasks: &Tasks) -> hyper::Result<Rc<Self>> {
-        let (sender, mut conn) = http2::Builder::new(tasks.clone())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(BUFFER_BYTES)
-            .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let most = Rc::new(Cell::new(conn.current_max_send_streams()));
-        let told = Rc::clone(&most);
-        tasks.execute(std::future::poll_fn(move |cx| {
-            let polled = Pin::new(&mut conn).poll(cx);
-            if polled.is_pending() {
-                told.set(conn.current_max_send_streams());
-            }
-            polled
-        }));
-        Ok(Rc::new(Self {
-            sender,
-            streams: Rc::default(),
-            most,
-            idle_since: Rc::new(Cell::new(Instant::now())),
-        }))
-    }
-
-    /// A place for one more stream.
-    pub(super) fn stream(&self) -> Option<Stream> {
-        let (open, most) = (self.streams.get(), self.most.get());
-        if open >= most || self.sender.is_closed() {
-            return None;
-        }
-        self.streams.set(open + 1);
-        Some(Stream {
-            streams: Rc::clone(&self.streams),
-            idle_since: Rc::clone(&self.idle_since),
-        })
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.streams.get() == 0
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    pub(super) async fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let sent = self.sender.clone().try_send_request(request).await;
-        sent.map_err(|mut unsent| {
-            let was_taken = unsent.take_message().is_none();
-            let error = unsent.into_error();
-            Unanswered {
-                fault: of_answer(&error),
-                was_sent: was_taken && !was_refused(&error),
-            }
-        })
-    }
-}
-
-/// Whether the endpoint said that it did nothing for the request (RFC 9113, sections 6.8 and 8.7).
-fn was_refused(error: &hyper::Error) -> bool {
-    let cause =
-        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.reason() == Some(h2::Reason::REFUSED_STREAM)
-            || (cause.is_go_away()
-                && cause.is_remote()
-                && cause.reason() == Some(h2::Reason::NO_ERROR))
-    })
-}
-
-/// A stream's place.
-#[derive(Debug)]
-pub(super) struct Stream {
-    streams: Rc<Cell<usize>>,
-    idle_since: Rc<Cell<Instant>>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.streams.set(self.streams.get().saturating_sub(1));
-        self.idle_since.set(Instant::now());
     }
 }

@@ -1,0 +1,260 @@
+//! A connection of HTTP/2 to an endpoint. Owns how many streams it carries and sending a request on one. The connection has a task; a
+//! stream has none: whoever waits for its answer sends its body, too, and one that goes on after the answer has begun gets a task
+//! then, since neither direction may wait for the other. Not by hyper's client, which has two tasks and two channels for each request.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client};
+use http::{Request, Response};
+use hyper::{
+    body::{Body as _, Frame},
+    rt::Executor as _,
+};
+use portico_core::http::error::Fault;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    body::RequestBody,
+    upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks, Unanswered},
+};
+
+/// A connection, driven by a task.
+pub(super) struct Multiplexed {
+    sender: RefCell<client::SendRequest<Bytes>>,
+    tasks: Tasks,
+    streams: Rc<Cell<usize>>,
+    pub(super) idle_since: Rc<Cell<Instant>>,
+}
+
+impl Multiplexed {
+    pub(super) async fn over(stream: TcpStream, tasks: &Tasks) -> Result<Rc<Self>, h2::Error> {
+        let (sender, conn) = client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(usize::try_from(STREAMS).unwrap_or(usize::MAX))
+            .max_send_buffer_size(BUFFER_BYTES)
+            .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
+            .handshake(stream)
+            .await?;
+        tasks.execute(conn);
+        Ok(Rc::new(Self {
+            sender: RefCell::new(sender),
+            tasks: tasks.clone(),
+            streams: Rc::default(),
+            idle_since: Rc::new(Cell::new(Instant::now())),
+        }))
+    }
+
+    /// A place for one more stream.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        let open = self.streams.get();
+        if open >= self.sender.borrow().current_max_send_streams() || self.is_closed() {
+            return None;
+        }
+        self.streams.set(open + 1);
+        Some(Stream {
+            streams: Rc::clone(&self.streams),
+            idle_since: Rc::clone(&self.idle_since),
+        })
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    /// Whether it is over, or its endpoint said that it takes no more.
+    pub(super) fn is_closed(&self) -> bool {
+        // It waits for nothing: what sends is a copy, each with the one request that it may have to wait for.
+        let ready = (self.sender.borrow_mut()).poll_ready(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Err(_)))
+    }
+
+    /// Sends a request on a stream and waits for the head of its answer.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        stream: Stream,
+    ) -> Result<Response<Download>, Unanswered> {
+        let (parts, body) = request.into_parts();
+        let is_whole = body.is_end_stream();
+        let mut sender = self.sender.borrow().clone();
+        let sent = sender.send_request(Request::from_parts(parts, ()), is_whole);
+        let (mut answer, up) = sent.map_err(|error| unanswered(&error, false))?;
+        let mut upload = (!is_whole).then(|| Sending {
+            stream: up,
+            body,
+            waiting: None,
+        });
+        let answer = std::future::poll_fn(|cx| {
+            if let Some(sending) = &mut upload
+                && Pin::new(sending).poll(cx).is_ready()
+            {
+                upload = None;
+            }
+            Pin::new(&mut answer).poll(cx)
+        });
+        let response = answer.await.map_err(|error| unanswered(&error, true))?;
+        if let Some(sending) = upload {
+            self.tasks.execute(sending);
+        }
+        Ok(response.map(|source| Download {
+            source,
+            is_data_over: false,
+            _stream: stream,
+        }))
+    }
+}
+
+fn unanswered(error: &h2::Error, was_taken: bool) -> Unanswered {
+    // What the codec here ended, it ended for what it had read.
+    let is_ours = error.reason().is_some() && !error.is_remote();
+    Unanswered {
+        fault: if is_ours {
+            Fault::NoHttp2
+        } else {
+            Fault::Closed
+        },
+        was_sent: was_taken && !was_refused(error),
+    }
+}
+
+/// Whether the endpoint said that it did nothing for the request (RFC 9113, sections 6.8 and 8.7).
+fn was_refused(error: &h2::Error) -> bool {
+    error.reason() == Some(Reason::REFUSED_STREAM)
+        || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR))
+}
+
+/// A stream's place.
+#[derive(Debug)]
+pub(super) struct Stream {
+    streams: Rc<Cell<usize>>,
+    idle_since: Rc<Cell<Instant>>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+    }
+}
+
+/// A request's body on its way. It is over when all is sent, or nobody wants more: why, the answer tells.
+struct Sending {
+    stream: SendStream<Bytes>,
+    body: RequestBody,
+    /// Waits for room.
+    waiting: Option<Bytes>,
+}
+
+impl Sending {
+    /// Whether there is more to send.
+    fn give(&mut self, data: Bytes) -> bool {
+        let is_last = self.body.is_end_stream();
+        self.stream.send_data(data, is_last).is_ok() && !is_last
+    }
+}
+
+impl Future for Sending {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            // Also has this woken when the endpoint gives the stream up.
+            if !matches!(this.stream.poll_reset(cx), Poll::Pending) {
+                return Poll::Ready(());
+            }
+            if this.waiting.is_some() {
+                while this.stream.capacity() == 0 {
+                    let Some(Ok(_)) = ready!(this.stream.poll_capacity(cx)) else {
+                        return Poll::Ready(());
+                    };
+                }
+            }
+            if let Some(data) = this.waiting.take() {
+                if !this.give(data) {
+                    return Poll::Ready(());
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {
+                        if !this.give(data) {
+                            return Poll::Ready(());
+                        }
+                    }
+                    Ok(data) => {
+                        // Room for all of it, kept while it waits, would be lacking to the other streams.
+                        this.stream.reserve_capacity(1);
+                        this.waiting = Some(data);
+                    }
+                    Err(frame) => {
+                        this.stream.reserve_capacity(0);
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        // Where that fails, the answer tells.
+                        let _ = this.stream.send_trailers(trailers);
+                        return Poll::Ready(());
+                    }
+                },
+                // Cut, so that nobody takes it for whole.
+                Some(Err(_)) => {
+                    this.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(());
+                }
+                None => {
+                    let _ = this.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+/// An answer's body.
+pub(super) struct Download {
+    source: RecvStream,
+    is_data_over: bool,
+    /// Its drop gives the place back.
+    _stream: Stream,
+}
+
+impl Download {
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.is_data_over {
+            match ready!(self.source.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // What fails here fails at the next look, too.
+                    let _ = self.source.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // An endpoint that has answered may say so that it wants no more of the request (RFC 9113, section 8.1).
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.is_data_over = true,
+            }
+        }
+        let trailers = ready!(self.source.poll_trailers(cx));
+        Poll::Ready(
+            trailers
+                .map(|trailers| trailers.map(Frame::trailers))
+                .transpose(),
+        )
+    }
+}
