@@ -152,7 +152,8 @@ fn upgrade_both_sides_agree_bytes_are_relayed() {
     client.send("pong").unwrap();
     assert_eq!(client.exactly(4).unwrap(), b"pong");
     wait_until("its bytes to be seen", || {
-        row().to_endpoint == sent + 4 && row().to_client == got + 4
+        // What went before may be seen no sooner.
+        row().to_endpoint >= sent + 4 && row().to_client >= got + 4
     });
     client.stream().shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.is_closed().unwrap());
