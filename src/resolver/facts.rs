@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 use crate::dns::{self, ResolvConf};
 
 /// The folder of our file for systemd-resolved(8), beside those of others.
@@ -44,11 +46,10 @@ impl Facts {
         } else {
             path.clone()
         };
-        let mounts = text(Path::new("/proc/self/mountinfo"));
         Self {
             resolv_conf: text(&former),
             link: fs::read_link(&former).ok(),
-            is_mounted: is_mount_point(&mounts, &path),
+            is_mounted: is_mount_point(&path),
             nsswitch: fs::read_to_string("/etc/nsswitch.conf").ok(),
             resolved_runs: runs("systemd-resolve"),
             systemd: systemd_version(),
@@ -63,10 +64,10 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether something is mounted exactly there, by the fifth field of proc(5) mountinfo.
-fn is_mount_point(mountinfo: &str, path: &Path) -> bool {
-    let mut points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
-    points.any(|point| Path::new(point) == path)
+/// Whether something is mounted exactly there (statx(2), Linux 5.8); what another mount hides does not count.
+fn is_mount_point(path: &Path) -> bool {
+    let file = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    file.is_ok_and(|file| file.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether a process has this name, of which the kernel keeps 15 characters (proc(5), `comm`).
@@ -143,13 +144,9 @@ mod tests {
 
     #[test]
     fn mount_point_is_the_file_itself_and_not_its_folder() {
-        let mounts = "23 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-                      31 23 0:40 / /etc rw - tmpfs tmpfs rw\n\
-                      40 31 8:1 /var/lib/docker/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda1 rw\n";
-        let path = Path::new("/etc/resolv.conf");
-        assert!(is_mount_point(mounts, path));
-        let without = mounts.lines().take(2).collect::<Vec<_>>().join("\n");
-        assert!(!is_mount_point(&without, path));
+        assert!(is_mount_point(Path::new("/proc")));
+        assert!(!is_mount_point(Path::new("/proc/self/status")));
+        assert!(!is_mount_point(Path::new("/proc/no/such/file")));
     }
 
     #[test]

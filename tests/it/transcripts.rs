@@ -96,7 +96,8 @@ fn play(name: &str) {
         .iter()
         .map(|(name, text)| (&**name, &**text))
         .collect();
-    let program = Program::up(&["--simulate"], &files);
+    // The name of the machine could be the first or the last of the nodes.
+    let program = Program::up(&["--simulate", "--node-name", "workshop"], &files);
     let text = std::fs::read_to_string(folder.join("session.txt")).unwrap();
     let mut failures = String::new();
     for step in steps(&text) {

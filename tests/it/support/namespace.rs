@@ -11,7 +11,8 @@ const INSIDE: &str = "PORTICO_TEST_INSIDE";
 pub(crate) enum User {
     /// Root of the namespace: may bind ports below 1024 there.
     Root,
-    /// The same, with a copy of /etc that may be changed, and empty /run and /var/lib.
+    /// The same, with a copy of /etc that may be changed, empty /run and /var/lib, and no processes but its own: the
+    /// machine's resolver may be one.
     OwnFiles,
     /// Nobody in particular: no capability at all.
     Unprivileged,
@@ -23,11 +24,11 @@ pub(crate) enum User {
 
 impl User {
     /// What `unshare(1)` is told.
-    fn flags(self) -> &'static str {
+    fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Root | Self::Unprivileged | Self::Nobody => "-Urn",
-            Self::OwnFiles => "-Urnm",
-            Self::Machine => "-nm",
+            Self::Root | Self::Unprivileged | Self::Nobody => &["-Urn"],
+            Self::OwnFiles => &["-Urnmpf", "--mount-proc"],
+            Self::Machine => &["-nm"],
         }
     }
 }
@@ -68,7 +69,8 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
         return true;
     }
     let probe = Command::new("unshare")
-        .args([user.flags(), "true"])
+        .args(user.flags())
+        .arg("true")
         .stderr(Stdio::piped())
         .output();
     match probe {
@@ -100,7 +102,7 @@ pub(crate) fn enter(test: &str, user: User) -> bool {
             r#"ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$0" "$@""#
         }
     };
-    go_inside(test, &[user.flags()], script);
+    go_inside(test, user.flags(), script);
     false
 }
 
