@@ -18,6 +18,8 @@ use std::{
     thread,
 };
 
+use rustix::io::ioctl_fionread;
+
 use crate::support::{PATIENCE, program::Program, program::way};
 
 /// Service `web` with such an `appProtocol`, and its endpoints.
@@ -87,6 +89,18 @@ fn sending(length: usize) -> SocketAddr {
         }
         Ok(())
     })
+}
+
+/// More than all buffers between two processes hold.
+const LARGE: usize = 32 << 20;
+
+/// Waits until nothing more comes to a client that does not read: what portico writes ends anywhere in a frame then.
+fn wait_until_full(program: &Program, client: &Stream) {
+    let mut held = 0;
+    while held == 0 || held < ioctl_fionread(client.get_ref()).unwrap() {
+        held = ioctl_fionread(client.get_ref()).unwrap();
+        program.status();
+    }
 }
 
 /// The lines of a head, without the empty one.

@@ -71,3 +71,16 @@ pub(super) fn goodbye(payload: &[u8]) -> (u32, String) {
 pub(super) fn hello() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
 }
+
+/// What a client begins with that wants as much of an answer as there is, in stream 1.
+pub(super) fn asking_for_all() -> Vec<u8> {
+    let whole = END_HEADERS | END_STREAM;
+    [
+        hello(),
+        // INITIAL_WINDOW_SIZE (RFC 9113, section 6.5.2), and the connection's.
+        frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
+        frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]),
+        frame(HEADERS, whole, 1, &request("GET")),
+    ]
+    .concat()
+}

@@ -9,23 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::ioctl_fionread;
-
 use super::{
-    GET, answer, ask, endpoint,
+    GET, LARGE, answer, ask, endpoint,
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING,
-        PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame, goodbye, hello, next_frame,
-        request,
+        PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, asking_for_all, fields, frame, goodbye,
+        hello, next_frame, request,
     },
-    head, open, sending, up, willing,
+    head, open, sending, up, wait_until_full, willing,
 };
 use crate::support::{PATIENCE, is_installed, namespace::in_namespace, program::Program};
 
 /// Twice the streams of a flood that nobody ends.
 const MOST_STREAMS: u32 = 200_000;
-/// More than all buffers between two processes hold.
-const LARGE: usize = 32 << 20;
 /// Clients that send a byte now and then.
 const SLOW: usize = 20;
 /// Memory that a flood may cost for as long as it lasts.
@@ -316,20 +312,8 @@ fn flood_amid_an_answer_that_nobody_reads_is_cut_between_frames() {
     in_namespace!(Unprivileged);
     let (program, web) = up(&[], "http", &[sending(LARGE)]);
     let mut client = open(web);
-    let asked = [
-        hello(),
-        // As much as it likes, of the stream and of the connection.
-        frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
-        frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]),
-        frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET")),
-    ];
-    client.get_mut().write_all(&asked.concat()).unwrap();
-    // Once nothing goes on, the end of what was written is anywhere in a frame.
-    let mut held = 0;
-    while held == 0 || held < ioctl_fionread(client.get_ref()).unwrap() {
-        held = ioctl_fionread(client.get_ref()).unwrap();
-        program.status();
-    }
+    client.get_mut().write_all(&asking_for_all()).unwrap();
+    wait_until_full(&program, &client);
     let flood = frame(SETTINGS, 0, 0, b"").repeat(200);
     client.get_mut().write_all(&flood).unwrap();
     let mut bytes = Vec::new();
