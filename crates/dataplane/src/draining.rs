@@ -14,12 +14,15 @@ use std::{
 
 use portico_core::{
     balance::End,
-    snapshot::{Generation, ServicePortName, Snapshot, draining::Standing},
+    snapshot::{
+        Generation, ServicePortName, Snapshot,
+        draining::{Asked, Standing},
+    },
     time::Timestamp,
 };
 
 use crate::{
-    tcp::registry::{Live, Phase},
+    tcp::registry::{Live, Phase, Reached},
     worker::Shared,
 };
 
@@ -110,7 +113,10 @@ impl Drains {
 
 fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look: &mut Look) {
     if live.phase() == Phase::Requests {
-        // It needs no endpoint of its own, and ends by itself when its client asks for what is gone.
+        // It needs no endpoint of its own. What its requests mean now, only another connection of its client's can be asked for.
+        if !speaks_http(snapshot, &live.asked()) {
+            live.dismiss();
+        }
         return live.is_there();
     }
     let Some(reached) = live.endpoint() else {
@@ -120,7 +126,7 @@ fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look
     let Some(timeout) = reached.port.drain_timeout.get() else {
         return live.is_there();
     };
-    let why = match snapshot.standing(&live.asked(), &reached.name, reached.endpoint()) {
+    let why = match standing(snapshot, live, reached) {
         Standing::Kept | Standing::Terminating => return live.is_there(),
         Standing::EndpointGone => End::EndpointGone,
         Standing::ServiceGone => End::ServiceGone,
@@ -132,6 +138,21 @@ fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look
     if live.cut(why) {
         look.cut += 1;
     }
+}
+
+/// Whether what is asked for there is a Service port that is forwarded request by request.
+fn speaks_http(snapshot: &Snapshot, asked: &Asked) -> bool {
+    let frontend = snapshot.asked(asked);
+    frontend.is_some_and(|frontend| frontend.port.app.protocol.is_http())
+}
+
+/// How a connection or request with an endpoint stands.
+fn standing(snapshot: &Snapshot, live: &Live, reached: &Reached) -> Standing {
+    let asked = live.asked();
+    if live.phase() == Phase::Request && !speaks_http(snapshot, &asked) {
+        return Standing::ServiceGone;
+    }
+    snapshot.standing(&asked, &reached.name, reached.endpoint())
 }
 
 /// All live connections, the oldest first.
@@ -168,7 +189,7 @@ fn report(snapshot: &Snapshot, live: &Arc<Live>, ends_at: Option<Timestamp>) -> 
             let timeout = reached.port.drain_timeout.get();
             let deadline = live.gone_since().zip(timeout);
             let deadline = deadline.map(|(since, timeout)| since.after(timeout));
-            match snapshot.standing(&asked, &reached.name, reached.endpoint()) {
+            match standing(snapshot, live, reached) {
                 Standing::Kept => None,
                 Standing::Terminating => Some((Draining::Terminating, None)),
                 Standing::EndpointGone => Some((Draining::EndpointGone, deadline)),
@@ -182,7 +203,7 @@ fn report(snapshot: &Snapshot, live: &Arc<Live>, ends_at: Option<Timestamp>) -> 
         client: live.client(),
         local: asked.local,
         service: service.map(|name| ServicePortName::clone(name)),
-        endpoint: reached.map(crate::tcp::registry::Reached::endpoint),
+        endpoint: reached.map(Reached::endpoint),
         phase: live.phase(),
         draining,
         to_endpoint,

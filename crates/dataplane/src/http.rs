@@ -22,6 +22,7 @@ mod wire;
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::{Pin, pin},
@@ -50,7 +51,7 @@ use crate::{
     tcp::{
         Resetting,
         connect::{Arrival, Asks, Unit},
-        registry::Registered,
+        registry::{Live, Registered},
         relay::{Outcome, Patience, Side, relay},
     },
     worker::Shared,
@@ -112,8 +113,8 @@ pub(crate) async fn serve(
     mut downstream: Resetting,
     live: Registered,
 ) {
-    live.serves_requests();
-    let Some((seen, first)) = look(&shared, &mut downstream).await else {
+    live.serves_requests(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    let Some((seen, first)) = look(&shared, &live, &mut downstream).await else {
         return;
     };
     let cluster = Arc::clone(&shared.published.load().cluster);
@@ -152,21 +153,34 @@ enum First {
 }
 
 /// The first bytes of a connection and what they say; `None` of one that is over before.
-async fn look(shared: &Shared, downstream: &mut Resetting) -> Option<(BytesMut, First)> {
+async fn look(
+    shared: &Shared,
+    live: &Live,
+    downstream: &mut Resetting,
+) -> Option<(BytesMut, First)> {
     let settings = &shared.settings;
     let mut seen = BytesMut::with_capacity(FIRST_BYTES);
     let mut patience = settings.http_idle_timeout;
     loop {
         let mut ending = pin!(shared.ending.notified());
         ending.as_mut().enable();
-        if shared.ends_at.load(Relaxed) != 0 && seen.is_empty() {
+        let is_ending = || shared.ends_at.load(Relaxed) != 0 || live.is_dismissed();
+        if is_ending() && seen.is_empty() {
             downstream.disarm();
             return None;
         }
-        // Both are cancel safe.
+        // All are cancel safe. Whoever dismisses it wakes this task.
+        let dismissed = poll_fn(|_| {
+            if live.is_dismissed() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
         let read = tokio::select! {
             read = timeout(patience, downstream.stream.read_buf(&mut seen)) => read,
             () = ending, if seen.is_empty() => continue,
+            () = dismissed, if seen.is_empty() => continue,
         };
         match read {
             Ok(Ok(0)) if seen.is_empty() => {
@@ -277,19 +291,22 @@ where
     let mut watch = Watch::new(session);
     let mut timer = pin!(tokio::time::sleep_until(watch.next().0));
     let mut is_told = false;
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         if !is_told {
             is_told = true;
             // Wakes this task, which then looks at the time that is stored.
             let _ = ending.as_mut().poll(cx);
-        }
-        // Before an answer that may be there goes without saying so.
-        if watch.is_ending() {
+        } else if watch.is_ending() {
+            // Before an answer that may be there goes without saying so, but not before a first request was read.
             retire(conn.as_mut());
         }
         loop {
             if let Poll::Ready(ended) = conn.as_mut().poll(cx) {
                 return Poll::Ready(Over::Ended(ended));
+            }
+            if watch.is_ending() {
+                retire(conn.as_mut());
+                continue;
             }
             match ready!(watch.poll(cx, timer.as_mut())) {
                 Due::Retire => retire(conn.as_mut()),
@@ -358,9 +375,11 @@ impl<'s> Watch<'s> {
         }
     }
 
-    /// Whether the program ends; told once.
+    /// Whether the program ends, or its client is to come back on another connection; told once.
     fn is_ending(&mut self) -> bool {
-        let is_new = !self.knows_end && self.session.shared.ends_at.load(Relaxed) != 0;
+        let Session { shared, live, .. } = self.session;
+        let is_ending = || shared.ends_at.load(Relaxed) != 0 || live.is_dismissed();
+        let is_new = !self.knows_end && is_ending();
         self.knows_end = self.knows_end || is_new;
         is_new
     }

@@ -1,4 +1,5 @@
-//! Endpoints that take long to begin their answers, and answers that outlive their endpoints.
+//! Endpoints that take long to begin their answers, answers that outlive their endpoints, and connections that outlive what their
+//! ports speak.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -7,9 +8,9 @@ use std::{
 };
 
 use super::{
-    GET, Stream, endpoint,
+    GET, Stream, ask, endpoint,
     frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame},
-    head, manifest, open,
+    head, manifest, open, up,
 };
 use crate::{
     metrics::{admin, scrape},
@@ -146,4 +147,38 @@ fn events_of_an_endpoint_that_left_end_with_the_drain_timeout() {
     let metrics = scrape(admin(&program));
     let drained = "portico_connections_drained_total{reason=\"endpoint_gone\"}";
     assert!(metrics[drained] > 0.0);
+}
+
+#[test]
+fn client_that_keeps_its_connection_comes_back_when_its_port_is_not_http_any_more() {
+    in_namespace!(Unprivileged);
+    // Answers a request with its head.
+    let endpoint = endpoint(|mut stream| {
+        loop {
+            let head = head(&mut stream)?.join("\n").to_ascii_lowercase();
+            let length = head.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{head}");
+            stream.get_mut().write_all(answer.as_bytes())?;
+        }
+    });
+    let told = |client: &mut Stream| {
+        let (status, body) = ask(client, GET).unwrap();
+        assert_eq!(status, 200);
+        String::from_utf8(body).unwrap().contains("x-forwarded-for")
+    };
+    let (program, web) = up(&[], "http", &[endpoint]);
+    let mut client = open(web);
+    assert!(told(&mut client));
+    program.write("web.yaml", &manifest("tcp", &[endpoint]));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is closed cleanly");
+    assert!(!told(&mut open(web)));
+    program.write("web.yaml", &manifest("http", &[endpoint]));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !told(&mut open(web)) {
+        assert!(std::time::Instant::now() < deadline, "it is not HTTP again");
+    }
+    let mut client = open(web);
+    assert!(told(&mut client));
+    std::fs::remove_file(program.manifests().join("web.yaml")).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is closed cleanly");
 }

@@ -177,10 +177,11 @@ impl Cause {
         }
     }
 
-    /// Whether the client's connection cannot go on: where its next request would begin is not known. Streams of HTTP/2 can.
+    /// Whether the client's connection cannot go on: where its next request would begin is not known, or nothing is left to ask on it.
+    /// Streams of HTTP/2 can.
     pub const fn closes(self, version: Version) -> bool {
         let is_http2 = matches!(version, Version::HTTP_2);
-        !is_http2 && matches!(self, Self::BadHead(_) | Self::SlowHead)
+        !is_http2 && matches!(self, Self::BadHead(_) | Self::SlowHead | Self::NoService)
     }
 
     /// In words.

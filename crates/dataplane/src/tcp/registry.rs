@@ -12,7 +12,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     task::{Poll, Waker},
 };
@@ -91,6 +94,8 @@ pub(crate) struct Live {
     phase: AtomicU8,
     /// Place in [`End::ALL`] of why it was cut, plus 1; 0 while it was not.
     cut: AtomicU8,
+    /// Its client is to come back on another connection.
+    dismissed: AtomicBool,
     to_endpoint: AtomicU64,
     to_client: AtomicU64,
     /// Since when what it needs is gone, in milliseconds; 0 while nothing is.
@@ -129,7 +134,7 @@ impl Live {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Relaxed) {
+        match self.phase.load(Acquire) {
             REQUESTS => Phase::Requests,
             REQUEST => Phase::Request,
             _ if self.reached.get().is_none() => Phase::Connecting,
@@ -139,9 +144,21 @@ impl Live {
         }
     }
 
-    /// It is not forwarded itself, but the requests in it.
-    pub(crate) fn serves_requests(&self) {
-        self.phase.store(REQUESTS, Relaxed);
+    /// It is not forwarded itself, but the requests in it; its task is woken by `waker`.
+    pub(crate) fn serves_requests(&self, waker: Waker) {
+        let _ = self.waker.set(waker);
+        self.phase.store(REQUESTS, Release);
+    }
+
+    /// Tells its client to come back on another connection, after the requests that it has asked. Only of one that serves requests.
+    pub(crate) fn dismiss(&self) {
+        if !self.dismissed.swap(true, Relaxed) {
+            self.waker.get().inspect(|waker| waker.wake_by_ref());
+        }
+    }
+
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Relaxed)
     }
 
     /// It leads to one endpoint from now on.
@@ -329,6 +346,7 @@ impl Registry {
             declared_port: arrival.declared_port,
             phase: AtomicU8::new(OPEN),
             cut: AtomicU8::new(0),
+            dismissed: AtomicBool::new(false),
             to_endpoint: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             gone_since: AtomicU64::new(0),
@@ -425,6 +443,6 @@ mod tests {
 
     #[test]
     fn live_is_small() {
-        assert!(size_of::<Live>() <= 176, "{}", size_of::<Live>());
+        assert!(size_of::<Live>() <= 184, "{}", size_of::<Live>());
     }
 }

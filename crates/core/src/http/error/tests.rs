@@ -164,6 +164,7 @@ fn cause_has_the_status_of_the_table() {
     }
     let bad = Cause::BadHead(BadHead::TwoHosts);
     assert!(bad.closes(Version::HTTP_11) && !bad.closes(Version::HTTP_2));
+    assert!(Cause::NoService.closes(Version::HTTP_11));
     assert!(!Cause::NoEndpoint.closes(Version::HTTP_11));
 }
 

@@ -390,3 +390,32 @@ async fn next(body: &mut Incoming) -> hyper::Result<Bytes> {
     let frame = body.frame().await.unwrap()?;
     Ok(frame.into_data().unwrap())
 }
+
+#[test]
+fn clients_of_a_port_that_is_gone_are_told_to_go_after_their_streams() {
+    let (origin, was_asked, go) = held("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let mut bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = client(vip).await;
+        let answer = sender.send_request(asking("GET", Vec::new()));
+        let answer = tokio::spawn(answer);
+        while was_asked.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        bench.publish(&[]);
+        bench.plane.drain_gone(crate::clock::now());
+        go.send(()).unwrap();
+        let whole = answer.await.unwrap().unwrap().into_body().collect().await;
+        assert_eq!(whole.unwrap().to_bytes(), "a");
+        // It would be kept by whoever may ask more.
+        let end = async {
+            while bench.plane.connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, end).await.unwrap();
+        assert!(sender.ready().await.is_err());
+    });
+}

@@ -1,6 +1,7 @@
 //! How long clients' connections last.
 
 use super::*;
+use crate::Phase;
 
 #[test]
 fn connection_without_requests_is_closed_cleanly() {
@@ -135,4 +136,76 @@ fn connections_of_an_endpoint_that_left_are_retired() {
     assert_eq!(Peer::at(vip).get("/").unwrap().text(), "b");
     // Well before its idle time is over.
     assert!(was_gone.recv_timeout(Duration::from_secs(3)).unwrap());
+}
+
+#[test]
+fn clients_of_a_port_that_is_not_http_any_more_come_back_to_what_it_is() {
+    let (origin, was_asked, go) = held("a");
+    let vip = vip();
+    let mut subject = http(vip, &[origin.addr]);
+    let mut bench = serving(&[&subject]);
+    let (mut silent, mut idle, mut busy) = (Peer::at(vip), Peer::at(vip), Peer::at(vip));
+    go.send(()).unwrap();
+    assert_eq!(idle.get("/").unwrap().status(), 200);
+    was_asked.recv().unwrap();
+    busy.send(get("/")).unwrap();
+    was_asked.recv_timeout(DEADLINE).unwrap();
+    wait_until("all three to be served", || {
+        let all = bench.plane.observer().connections();
+        all.iter().filter(|it| it.phase == Phase::Requests).count() == 3
+    });
+    subject.app = Application::default();
+    subject.set_endpoints(&[echo()]);
+    bench.publish(&[&subject]);
+    bench.plane.drain_gone(crate::clock::now());
+    assert!(silent.is_closed().unwrap());
+    assert!(idle.is_closed().unwrap());
+    go.send(()).unwrap();
+    let answer = busy.message().unwrap();
+    let said = (answer.status(), answer.field("connection"));
+    assert_eq!(said, (200, Some("close")));
+    assert!(busy.is_closed().unwrap());
+    assert_echoes(&mut connect(vip, PORT).unwrap());
+}
+
+#[test]
+fn request_in_progress_at_a_port_that_is_gone_lasts_no_longer_than_the_drain_timeout() {
+    let (origin, was_asked, _go) = held("a");
+    let vip = vip();
+    let mut subject = http(vip, &[origin.addr]);
+    subject.port.drain_timeout.set(Some(Duration::ZERO));
+    let mut bench = serving(&[&subject]);
+    let [mut of_tcp, mut of_none] = [(); 2].map(|()| {
+        let mut client = Peer::at(vip);
+        client.send(get("/")).unwrap();
+        was_asked.recv_timeout(DEADLINE).unwrap();
+        client
+    });
+    // As long as it is HTTP it may last.
+    bench.plane.drain_gone(crate::clock::now());
+    subject.app = Application::default();
+    bench.publish(&[&subject]);
+    bench.plane.drain_gone(crate::clock::now());
+    assert_eq!(of_tcp.message().unwrap().status(), 502);
+    assert!(of_tcp.is_closed().unwrap());
+    assert_eq!(of_none.message().unwrap().status(), 502);
+    wait_until("both to be counted", || {
+        bench.plane.counters().drained_service == 2
+    });
+}
+
+#[test]
+fn request_for_a_service_that_is_gone_gets_404_and_the_end() {
+    let origin = naming("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    assert_eq!(client.get("/").unwrap().text(), "a");
+    bench.publish(&[]);
+    // Before the control side has looked.
+    let answer = client.get("/").unwrap();
+    let said = (answer.status(), answer.field("connection"));
+    assert_eq!(said, (404, Some("close")));
+    assert!(client.is_closed().unwrap());
 }
