@@ -3,6 +3,10 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -174,6 +178,134 @@ fn descriptors_that_run_out_pause_accepting_and_nothing_else() {
         "{complaints} in {seconds} s"
     );
     assert!(said.contains("ulimit -n"), "{said}");
+}
+
+/// An endpoint of HTTP on port 9001 whose connections may be used again for a minute.
+#[derive(Default)]
+struct Answering {
+    connections: AtomicUsize,
+    asked: AtomicUsize,
+    /// It answers when it was asked so often.
+    wanted: AtomicUsize,
+}
+
+impl Answering {
+    fn at(addr: Ipv4Addr) -> Arc<Self> {
+        let endpoint = Arc::<Self>::default();
+        let listener = TcpListener::bind((addr, 9001)).unwrap();
+        let serving = Arc::clone(&endpoint);
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let endpoint = Arc::clone(&serving);
+                std::thread::spawn(move || endpoint.serve(stream));
+            }
+        });
+        endpoint
+    }
+
+    fn serve(&self, mut stream: TcpStream) {
+        self.connections.fetch_add(1, Relaxed);
+        // Heads come in one piece here.
+        while stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {
+            self.asked.fetch_add(1, Relaxed);
+            while self.asked.load(Relaxed) < self.wanted.load(Relaxed) {
+                std::thread::yield_now();
+            }
+            let answer = "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    fn wait_for_connections(&self, is_enough: impl Fn(usize) -> bool) {
+        let began = std::time::Instant::now();
+        while !is_enough(self.connections.load(Relaxed)) {
+            assert!(began.elapsed() < PATIENCE, "{:?}", self.connections);
+            std::thread::yield_now();
+        }
+    }
+
+    /// So many clients that were all answered at once, each by a connection of its own, and ask nothing more.
+    fn idle_clients(&self, count: usize, api: SocketAddr) -> Vec<TcpStream> {
+        self.wanted.store(self.asked.load(Relaxed) + count, Relaxed);
+        let mut clients: Vec<_> = (0..count)
+            .map(|_| connect_from((Ipv4Addr::LOCALHOST, 0), api))
+            .collect();
+        for client in &mut clients {
+            client.write_all(GET).unwrap();
+        }
+        for client in &mut clients {
+            answered(client).unwrap();
+        }
+        clients
+    }
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n";
+
+/// Reads an answer without a body.
+fn answered(stream: &mut TcpStream) -> std::io::Result<()> {
+    while seen(stream)? != "\r" {}
+    Ok(())
+}
+
+/// Beside [`web`], a Service `api` of HTTP with an endpoint on port 9001.
+fn api(endpoint: Ipv4Addr) -> String {
+    web(endpoint)
+        .replace("web", "api")
+        .replace(
+            "type: NodePort, ports: [{port: 80, nodePort: 30080}]",
+            "ports: [{port: 80, appProtocol: http}]",
+        )
+        .replace("9000", "9001")
+}
+
+#[test]
+fn idle_connections_of_http_make_room_for_others() {
+    in_namespace!(Root);
+    telling(Ipv4Addr::LOCALHOST);
+    let endpoint = Answering::at(Ipv4Addr::LOCALHOST);
+    let text = web(Ipv4Addr::LOCALHOST) + &api(Ipv4Addr::LOCALHOST);
+    let program = Program::up_limited(256, &["--workers", "2"], &[("web.yaml", &text)]);
+    let [raw, api] =
+        ["web", "api"].map(|name| way(&program.wait_for_endpoints(name, 1), "ClusterIP"));
+    let limit = usize::try_from(counted(&program, "portico_connections_limit")).unwrap();
+    // As many as there may be, of a Service of TCP, which give up no place.
+    let others = || {
+        let clients = (0..limit).map(|_| connect_from((Ipv4Addr::LOCALHOST, 0), raw));
+        let mut clients: Vec<_> = clients.collect();
+        for client in &mut clients {
+            seen(client).unwrap();
+        }
+        drop(clients);
+        program.wait_for_connections_to_end();
+    };
+    // Clients that ask nothing.
+    let mut silent = endpoint.idle_clients(limit, api);
+    others();
+    for client in &mut silent {
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is closed cleanly");
+    }
+    // What was kept of connections to the endpoint.
+    drop(endpoint.idle_clients(limit / 2, api));
+    program.wait_for_connections_to_end();
+    endpoint.wait_for_connections(|count| count == limit / 2);
+    others();
+    // One takes no place from anybody.
+    endpoint.wait_for_connections(|count| count <= 1);
+    let shed = usize::try_from(counted(&program, "portico_http_idle_shed_total")).unwrap();
+    assert!(shed >= limit + limit / 2, "{shed} of {limit}");
+    // Who has been silent longest goes first.
+    let mut silent = endpoint.idle_clients(limit, api);
+    let mut ask = |client: usize| {
+        let client = &mut silent[client];
+        client.write_all(GET)?;
+        answered(client)
+    };
+    ask(0).unwrap();
+    seen(&mut connect_from((Ipv4Addr::LOCALHOST, 0), raw)).unwrap();
+    ask(0).unwrap();
+    assert!((1..limit).any(|client| ask(client).is_err()));
 }
 
 #[test]

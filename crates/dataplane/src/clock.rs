@@ -2,10 +2,12 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    sync::OnceLock,
     time::SystemTime,
 };
 
 use portico_core::time::Timestamp;
+use tokio::time::Instant;
 
 /// The time, in the unit that the core understands.
 pub(crate) fn now() -> Timestamp {
@@ -13,6 +15,13 @@ pub(crate) fn now() -> Timestamp {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A moment in milliseconds since the first one that was asked for, to be compared by other threads.
+pub(crate) fn ticks(at: Instant) -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = at.saturating_duration_since(*FIRST.get_or_init(|| at));
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number that nobody outside can guess: each `RandomState` has keys of its own.

@@ -51,10 +51,10 @@ use crate::{
     tcp::{
         Resetting,
         connect::{Arrival, Asks, Unit},
-        registry::{Live, Registered},
+        registry::{Live, Registered, waker},
         relay::{Outcome, Patience, Side, relay},
     },
-    worker::Shared,
+    worker::{Numbered, Shared},
 };
 use frames::Framed;
 use pool::Pool;
@@ -113,7 +113,9 @@ pub(crate) async fn serve(
     mut downstream: Resetting,
     live: Registered,
 ) {
-    live.serves_requests(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    let _numbered = Numbered::one(&shared, |shared| &shared.http_clients);
+    live.rests(Some(Instant::now()));
+    live.serves_requests(waker().await);
     let Some((seen, first)) = look(&shared, &live, &mut downstream).await else {
         return;
     };
@@ -388,6 +390,7 @@ impl<'s> Watch<'s> {
         let session = self.session;
         let (read, written) = session.progress.bytes.get();
         session.live.moved(read, written);
+        session.live.rests(session.progress.idle_since());
         let (at, _) = self.next();
         if at < timer.deadline() {
             timer.as_mut().reset(at);
@@ -434,7 +437,7 @@ async fn tunnelled(
     tunnel: Tunnel,
 ) {
     let (upstream, mut tally) = tunnel.split(session);
-    let Some((stream, first)) = upstream.into_socket().await else {
+    let Some((stream, first, _numbered)) = upstream.into_socket().await else {
         return;
     };
     let mut upstream = Resetting::new(stream);

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     net::{Shutdown, SocketAddrAny, SocketFlags},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
@@ -227,6 +228,14 @@ pub(crate) fn accept(fd: impl AsFd) -> io::Result<(TcpStream, Option<SocketAddr>
         TcpStream::from(fd),
         peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())),
     ))
+}
+
+/// Whether a connection waits in the accept queue, or the socket does not listen any more.
+pub(crate) fn has_waiting(fd: impl AsFd) -> bool {
+    let fd = fd.as_fd();
+    let mut polled = [PollFd::new(&fd, PollFlags::IN)];
+    // Interrupted by a signal, it is asked again soon.
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Packets that a socket dropped since it was made, of whatever cause (`SO_MEMINFO`, `SK_MEMINFO_DROPS`, Linux 4.12):

@@ -60,6 +60,8 @@ pub struct Counters {
     pub unmatched: u64,
     /// Times that a worker paused accepting, for want of descriptors or at the limit of connections.
     pub pauses: u64,
+    /// Idle connections of HTTP, of clients and to endpoints, that made room for others.
+    pub idle_shed: u64,
     /// Connections reset because nothing moved for too long.
     pub timed_out: u64,
     /// Connections of HTTP/2 ended because their clients flooded them.
@@ -106,6 +108,7 @@ impl Counters {
             handed_over: totals.handed_over.load(Relaxed),
             unmatched: totals.unmatched.load(Relaxed),
             pauses: totals.pauses.load(Relaxed),
+            idle_shed: totals.idle_shed.load(Relaxed),
             timed_out: ended(End::Idle),
             flooded: totals.flooded.load(Relaxed),
             drained_endpoint: ended(End::EndpointGone),

@@ -39,13 +39,16 @@ use crate::{
         account::{Accepted, Totals},
         connect::Arrival,
         dial::sources::Sources,
-        registry::Registry,
+        registry::{self, Registry},
     },
     udp::{self, Udp},
 };
 
 /// Commands that may wait for a worker; the control side waits when there are more.
 const COMMAND_QUEUE: usize = 64;
+
+/// Of the clients that there may be, so many parts are not told to go at a time.
+const IDLE_PART: usize = 16;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -75,6 +78,12 @@ pub(crate) struct Shared {
     pub(crate) ending: Notify,
     /// When the connections that are left are closed, in milliseconds; 0 while the program goes on.
     pub(crate) ends_at: AtomicU64,
+    /// Clients' connections of HTTP, which need a connection to an endpoint only now and then.
+    pub(crate) http_clients: AtomicUsize,
+    /// Connections of HTTP to endpoints.
+    pub(crate) http_endpoints: AtomicUsize,
+    /// Descriptors are short: workers let go of what lies idle.
+    pub(crate) short: Notify,
     loads: Box<[Arc<AtomicUsize>]>,
     /// Connections that are being accepted, which have no slot yet.
     admissions: AtomicUsize,
@@ -125,11 +134,29 @@ impl Shared {
         let others = self.admissions.fetch_add(1, SeqCst);
         let admission = Admission(&self.admissions);
         let (connections, spare) = (self.connections() + others, self.share_out());
-        let used = connections
-            .saturating_mul(DESCRIPTORS_PER_CONNECTION)
-            .saturating_add(self.flows.load(Relaxed));
-        let is_full = connections >= self.limit_by(spare) || (connections > 0 && used >= spare);
+        let is_short = connections > 0 && self.used(connections) >= spare;
+        let is_full = connections >= self.limit_by(spare) || is_short;
         (!is_full).then_some(admission)
+    }
+
+    /// Descriptors of so many connections, of flows, and of connections of HTTP to endpoints that are more than the clients that one
+    /// was counted for.
+    fn used(&self, connections: usize) -> usize {
+        connections
+            .saturating_mul(DESCRIPTORS_PER_CONNECTION)
+            .saturating_add(self.flows.load(Relaxed))
+            .saturating_add(self.unclaimed())
+    }
+
+    fn unclaimed(&self) -> usize {
+        let endpoints = self.http_endpoints.load(Relaxed);
+        endpoints.saturating_sub(self.http_clients.load(Relaxed))
+    }
+
+    /// Whether connections of HTTP to endpoints take descriptors that others need, by what [`Self::share_out`] found last.
+    pub(crate) fn is_short(&self) -> bool {
+        let used = self.used(self.connections());
+        self.unclaimed() > 0 && used >= self.spare.load(Relaxed)
     }
 
     /// How many more flows there may be: flows leave half of the descriptors to connections.
@@ -179,6 +206,29 @@ impl Shared {
                     .set_linger(Some(std::time::Duration::ZERO));
             }
         }
+    }
+}
+
+/// One of those that a number of [`Shared`] says, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Numbered {
+    shared: Arc<Shared>,
+    number: fn(&Shared) -> &AtomicUsize,
+}
+
+impl Numbered {
+    pub(crate) fn one(shared: &Arc<Shared>, number: fn(&Shared) -> &AtomicUsize) -> Self {
+        number(shared).fetch_add(1, Relaxed);
+        Self {
+            shared: Arc::clone(shared),
+            number,
+        }
+    }
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        (self.number)(&self.shared).fetch_sub(1, Relaxed);
     }
 }
 
@@ -258,6 +308,26 @@ impl Worker {
     fn serves(&self, listening: &Listening) -> bool {
         listening.key.protocol == Protocol::Tcp
             || listening.owner(self.shared.loads.len()) == self.index
+    }
+
+    /// Lets go of what lies idle, because there is no room for another connection: connections to endpoints first, then the clients
+    /// that ask nothing, a few of them, longest first. Whether there was any.
+    pub(crate) fn makes_room(&self) -> bool {
+        let shared = &self.shared;
+        let mut shed = 0;
+        if shared.is_short() {
+            shed = self.pool.shed();
+            // Those of other workers.
+            shared.short.notify_waiters();
+        }
+        let is_enough = shed > 0 && shared.admit().is_some();
+        if !is_enough && shared.http_clients.load(Relaxed) > 0 {
+            let most = (shared.limit() / IDLE_PART).clamp(1, shared.settings.accept_burst.max(1));
+            shed += registry::dismiss_idle(&shared.registries, most);
+        }
+        let all = u64::try_from(shed).unwrap_or(u64::MAX);
+        shared.totals.idle_shed.fetch_add(all, Relaxed);
+        shed > 0
     }
 
     /// Serves a connection here or hands it to a worker with less to do.
@@ -352,6 +422,9 @@ impl Workers {
             access_log: OnceLock::new(),
             ending: Notify::new(),
             ends_at: AtomicU64::new(0),
+            http_clients: AtomicUsize::new(0),
+            http_endpoints: AtomicUsize::new(0),
+            short: Notify::new(),
             loads: (0..count).map(|_| Arc::default()).collect(),
             inboxes: inboxes.into_boxed_slice(),
         });
@@ -504,7 +577,7 @@ async fn run(
                 }
             }
             Some(incoming) = inbox.recv() => worker.serve(incoming),
-            () = worker.pool.tend() => {}
+            () = worker.pool.tend(&worker.shared.short) => {}
         }
     }
 }

@@ -117,6 +117,7 @@ fn data_path(to: &mut Families<'_>, seen: &Seen) {
         ],
     );
     to.one("portico_accept_pauses_total", counters.pauses);
+    to.one("portico_http_idle_shed_total", counters.idle_shed);
     to.one("portico_ports_exhausted_total", counters.ports_exhausted);
     to.one("portico_affinity_clients", counters.affinity_clients);
     to.one("portico_affinity_shed_total", counters.affinity_shed);

@@ -297,6 +297,12 @@ pub const TABLE: &[Metric] = &[
         "Connections, of HTTP ports requests, reset because what they were for was gone and the drain time-out over, by reason: endpoint_gone, service_gone.",
     ),
     metric(
+        "portico_http_idle_shed_total",
+        Kind::Counter,
+        &[NONE, &[]],
+        "Idle connections of HTTP, of clients and to endpoints, closed to make room for others when connections or descriptors were used up.",
+    ),
+    metric(
         "portico_accept_pauses_total",
         Kind::Counter,
         &[NONE, &[]],

@@ -2,12 +2,10 @@
 //! try is safe. Bytes belong to the codecs below, choosing to [`crate::tcp::connect`], counts to [`crate::tcp::account`].
 
 use std::{
-    future::poll_fn,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
 };
 
 use bytes::Bytes;
@@ -45,8 +43,9 @@ use crate::{
         account::Accepted,
         connect::{Asks, Chosen, Unit},
         dial::DialError,
-        registry::{Live, Registered},
+        registry::{Live, Registered, waker},
     },
+    worker::Numbered,
 };
 
 /// Answers a request, whatever comes of it.
@@ -225,9 +224,8 @@ impl Errand<'_> {
     async fn entered(&self, chosen: &Chosen) -> Option<Registered> {
         chosen.port.state.drain_timeout.get()?;
         let Session { live, arrival, .. } = &**self.session;
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let to = (chosen.addr, &*chosen.port);
-        Some(live.request(arrival, to, waker, clock::now()))
+        Some(live.request(arrival, to, waker().await, clock::now()))
     }
 
     /// That time is over, and there is no answer.
@@ -264,7 +262,7 @@ impl Errand<'_> {
             }
         }
         let stream = self.dial(asks, chosen).await?;
-        let opened = Upstream::over(stream, home).await;
+        let opened = Upstream::over(stream, home, self.numbered()).await;
         let mut upstream = opened.map_err(|_| Miss::Unopened)?;
         let request = self.request(Version::HTTP_11)?;
         let response = self.in_time(chosen, pin!(upstream.send(request))).await;
@@ -315,6 +313,10 @@ impl Errand<'_> {
     }
 
     async fn dial(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<TcpStream, Miss> {
+        if self.session.shared.is_short() {
+            // What nobody uses has descriptors that are needed now.
+            self.session.pool.shed();
+        }
         let began = Instant::now();
         chosen.is_dialling = true;
         let dialled = chosen.dial(asks).await;
@@ -326,6 +328,11 @@ impl Errand<'_> {
         // Delays small messages if it fails, which is no reason to refuse them.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// One more connection to an endpoint.
+    fn numbered(&self) -> Numbered {
+        Numbered::one(&self.session.shared, |shared| &shared.http_endpoints)
     }
 
     /// One that changes the protocol though nobody asked for it is none (RFC 9110, section 15.2.2), nor is one whose end is said in
@@ -381,7 +388,8 @@ impl Errand<'_> {
                 None => has_waited = true,
                 Some(_opening) => {
                     let stream = self.dial(asks, chosen).await?;
-                    let opened = Multiplexed::over(stream, &self.session.pool.tasks).await;
+                    let tasks = &self.session.pool.tasks;
+                    let opened = Multiplexed::over(stream, tasks, self.numbered()).await;
                     home.share(opened.map_err(|_| Miss::Unopened)?);
                     is_fresh = true;
                 }

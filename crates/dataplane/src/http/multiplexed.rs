@@ -23,6 +23,7 @@ use super::{
     body::RequestBody,
     upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks, Unanswered},
 };
+use crate::worker::Numbered;
 
 /// A connection, driven by a task.
 pub(super) struct Multiplexed {
@@ -33,7 +34,11 @@ pub(super) struct Multiplexed {
 }
 
 impl Multiplexed {
-    pub(super) async fn over(stream: TcpStream, tasks: &Tasks) -> Result<Rc<Self>, h2::Error> {
+    pub(super) async fn over(
+        stream: TcpStream,
+        tasks: &Tasks,
+        numbered: Numbered,
+    ) -> Result<Rc<Self>, h2::Error> {
         let (sender, conn) = client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -43,7 +48,10 @@ impl Multiplexed {
             .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
             .handshake(stream)
             .await?;
-        tasks.execute(conn);
+        tasks.execute(async move {
+            let _numbered = numbered;
+            conn.await
+        });
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
             tasks: tasks.clone(),

@@ -59,24 +59,31 @@ impl Pool {
         Rc::clone(home)
     }
 
-    /// Lets go of all idle connections.
-    pub(super) fn shed(&self) {
-        for home in self.homes.borrow().values() {
-            home.idle.borrow_mut().clear();
-        }
+    /// Lets go of all idle connections: so many.
+    pub(crate) fn shed(&self) -> usize {
+        let homes = self.homes.borrow();
+        homes.values().map(|home| home.shed()).sum()
     }
 
-    /// Lets go, every second, of what has waited long enough, was closed, or whose endpoint is gone. Never ends.
+    /// Lets go, every second, of what has waited long enough, was closed, or whose endpoint is gone, and of all that is idle when
+    /// descriptors are `short`. Never ends.
     ///
     /// # Cancel safety
     /// Cancel safe: the next look keeps its time.
-    pub(crate) async fn tend(&self) {
+    pub(crate) async fn tend(&self, short: &Notify) {
         loop {
             if self.homes.borrow().is_empty() {
                 self.filled.notified().await;
             }
             let at = self.swept_at.get().unwrap_or_else(Instant::now) + SWEEP;
-            tokio::time::sleep_until(at).await;
+            // Both are cancel safe.
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = short.notified() => {
+                    self.shed();
+                    continue;
+                }
+            }
             let now = Instant::now();
             self.swept_at.set(Some(now));
             // Dropped last: a connection's end may wake others.
@@ -138,6 +145,14 @@ impl Home {
         }
         *self.opening.borrow_mut() = Some(Rc::default());
         Some(Opening(self))
+    }
+
+    fn shed(&self) -> usize {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        let mut multiplexed = self.multiplexed.borrow_mut();
+        let before = multiplexed.len();
+        multiplexed.retain(|it| !it.is_idle());
+        idle.len() + before - multiplexed.len()
     }
 
     /// Whether anything is left.

@@ -65,6 +65,12 @@ impl Progress {
             .set((before + count(read), after + count(written)));
     }
 
+    /// Since when nothing is asked; `None` while something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.requests.get() == 0 && self.head_since.get().is_none();
+        is_idle.then(|| self.last.get())
+    }
+
     /// Some of a head is there, not all.
     pub(super) fn awaits_head(&self) {
         if self.head_since.get().is_none() {

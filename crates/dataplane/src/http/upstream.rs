@@ -17,6 +17,7 @@ use portico_core::http::error::Fault;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{body::RequestBody, pool::Home, wire::Counted};
+use crate::worker::Numbered;
 
 /// Bytes of a head, and what is read or written at a time.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
@@ -50,12 +51,17 @@ pub(super) struct Upstream {
     pub(super) is_over: bool,
     /// How long it may lie idle.
     pub(super) patience: Duration,
+    numbered: Numbered,
     /// Where it lies then; `None` while it does.
     home: Option<Rc<Home>>,
 }
 
 impl Upstream {
-    pub(super) async fn over(stream: TcpStream, home: Rc<Home>) -> hyper::Result<Box<Self>> {
+    pub(super) async fn over(
+        stream: TcpStream,
+        home: Rc<Home>,
+        numbered: Numbered,
+    ) -> hyper::Result<Box<Self>> {
         let written = Rc::new(Cell::new(false));
         let io = TokioIo::new(Counted {
             stream,
@@ -71,6 +77,7 @@ impl Upstream {
             written,
             is_over: false,
             patience: IDLE_HTTP1,
+            numbered,
             home: Some(home),
         }))
     }
@@ -141,7 +148,7 @@ impl Upstream {
     }
 
     /// The socket and what was read of it, once both sides have agreed on another protocol.
-    pub(super) async fn into_socket(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
+    pub(super) async fn into_socket(mut self: Box<Self>) -> Option<(TcpStream, Bytes, Numbered)> {
         std::future::poll_fn(|cx| {
             self.drive(cx);
             if self.is_over {
@@ -151,8 +158,9 @@ impl Upstream {
             }
         })
         .await;
-        let parts = self.conn?.into_parts();
-        Some((parts.io.into_inner().stream, parts.read_buf))
+        let Self { conn, numbered, .. } = *self;
+        let parts = conn?.into_parts();
+        Some((parts.io.into_inner().stream, parts.read_buf, numbered))
     }
 }
 

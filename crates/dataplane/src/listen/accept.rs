@@ -185,6 +185,13 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Arc<Listening>) {
                     let _ = accept_one(&worker, &listening, Some(&port));
                 }
             }
+            // There is no room, but nobody needs any.
+            Turn::Full if !net::has_waiting(&listening.fd) => ready.clear_ready(),
+            Turn::Full | Turn::Exhausted if worker.makes_room() => {
+                // What was let go closes in a moment.
+                tokio::time::sleep(PAUSE_BASE).await;
+                continue;
+            }
             Turn::Full | Turn::Exhausted => {
                 worker.shared.totals.pauses.fetch_add(1, Relaxed);
                 complain(&worker.shared, &listening, &turn);

@@ -320,6 +320,8 @@ pub(crate) struct Totals {
     /// See [`crate::Counters`].
     pub(crate) flooded: AtomicU64,
     /// See [`crate::Counters`].
+    pub(crate) idle_shed: AtomicU64,
+    /// See [`crate::Counters`].
     pub(crate) flows_opened: AtomicU64,
     /// See [`crate::Counters`].
     pub(crate) flows_shed: AtomicU64,

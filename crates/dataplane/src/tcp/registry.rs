@@ -25,9 +25,10 @@ use portico_core::{
     snapshot::{PortView, Scope, ServicePortName, draining::Asked},
     time::Timestamp,
 };
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::Instant};
 
 use super::{connect::Arrival, relay::Side};
+use crate::clock;
 
 /// Entries read under one hold of the lock.
 const CHUNK: usize = 256;
@@ -38,6 +39,12 @@ const CLIENT_FINISHED: u8 = 1;
 const ENDPOINT_FINISHED: u8 = 2;
 const REQUESTS: u8 = 3;
 const REQUEST: u8 = 4;
+
+/// See [`dismiss_idle`].
+const LEAST_IDLE_MS: u64 = 1000;
+
+/// See [`Live::asks_nothing_since`].
+const BUSY: u64 = u64::MAX;
 
 /// An address without what only IPv6 sockets have: entries are many.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +103,8 @@ pub(crate) struct Live {
     cut: AtomicU8,
     /// Its client is to come back on another connection.
     dismissed: AtomicBool,
+    /// Since when its client asks nothing, in milliseconds of [`clock::ticks`]; [`BUSY`] while it does, or where that means nothing.
+    asks_nothing_since: AtomicU64,
     to_endpoint: AtomicU64,
     to_client: AtomicU64,
     /// Since when what it needs is gone, in milliseconds; 0 while nothing is.
@@ -155,6 +164,19 @@ impl Live {
         if !self.dismissed.swap(true, Relaxed) {
             self.waker.get().inspect(|waker| waker.wake_by_ref());
         }
+    }
+
+    /// Its client asks nothing since then; `None` while it does.
+    pub(crate) fn rests(&self, since: Option<Instant>) {
+        let since = since.map_or(BUSY, clock::ticks);
+        self.asks_nothing_since.store(since, Relaxed);
+    }
+
+    /// Since when its client asks nothing, if it can be [dismissed](Self::dismiss) without harm.
+    fn idle_since(&self) -> Option<u64> {
+        let since = self.asks_nothing_since.load(Relaxed);
+        let may_be_dismissed = self.phase() == Phase::Requests && !self.is_dismissed();
+        (since != BUSY && may_be_dismissed).then_some(since)
     }
 
     pub(crate) fn is_dismissed(&self) -> bool {
@@ -245,6 +267,11 @@ impl Live {
         })
         .await
     }
+}
+
+/// Who wakes the task that asks.
+pub(crate) async fn waker() -> Waker {
+    std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await
 }
 
 /// A worker's entries.
@@ -347,6 +374,7 @@ impl Registry {
             phase: AtomicU8::new(OPEN),
             cut: AtomicU8::new(0),
             dismissed: AtomicBool::new(false),
+            asks_nothing_since: AtomicU64::new(BUSY),
             to_endpoint: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             gone_since: AtomicU64::new(0),
@@ -397,6 +425,32 @@ impl Registry {
     }
 }
 
+/// Tells clients that have asked nothing for a while to come back on another connection, so many of them at most, longest first:
+/// how many. One that has just come, or got an answer, is about to ask.
+pub(crate) fn dismiss_idle(registries: &[Arc<Registry>], most: usize) -> usize {
+    let latest = clock::ticks(Instant::now()).saturating_sub(LEAST_IDLE_MS);
+    let mut longest: Vec<(u64, Arc<Live>)> = Vec::with_capacity(2 * most);
+    let keep = |longest: &mut Vec<(u64, Arc<Live>)>| {
+        longest.sort_unstable_by_key(|(since, _)| *since);
+        longest.truncate(most);
+    };
+    for registry in registries {
+        registry.each(|live| {
+            if let Some(since) = live.idle_since().filter(|since| *since <= latest) {
+                if longest.len() >= 2 * most {
+                    keep(&mut longest);
+                }
+                longest.push((since, Arc::clone(live)));
+            }
+        });
+    }
+    keep(&mut longest);
+    for (_, live) in &longest {
+        live.dismiss();
+    }
+    longest.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,6 +497,6 @@ mod tests {
 
     #[test]
     fn live_is_small() {
-        assert!(size_of::<Live>() <= 184, "{}", size_of::<Live>());
+        assert!(size_of::<Live>() <= 192, "{}", size_of::<Live>());
     }
 }
