@@ -193,13 +193,19 @@ fn ok(body: &str) -> String {
 /// An endpoint that serves every connection by `serve`, and counts them.
 fn origin(serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Origins {
     let connections = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&connections);
+    let ended = Arc::new(AtomicU64::new(0));
+    let (begins, ends) = (Arc::clone(&connections), Arc::clone(&ended));
     let addr = endpoint(move |stream| {
-        counted.fetch_add(1, Relaxed);
+        begins.fetch_add(1, Relaxed);
         // A connection that ended under it is what many tests are about.
         let _ = serve(&mut Peer::new(stream));
+        ends.fetch_add(1, Relaxed);
     });
-    Origins { addr, connections }
+    Origins {
+        addr,
+        connections,
+        ended,
+    }
 }
 
 /// One that says when it was asked, and answers each request with `text` when it is told to go.
@@ -221,11 +227,17 @@ fn held(text: &'static str) -> (Origins, mpsc::Receiver<()>, mpsc::Sender<()>) {
 struct Origins {
     addr: SocketAddr,
     connections: Arc<AtomicU64>,
+    ended: Arc<AtomicU64>,
 }
 
 impl Origins {
     fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
+    }
+
+    fn open(&self) -> u64 {
+        let ended = self.ended.load(Relaxed);
+        self.connections() - ended
     }
 }
 

@@ -179,3 +179,37 @@ fn limit_of_an_endpoint_is_one_of_requests() {
     assert_eq!(second.get("/").unwrap().text(), "a");
     subject.assert_reconciled();
 }
+
+#[test]
+fn request_beyond_the_limit_of_an_endpoint_waits_for_its_turn() {
+    let (origin, was_asked, go) = held("a");
+    let vip = vip();
+    let mut subject = http(vip, &[origin.addr]);
+    subject.set_balance(Balance {
+        limit: std::num::NonZeroU32::new(2),
+        ..Balance::default()
+    });
+    let settings = DataSettings {
+        connect_timeout: DEADLINE,
+        ..DataSettings::default()
+    };
+    let _bench = with(&settings, &[&subject]);
+    let mut clients: Vec<Peer> = (0..5).map(|_| Peer::at(vip)).collect();
+    for client in &mut clients {
+        client.send(get("/")).unwrap();
+    }
+    wait_until("three to wait", || subject.port.waiting() == 3);
+    (0..2).for_each(|_| was_asked.recv_timeout(DEADLINE).unwrap());
+    for waiting in [2, 1, 0] {
+        assert!(was_asked.try_recv().is_err(), "one more for each answer");
+        go.send(()).unwrap();
+        was_asked.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(subject.port.waiting(), waiting);
+    }
+    (0..2).for_each(|_| go.send(()).unwrap());
+    for client in &mut clients {
+        assert_eq!(client.message().unwrap().text(), "a");
+    }
+    assert_eq!(subject.port.rejected_full.load(Relaxed), 0);
+    subject.assert_reconciled();
+}

@@ -79,7 +79,11 @@ fn origin_http2() -> Origins {
             }
         });
     });
-    Origins { addr, connections }
+    Origins {
+        addr,
+        connections,
+        ended: Arc::default(),
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -209,3 +209,27 @@ fn request_for_a_service_that_is_gone_gets_404_and_the_end() {
     assert_eq!(said, (404, Some("close")));
     assert!(client.is_closed().unwrap());
 }
+
+#[test]
+fn connections_to_an_endpoint_are_kept_up_to_a_bound() {
+    const REQUESTS: usize = 80;
+    let (origin, was_asked, go) = held("a");
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    for _ in 0..2 {
+        let mut clients: Vec<Peer> = (0..REQUESTS).map(|_| Peer::at(vip)).collect();
+        for client in &mut clients {
+            client.send(get("/")).unwrap();
+        }
+        (0..REQUESTS).for_each(|_| was_asked.recv_timeout(DEADLINE).unwrap());
+        assert_eq!(origin.open(), 80);
+        (0..REQUESTS).for_each(|_| go.send(()).unwrap());
+        for client in &mut clients {
+            assert_eq!(client.message().unwrap().text(), "a");
+        }
+        wait_until("the others to be closed", || origin.open() == 64);
+    }
+    // Those that are kept were used again.
+    assert_eq!(origin.connections(), 80 + 16);
+}
