@@ -74,6 +74,7 @@ impl Wire {
         progress: Rc<Progress>,
         requests: Option<Requests>,
     ) -> Self {
+        progress.moved(held.len(), 0);
         let socket = Socket {
             stream,
             held,
