@@ -18,8 +18,6 @@ use std::{
     thread,
 };
 
-use rustix::io::ioctl_fionread;
-
 use crate::support::{PATIENCE, program::Program, program::way};
 
 /// Service `web` with such an `appProtocol`, and its endpoints.
@@ -94,13 +92,31 @@ fn sending(length: usize) -> SocketAddr {
 /// More than all buffers between two processes hold.
 const LARGE: usize = 32 << 20;
 
-/// Waits until nothing more comes to a client that does not read: what portico writes ends anywhere in a frame then.
+/// Waits until portico can write no more to a client that does not read: what it wrote ends anywhere in a frame then.
 fn wait_until_full(program: &Program, client: &Stream) {
-    let mut held = 0;
-    while held == 0 || held < ioctl_fionread(client.get_ref()).unwrap() {
-        held = ioctl_fionread(client.get_ref()).unwrap();
+    let port = client.get_ref().local_addr().unwrap().port();
+    let (mut queued, mut looks) = (0, 0);
+    while looks < 20 {
+        let now = unacknowledged(port);
+        looks = if now > 0 && now == queued {
+            looks + 1
+        } else {
+            0
+        };
+        queued = now;
         program.status();
     }
+}
+
+/// Bytes on their way to this port, those in the buffer of the sender's kernel included (`/proc/net/tcp`, proc(5)).
+fn unacknowledged(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let mut queues = rows.filter(|row| row[2].ends_with(&format!(":{port:04X}")));
+    let queue = queues.next().and_then(|row| row[4].split_once(':'));
+    queue.map_or(0, |(sent, _)| u64::from_str_radix(sent, 16).unwrap())
 }
 
 /// The lines of a head, without the empty one.
