@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn main_help_has_each_command_in_one_group() {
-        let help = command().render_help().to_string();
+        let help = command().term_width(100).render_help().to_string();
         assert!(help.starts_with("Examples:\n  portico demo"), "{help}");
         for (path, _) in all()
             .iter()

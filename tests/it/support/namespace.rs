@@ -3,6 +3,8 @@
 
 use std::process::{Command, Stdio};
 
+use super::is_installed;
+
 /// Set inside the namespace.
 const INSIDE: &str = "PORTICO_TEST_INSIDE";
 
@@ -52,6 +54,9 @@ pub(crate) fn enter_with_users(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
+    if !is_installed("ip") {
+        return false;
+    }
     let Some(way) = with_users() else {
         eprintln!(
             "skipped {test}: no second user in a namespace here: not root, and no /etc/subuid"
@@ -67,6 +72,9 @@ pub(crate) fn enter_with_users(test: &str) -> bool {
 pub(crate) fn enter(test: &str, user: User) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
+    }
+    if !is_installed("ip") || !is_installed("setpriv") {
+        return false;
     }
     let probe = Command::new("unshare")
         .args(user.flags())
