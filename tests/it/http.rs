@@ -465,7 +465,7 @@ fn grpc_calls_of_every_shape_come_through_and_one_channel_s_are_even() {
     // The second time connections are told to come back while calls go on.
     let cases = [
         (ONE, "grpc", [].as_slice()),
-        (TWO, "kubernetes.io/h2c", &["--http-max-age=50ms"]),
+        (TWO, "kubernetes.io/h2c", &["--http-max-age=1s"]),
     ];
     for (port, protocol, args) in cases {
         let _server = serve_pods(&python, "grpc_server.py", &[], port);
