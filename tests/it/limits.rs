@@ -269,7 +269,7 @@ fn idle_connections_of_http_make_room_for_others() {
     let program = Program::up_limited(256, &["--workers", "2"], &[("web.yaml", &text)]);
     let [raw, api] =
         ["web", "api"].map(|name| way(&program.wait_for_endpoints(name, 1), "ClusterIP"));
-    let limit = usize::try_from(counted(&program, "portico_connections_limit")).unwrap();
+    let limit = usize::try_from(program.counted("portico_connections_limit")).unwrap();
     // As many as there may be, of a Service of TCP, which give up no place.
     let others = || {
         let clients = (0..limit).map(|_| connect_from((Ipv4Addr::LOCALHOST, 0), raw));
@@ -293,7 +293,7 @@ fn idle_connections_of_http_make_room_for_others() {
     others();
     // One takes no place from anybody.
     endpoint.wait_for_connections(|count| count <= 1);
-    let shed = usize::try_from(counted(&program, "portico_http_idle_shed_total")).unwrap();
+    let shed = usize::try_from(program.counted("portico_http_idle_shed_total")).unwrap();
     assert!(shed >= limit + limit / 2, "{shed} of {limit}");
     // Who has been silent longest goes first.
     let mut silent = endpoint.idle_clients(limit, api);
