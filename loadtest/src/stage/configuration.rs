@@ -208,11 +208,12 @@ fn requests(target: SocketAddr, backends: &[SocketAddr], (layer, threads): (Laye
     text
 }
 
-/// Requests by HTTP/2 on both sides: with the fields that portico adds, without what it does on its own account for each of them
+/// Requests by HTTP/2 on both sides: with the fields that portico adds (`x-forwarded-proto` it adds by itself), without what it does on its own account for each of them
 /// (a number, times, counters by its own fields, an end after 15 s).
 fn envoy(target: SocketAddr, backends: &[SocketAddr]) -> String {
     let socket = |addr: &SocketAddr| json!({ "socket_address": { "address": addr.ip().to_string(), "port_value": addr.port() } });
     let typed = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
+    let added = |key, value| json!({ "header": { "key": key, "value": value } });
     let endpoints: Vec<_> = backends
         .iter()
         .map(|backend| json!({ "endpoint": { "address": socket(backend) } }))
@@ -228,12 +229,14 @@ fn envoy(target: SocketAddr, backends: &[SocketAddr]) -> String {
         "@type": typed("filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "front",
         "codec_type": "HTTP2",
-        "use_remote_address": true,
         "generate_request_id": false,
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": [{ "name": "router", "typed_config": router }],
         "route_config": {
-            "request_headers_to_add": [{ "header": { "key": "x-forwarded-host", "value": "%REQ(:authority)%" } }],
+            "request_headers_to_add": [
+                added("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+                added("x-forwarded-host", "%REQ(:authority)%"),
+            ],
             "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }],
         },
     });
