@@ -4,6 +4,7 @@ use super::*;
 
 use ::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
 use http_body_util::BodyExt as _;
 use hyper::{
     body::{Body, Frame, Incoming},
@@ -61,6 +62,34 @@ async fn reflect(request: Request<Incoming>) -> io::Result<Response<Frames>> {
 
 /// An endpoint of HTTP/2.
 fn origin_http2() -> Origins {
+    origin_of(|stream| {
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service_fn(reflect))
+    })
+}
+
+/// An endpoint of HTTP/2 that has its streams in its own hands.
+fn origin_of_streams<F>(
+    answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Clone + Send + Sync + 'static,
+) -> Origins
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    origin_of(move |stream| {
+        let answer = answer.clone();
+        async move {
+            let mut conn = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, to))) = conn.accept().await {
+                tokio::spawn(answer(request, to));
+            }
+        }
+    })
+}
+
+fn origin_of<F>(serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> Origins
+where
+    F: Future<Output: Send> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicU64::new(0));
@@ -72,10 +101,7 @@ fn origin_http2() -> Origins {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Relaxed);
-                tokio::spawn(
-                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service_fn(reflect)),
-                );
+                tokio::spawn(serve(stream));
             }
         });
     });
@@ -99,6 +125,16 @@ async fn client(vip: IpAddr) -> SendRequest<Frames> {
             .unwrap();
     tokio::spawn(conn);
     sender
+}
+
+/// A request whose body goes on, and the body of its answer, whose head is there.
+async fn streaming(vip: IpAddr) -> (SendStream<Bytes>, RecvStream) {
+    let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
+    let (mut sender, conn) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(conn);
+    let request = asking("POST", Vec::new()).map(drop);
+    let (answer, up) = sender.send_request(request, false).unwrap();
+    (up, answer.await.unwrap().into_body())
 }
 
 fn asking(method: &str, frames: Vec<Frame<Bytes>>) -> Request<Frames> {
@@ -258,6 +294,66 @@ fn body_that_breaks_off_resets_its_stream_and_no_other() {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "a");
     });
     subject.assert_reconciled();
+}
+
+#[test]
+fn answer_that_its_endpoint_cancels_is_no_whole_one() {
+    let origin = origin_of_streams(|mut request, mut to| async move {
+        let mut answer = to.send_response(Response::new(()), false).unwrap();
+        answer.send_data("ten bytes.".into(), false).unwrap();
+        while request.body_mut().data().await.is_some() {}
+        answer.send_reset(h2::Reason::CANCEL);
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let (mut up, mut down) = streaming(vip).await;
+        assert_eq!(down.data().await.unwrap().unwrap(), "ten bytes.");
+        up.send_data(Bytes::new(), true).unwrap();
+        let end = down.data().await;
+        assert!(end.is_some_and(|end| end.is_err_and(|error| error.is_reset())));
+    });
+    subject.assert_reconciled();
+}
+
+#[test]
+fn request_goes_on_while_nobody_reads_its_answer() {
+    let (whole, was_whole) = mpsc::channel();
+    let whole = Arc::new(std::sync::Mutex::new(whole));
+    let origin = origin_of_streams(move |mut request, mut to| {
+        let whole = Arc::clone(&whole);
+        async move {
+            let mut answer = to.send_response(Response::new(()), false).unwrap();
+            answer.send_data(vec![0; 1 << 20].into(), true).unwrap();
+            let mut bytes = 0;
+            while let Some(data) = request.body_mut().data().await {
+                bytes += data.unwrap().len();
+            }
+            whole.lock().unwrap().send(bytes).unwrap();
+        }
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let (mut up, mut down) = streaming(vip).await;
+        let began = Instant::now();
+        // There is no room for more of the answer.
+        while down.flow_control().available_capacity() > 0 {
+            assert!(began.elapsed() < DEADLINE);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        up.send_data(vec![0; 40_000].into(), true).unwrap();
+        let bytes = loop {
+            match was_whole.try_recv() {
+                Ok(bytes) => break bytes,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+            assert!(began.elapsed() < DEADLINE);
+        };
+        assert_eq!(bytes, 40_000);
+    });
 }
 
 #[test]
