@@ -147,6 +147,46 @@ fn asking(method: &str, frames: Vec<Frame<Bytes>>) -> Request<Frames> {
 }
 
 #[test]
+fn request_that_its_client_cancels_midway_is_no_whole_one() {
+    let (end, was_end) = mpsc::channel();
+    let end = Arc::new(std::sync::Mutex::new(end));
+    let origin = origin_of_streams(move |mut request, mut to| {
+        let end = Arc::clone(&end);
+        async move {
+            let mut answer = to.send_response(Response::new(()), false).unwrap();
+            answer.send_data("answer".into(), false).unwrap();
+            let mut seen = Vec::new();
+            let last = loop {
+                match request.body_mut().data().await {
+                    Some(Ok(data)) => seen.extend(data),
+                    Some(Err(error)) => break Err(error.reason()),
+                    None => break Ok(()),
+                }
+            };
+            end.lock().unwrap().send((seen, last)).unwrap();
+        }
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let (mut up, mut down) = streaming(vip).await;
+        up.send_data("part".into(), false).unwrap();
+        assert_eq!(down.data().await.unwrap().unwrap(), "answer");
+        up.send_reset(h2::Reason::CANCEL);
+        let began = Instant::now();
+        let (_, last) = loop {
+            match was_end.try_recv() {
+                Ok(end) => break end,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+            assert!(began.elapsed() < DEADLINE);
+        };
+        assert_eq!(last, Err(Some(h2::Reason::CANCEL)));
+    });
+}
+
+#[test]
 fn streams_of_one_connection_are_exactly_even_over_endpoints_of_http_1() {
     let origins = ["a", "b", "c"].map(naming);
     let vip = vip();
