@@ -2,6 +2,7 @@
 //! load; what follows from it is `result`'s.
 
 use std::{
+    fmt::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -223,11 +224,16 @@ fn provenance(scenario: &Scenario, programs: &Programs, stage: &Stage) -> Proven
         let text = stage::configuration(*contestant, scenario, place);
         (*contestant, provenance::hash(&text))
     });
+    let mut command = format!(
+        "cargo run --release -p loadtest -- run {} --rounds {} --seconds {}",
+        scenario.name, scenario.rounds, scenario.seconds
+    );
+    // Another build than the one beside this program; where it lies on this machine is nobody's business.
+    if programs.portico.is_relative() {
+        let _ = write!(command, " --portico {}", programs.portico.display());
+    }
     Provenance {
-        command: format!(
-            "cargo run --release -p loadtest -- run {} --rounds {} --seconds {}",
-            scenario.name, scenario.rounds, scenario.seconds
-        ),
+        command,
         began: provenance::now(),
         rounds: scenario.rounds,
         measured_ms: u64::try_from(time(scenario).as_millis()).unwrap_or(u64::MAX),

@@ -249,7 +249,8 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
 async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
     let wire = Wire::new(begun, Rc::clone(&session.progress), None);
     let served = Rc::clone(session);
-    let service = service_fn(move |request| exchange::answer(&served, request));
+    // Boxed where it begins: it weighs kilobytes, and the codec moves what it keeps a stream in.
+    let service = service_fn(move |request| Box::pin(exchange::answer(&served, request)));
     // They end with the connection.
     let streams = Tasks::default();
     let frames = Framed::new(wire);
