@@ -14,25 +14,31 @@ const REQUEST_BYTES: usize = 8 * 1024;
 /// Read at a time by a sink.
 const SINK_BYTES: usize = 256 * 1024;
 
-/// Servers that never close their ports: a connection to one of them that fails was failed by somebody else.
-pub(crate) struct Backends {
+/// Servers of one kind that never close their ports: a connection to one of them that fails was failed by somebody else.
+pub(crate) struct Servers {
     addrs: Vec<SocketAddr>,
     _tasks: JoinSet<()>,
 }
 
-impl Backends {
-    /// Starts `count` servers on free ports.
+impl Servers {
+    /// Starts `count` servers on free ports, each of which answers connections in the way that its number gets.
     ///
     /// # Errors
     /// A port cannot be had.
-    pub(crate) async fn start(count: usize) -> std::io::Result<Self> {
+    pub(crate) async fn start<A, F>(
+        count: usize,
+        answering: impl Fn(usize) -> A,
+    ) -> std::io::Result<Self>
+    where
+        A: Fn(TcpStream) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut addrs = Vec::with_capacity(count);
         let mut tasks = JoinSet::new();
         for number in 0..count {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             addrs.push(listener.local_addr()?);
-            let name = format!("backend-{number}");
-            tasks.spawn(serve(listener, move |stream| respond(stream, name.clone())));
+            tasks.spawn(serve(listener, answering(number)));
         }
         Ok(Self {
             addrs,
@@ -44,37 +50,26 @@ impl Backends {
     pub(crate) fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
+}
+
+/// Servers of HTTP/1, each of which answers with its name.
+///
+/// # Errors
+/// A port cannot be had.
+pub(crate) async fn named(count: usize) -> std::io::Result<Servers> {
+    let answering = |number| {
+        let name = format!("backend-{number}");
+        move |stream| respond(stream, name.clone())
+    };
+    Servers::start(count, answering).await
 }
 
 /// Servers that read to the end and then say how many bytes came.
-pub(crate) struct Sinks {
-    addrs: Vec<SocketAddr>,
-    _tasks: JoinSet<()>,
-}
-
-impl Sinks {
-    /// Starts `count` of them on free ports.
-    ///
-    /// # Errors
-    /// A port cannot be had.
-    pub(crate) async fn start(count: usize) -> std::io::Result<Self> {
-        let mut addrs = Vec::with_capacity(count);
-        let mut tasks = JoinSet::new();
-        for _ in 0..count {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            addrs.push(listener.local_addr()?);
-            tasks.spawn(serve(listener, swallow));
-        }
-        Ok(Self {
-            addrs,
-            _tasks: tasks,
-        })
-    }
-
-    /// Where they listen.
-    pub(crate) fn addrs(&self) -> &[SocketAddr] {
-        &self.addrs
-    }
+///
+/// # Errors
+/// A port cannot be had.
+pub(crate) async fn sinks(count: usize) -> std::io::Result<Servers> {
+    Servers::start(count, |_| swallow).await
 }
 
 /// Accepts for ever, with a task for each connection.

@@ -112,7 +112,7 @@ pub(crate) async fn run(args: &DistributionArgs) -> anyhow::Result<DistributionR
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Backends;
+    use crate::backend;
 
     fn args(
         target: std::net::SocketAddr,
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn distribution_of_one_backend_is_even() {
-        let backends = Backends::start(1).await.unwrap();
+        let backends = backend::named(1).await.unwrap();
         let report = run(&args(backends.addrs()[0], 50, Some(1))).await.unwrap();
         assert!(report.is_even, "{report}");
         let text = report.to_string();
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn distribution_without_the_expected_pods_is_uneven() {
-        let backends = Backends::start(1).await.unwrap();
+        let backends = backend::named(1).await.unwrap();
         let report = run(&args(backends.addrs()[0], 5, Some(2))).await.unwrap();
         assert!(!report.is_even);
         assert!(report.to_string().contains("pods-expected=2"));

@@ -7,13 +7,9 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use h2::{RecvStream, client, server};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-use crate::backend::serve;
+use crate::backend::Servers;
 
 /// Fields of a call.
 pub(crate) const CALL_FIELDS: [(&str, &str); 2] =
@@ -73,36 +69,16 @@ impl Asked {
     }
 }
 
-/// Servers that answer pages with their name, and calls with the message of the call; they end with the value.
-pub(crate) struct Callees {
-    addrs: Vec<SocketAddr>,
-    _tasks: JoinSet<()>,
-}
-
-impl Callees {
-    /// Starts `count` servers on free ports.
-    ///
-    /// # Errors
-    /// A port cannot be had.
-    pub(crate) async fn start(count: usize) -> std::io::Result<Self> {
-        let mut addrs = Vec::with_capacity(count);
-        let mut tasks = JoinSet::new();
-        for number in 0..count {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            addrs.push(listener.local_addr()?);
-            let name = Bytes::from(format!("backend-{number}\n"));
-            tasks.spawn(serve(listener, move |stream| respond(stream, name.clone())));
-        }
-        Ok(Self {
-            addrs,
-            _tasks: tasks,
-        })
-    }
-
-    /// Where they listen.
-    pub(crate) fn addrs(&self) -> &[SocketAddr] {
-        &self.addrs
-    }
+/// Servers that answer pages with their name, and calls with the message of the call.
+///
+/// # Errors
+/// A port cannot be had.
+pub(crate) async fn callees(count: usize) -> std::io::Result<Servers> {
+    let answering = |number| {
+        let name = Bytes::from(format!("backend-{number}\n"));
+        move |stream| respond(stream, name.clone())
+    };
+    Servers::start(count, answering).await
 }
 
 async fn respond(stream: TcpStream, name: Bytes) {
@@ -214,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn callee_answers_pages_and_calls() {
-        let callees = Callees::start(1).await.unwrap();
+        let callees = callees(1).await.unwrap();
         for asked in [
             Asked::Page,
             Asked::Call { bytes: 64 },
@@ -226,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn ask_of_a_server_that_knows_no_calls_fails() {
-        let backends = crate::backend::Backends::start(1).await.unwrap();
+        let backends = crate::backend::named(1).await.unwrap();
         assert!(ask(backends.addrs()[0], Asked::Page).await.is_err());
     }
 

@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    backend::Backends,
+    backend::{self, Servers},
     client::{self, Load, Stop},
     report::{Counts, Times},
     target::Target,
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: &ReloadArgs) -> anyhow::Result<ReloadReport> {
         bail!("{} is not a folder", args.folder.display());
     }
     let manifest = Manifest::new(args);
-    let backends = Backends::start(usize::from(args.servers))
+    let backends = backend::named(usize::from(args.servers))
         .await
         .context("cannot start the servers")?;
     manifest.write(backends.addrs(), 0)?;
@@ -184,7 +184,7 @@ async fn first_answer(args: &ReloadArgs) -> anyhow::Result<()> {
 }
 
 /// Makes the edits at an even pace.
-async fn edit(args: &ReloadArgs, manifest: &Manifest, backends: &Backends) -> anyhow::Result<()> {
+async fn edit(args: &ReloadArgs, manifest: &Manifest, backends: &Servers) -> anyhow::Result<()> {
     let pause = Duration::from_secs(args.seconds.into()) / args.edits;
     let mut pace = tokio::time::interval(pause.max(Duration::from_micros(1)));
     for number in 1..=args.edits {

@@ -183,17 +183,6 @@ pub(crate) enum Load {
     },
 }
 
-const STREAMS: &[Figure] = &[
-    Figure::CpuPerRequest,
-    Figure::SwitchesPerRequest,
-    Figure::SyscallsPerRequest,
-    Figure::RequestsPerSecond,
-    Figure::LatencyMean,
-    Figure::LatencyMost,
-    Figure::PrivateMemory,
-    Figure::Failed,
-];
-
 const DATAGRAMS: &[Figure] = &[
     Figure::CpuPerRequest,
     Figure::SwitchesPerRequest,
@@ -202,7 +191,8 @@ const DATAGRAMS: &[Figure] = &[
     Figure::Failed,
 ];
 
-const QUERIES: &[Figure] = &[
+/// Of loads that say how long answers took on average and at most.
+const MEANS: &[Figure] = &[
     Figure::CpuPerRequest,
     Figure::SwitchesPerRequest,
     Figure::SyscallsPerRequest,
@@ -284,7 +274,7 @@ impl Load {
                 F::LatencyP99,
                 F::Failed,
             ],
-            Self::Streams { .. } => STREAMS,
+            Self::Streams { .. } => MEANS,
             Self::Sessions { .. } => &[
                 F::CpuPerRequest,
                 F::CpuPerConnection,
@@ -331,7 +321,7 @@ impl Load {
                 F::Failed,
             ],
             Self::Udp { .. } => DATAGRAMS,
-            Self::Dns { .. } | Self::DnsReload { .. } => QUERIES,
+            Self::Dns { .. } | Self::DnsReload { .. } => MEANS,
         }
     }
 }

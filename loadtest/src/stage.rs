@@ -26,10 +26,10 @@ pub(crate) use simulated::Simulated;
 pub(crate) use usage::Usage;
 
 use crate::{
-    backend::{Backends, Sinks},
+    backend::{self, Servers},
     client,
     dns::Fixture,
-    http2::{self, Asked, Callees},
+    http2::{self, Asked},
     load::bulk,
     scenario::{Contestant, Layer, Load, Scenario},
     udp::{self, Echo},
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Backends of one run.
 pub(crate) struct Stage {
     // The order matters: what writes into the folder ends before it goes.
-    backends: Servers,
+    backends: Behind,
     addrs: Vec<SocketAddr>,
     /// What servers of names are to answer.
     fixture: Option<Fixture>,
@@ -52,11 +52,11 @@ pub(crate) struct Stage {
 }
 
 /// What runs behind the proxies; each ends with its value.
-enum Servers {
+enum Behind {
     Nginx(Vec<Running>),
-    Own(Backends),
-    Callees(Callees),
-    Sinks(Sinks),
+    Own(Servers),
+    Callees(Servers),
+    Sinks(Servers),
     Echoes(Vec<Echo>),
 }
 
@@ -70,9 +70,9 @@ impl Stage {
         let count = usize::from(scenario.backends);
         let asked = scenario.load.asked();
         let (backends, addrs) = if matches!(scenario.load, Load::Bulk {}) {
-            let sinks = Sinks::start(count).await?;
+            let sinks = backend::sinks(count).await?;
             let addrs = sinks.addrs().to_vec();
-            (Servers::Sinks(sinks), addrs)
+            (Behind::Sinks(sinks), addrs)
         } else if matches!(
             scenario.load,
             Load::Udp { .. } | Load::Dns { .. } | Load::DnsReload { .. }
@@ -83,18 +83,18 @@ impl Stage {
                 .map(|_| Echo::start(any))
                 .collect::<anyhow::Result<_>>()?;
             let addrs = echoes.iter().map(Echo::addr).collect();
-            (Servers::Echoes(echoes), addrs)
+            (Behind::Echoes(echoes), addrs)
         } else if let (Some(nginx), None | Some(Asked::Page)) = (&programs.nginx, asked) {
             let (running, addrs) = nginx_backends(nginx, folder.path(), (count, scenario.layer))?;
-            (Servers::Nginx(running), addrs)
+            (Behind::Nginx(running), addrs)
         } else if asked.is_some() {
-            let callees = Callees::start(count).await?;
+            let callees = http2::callees(count).await?;
             let addrs = callees.addrs().to_vec();
-            (Servers::Callees(callees), addrs)
+            (Behind::Callees(callees), addrs)
         } else {
-            let own = Backends::start(count).await?;
+            let own = backend::named(count).await?;
             let addrs = own.addrs().to_vec();
-            (Servers::Own(own), addrs)
+            (Behind::Own(own), addrs)
         };
         let stage = Self {
             backends,
@@ -112,11 +112,11 @@ impl Stage {
     /// What answers in the backends, for the record.
     pub(crate) fn served_by(&self) -> String {
         match &self.backends {
-            Servers::Nginx(running) => format!("nginx, {} of one process", running.len()),
-            Servers::Own(own) => format!("its own HTTP, {}", own.addrs().len()),
-            Servers::Callees(callees) => format!("its own HTTP/2, {}", callees.addrs().len()),
-            Servers::Sinks(sinks) => format!("its own, {} that count bytes", sinks.addrs().len()),
-            Servers::Echoes(echoes) => format!("its own, {} that echo", echoes.len()),
+            Behind::Nginx(running) => format!("nginx, {} of one process", running.len()),
+            Behind::Own(own) => format!("its own HTTP, {}", own.addrs().len()),
+            Behind::Callees(callees) => format!("its own HTTP/2, {}", callees.addrs().len()),
+            Behind::Sinks(sinks) => format!("its own, {} that count bytes", sinks.addrs().len()),
+            Behind::Echoes(echoes) => format!("its own, {} that echo", echoes.len()),
         }
     }
 
@@ -231,11 +231,9 @@ impl Stage {
         loop {
             let answer = match (&self.backends, self.fixture, self.asked) {
                 (_, _, Some(asked)) => http2::ask(addr, asked).await,
-                (Servers::Echoes(_), Some(names), _) if process.is_some() => {
-                    names.check(addr).await
-                }
-                (Servers::Echoes(_), ..) => udp::probe(addr).await,
-                (Servers::Sinks(_), ..) => bulk::probe(addr).await.map_err(anyhow::Error::msg),
+                (Behind::Echoes(_), Some(names), _) if process.is_some() => names.check(addr).await,
+                (Behind::Echoes(_), ..) => udp::probe(addr).await,
+                (Behind::Sinks(_), ..) => bulk::probe(addr).await.map_err(anyhow::Error::msg),
                 _ => {
                     let asked = client::ask(addr, PATIENCE).await;
                     asked.map(drop).map_err(anyhow::Error::msg)

@@ -75,6 +75,7 @@ const RESET_STREAMS: usize = 20;
 /// Streams of a connection that its client may break so that we reset them (CVE-2025-8671), in all of its life: what honest clients send
 /// of a body while its answer is on its way may be such.
 const BROKEN_STREAMS: usize = 1024;
+
 /// What the requests of one connection share.
 pub(crate) struct Session {
     shared: Arc<Shared>,

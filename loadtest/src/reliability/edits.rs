@@ -16,7 +16,7 @@ use super::{
     result::Line,
 };
 use crate::{
-    backend::Backends,
+    backend,
     churn::{self, Edit},
     client,
     figure::{Figure, number},
@@ -37,7 +37,7 @@ const SINGLE_EDITS: usize = 200;
 const WEIGHT: &str = "name: edited-0\n  annotations: {portico.dev/weight: \"3\"}\n";
 
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
-    let (servers, pair) = (Backends::start(SERVERS).await?, Backends::start(2).await?);
+    let (servers, pair) = (backend::named(SERVERS).await?, backend::named(2).await?);
     let echo = Echo::start().await?;
     let one = pair.addrs().get(..1).context("no server")?;
     let ground = Ground::up(

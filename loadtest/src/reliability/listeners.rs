@@ -14,14 +14,14 @@ use super::{
     ground::{Echo, Ground, Kept, PATIENCE, QUIET, fresh, ms, service},
     result::Line,
 };
-use crate::{backend::Backends, figure::number, report::Counts};
+use crate::{backend, figure::number, report::Counts};
 
 const BESIDE: usize = 50;
 /// Between two looks at a port.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
-    let (servers, echo) = (Backends::start(1).await?, Echo::start().await?);
+    let (servers, echo) = (backend::named(1).await?, Echo::start().await?);
     let ground = Ground::up(
         &run.programs,
         &[("beside", servers.addrs()), ("kept", &[echo.addr])],

@@ -22,16 +22,13 @@ use super::{
     ground::{Ground, PATIENCE, fresh, ms},
     result::Line,
 };
-use crate::{
-    backend::{self, Backends},
-    figure::number,
-};
+use crate::{backend, figure::number};
 
 const READERS: u32 = 500;
 const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
-    let (servers, springs) = (Backends::start(1).await?, Springs::start()?);
+    let (servers, springs) = (backend::named(1).await?, Springs::start()?);
     let ground = Ground::up(
         &run.programs,
         &[("beside", servers.addrs()), ("endless", &[springs.addr])],

@@ -17,7 +17,7 @@ use super::{
     result::Line,
 };
 use crate::{
-    backend::Backends,
+    backend,
     client::{self, Load, Stop},
     figure::number,
     report::Counts,
@@ -29,7 +29,7 @@ const SERVERS: usize = 4;
 const EVERY: Duration = Duration::from_millis(10);
 
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
-    let (servers, echo) = (Backends::start(SERVERS).await?, Echo::start().await?);
+    let (servers, echo) = (backend::named(SERVERS).await?, Echo::start().await?);
     let ground = Ground::up(
         &run.programs,
         &[("stormed", servers.addrs()), ("unmoved", &[echo.addr])],

@@ -6,7 +6,7 @@ use super::{
     result::Line,
 };
 use crate::{
-    backend::Backends,
+    backend,
     client::{self, Load, Stop},
     figure::number,
     report::Counts,
@@ -18,7 +18,7 @@ const CLIENTS: u16 = 64;
 pub(super) async fn provoke(run: &Run) -> anyhow::Result<Vec<Line>> {
     let (mut all, mut spreads, mut idle) = (Counts::default(), Vec::new(), 0);
     for endpoints in [1, 2, 3, 5, 7, 100] {
-        let servers = Backends::start(endpoints).await?;
+        let servers = backend::named(endpoints).await?;
         let ground = Ground::up(&run.programs, &[("web", servers.addrs())]).await?;
         let load = Load {
             target: ground.at(0),

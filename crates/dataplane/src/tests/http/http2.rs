@@ -117,6 +117,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     builder.enable_all().build().unwrap().block_on(future)
 }
 
+/// What another thread says, while the tasks of this one go on.
+async fn heard<T>(from: &mpsc::Receiver<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Ok(said) = from.try_recv() {
+            return said;
+        }
+        assert!(began.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 async fn client(vip: IpAddr) -> SendRequest<Frames> {
     let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
     let (sender, conn) =
@@ -174,14 +186,7 @@ fn request_that_its_client_cancels_midway_is_no_whole_one() {
         up.send_data("part".into(), false).unwrap();
         assert_eq!(down.data().await.unwrap().unwrap(), "answer");
         up.send_reset(h2::Reason::CANCEL);
-        let began = Instant::now();
-        let (_, last) = loop {
-            match was_end.try_recv() {
-                Ok(end) => break end,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-            assert!(began.elapsed() < DEADLINE);
-        };
+        let (_, last) = heard(&was_end).await;
         assert_eq!(last, Err(Some(h2::Reason::CANCEL)));
     });
 }
@@ -385,14 +390,7 @@ fn request_goes_on_while_nobody_reads_its_answer() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         up.send_data(vec![0; 40_000].into(), true).unwrap();
-        let bytes = loop {
-            match was_whole.try_recv() {
-                Ok(bytes) => break bytes,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-            assert!(began.elapsed() < DEADLINE);
-        };
-        assert_eq!(bytes, 40_000);
+        assert_eq!(heard(&was_whole).await, 40_000);
     });
 }
 
@@ -481,9 +479,7 @@ fn stream_that_its_client_resets_is_cancelled_at_its_endpoint() {
             .unwrap();
         drop(answer);
         // The reset is sent by the connection's own task.
-        while was_gone.try_recv().is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        heard(&was_gone).await;
     });
     wait_until("the place to be given back", || {
         subject.port.active.load(Relaxed) == 0
@@ -541,9 +537,7 @@ fn clients_of_a_port_that_is_gone_are_told_to_go_after_their_streams() {
         let mut sender = client(vip).await;
         let answer = sender.send_request(asking("GET", Vec::new()));
         let answer = tokio::spawn(answer);
-        while was_asked.try_recv().is_err() {
-            tokio::task::yield_now().await;
-        }
+        heard(&was_asked).await;
         bench.publish(&[]);
         bench.plane.drain_gone(crate::clock::now());
         go.send(()).unwrap();
