@@ -16,6 +16,8 @@ pub(crate) mod pool;
 mod progress;
 mod refusal;
 mod requests;
+mod streams;
+mod transfer;
 mod tunnel;
 mod upstream;
 mod wire;
@@ -33,10 +35,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use hyper::{
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use portico_core::{
     balance::End, http::head as core_head, proxy_protocol::Header, snapshot::Cluster,
@@ -56,12 +55,15 @@ use crate::{
     },
     worker::{Numbered, Shared},
 };
+use body::Inlet;
+use exchange::{Begun, answer};
 use frames::Framed;
 use pool::Pool;
 use progress::Progress;
 use requests::{LATE, Requests};
+use streams::Streams;
 use tunnel::Tunnel;
-use upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks};
+use upstream::BUFFER_BYTES;
 use wire::Wire;
 
 /// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
@@ -70,12 +72,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_BYTES: usize = 8 * 1024;
 /// How long what a client still sends is thrown away after it was refused, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
-/// Streams that a client may reset before they are looked at, before its connection is ended.
-const RESET_STREAMS: usize = 20;
-/// Streams of a connection that its client may break so that we reset them (CVE-2025-8671), in all of its life: what honest clients send
-/// of a body while its answer is on its way may be such.
-const BROKEN_STREAMS: usize = 1024;
-
 /// What the requests of one connection share.
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -214,7 +210,10 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
     session.progress.awaits_head();
     let wire = Wire::new(begun, Rc::clone(&session.progress), Some(Requests::new()));
     let served = Rc::clone(session);
-    let service = service_fn(move |request| exchange::answer(&served, request));
+    let service = service_fn(move |request| {
+        let (parts, body) = request.into_parts();
+        answer(Begun::new(&served, parts, Inlet::Http1(body)))
+    });
     // Of fields its bound is 100, unless it is told, which costs.
     let mut conn = http1::Builder::new()
         .half_close(false)
@@ -249,29 +248,12 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
 
 async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
     let wire = Wire::new(begun, Rc::clone(&session.progress), None);
-    let served = Rc::clone(session);
-    // Boxed where it begins: it weighs kilobytes, and the codec moves what it keeps a stream in.
-    let service = service_fn(move |request| Box::pin(exchange::answer(&served, request)));
-    // They end with the connection.
-    let streams = Tasks::default();
     let frames = Framed::new(wire);
     let over = {
-        let conn = http2::Builder::new(streams)
-            .auto_date_header(false)
-            .max_concurrent_streams(STREAMS)
-            .max_pending_accept_reset_streams(RESET_STREAMS)
-            .max_local_error_reset_streams(BROKEN_STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(BUFFER_BYTES)
-            // Twice what is served, so that who sends somewhat more is told why: the codec would only reset the stream.
-            .max_header_list_size(u32::try_from(2 * BUFFER_BYTES).unwrap_or(u32::MAX))
-            .serve_connection(TokioIo::new(frames.clone()), service);
-        let conn = pin!(conn);
-        let retire = http2::Connection::graceful_shutdown;
+        let conn = pin!(Streams::over(frames.clone(), session));
         tokio::select! {
             biased;
-            over = watched(session, conn, retire) => Ok(over),
+            over = watched(session, conn, |mut conn| conn.retire()) => Ok(over),
             cause = frames.over(session.shared.settings.http_head_timeout) => Err(cause),
         }
     };
@@ -279,17 +261,21 @@ async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
 }
 
 /// How a connection came to its end.
-enum Over {
+enum Over<E> {
     /// The codec is done with it.
-    Ended(hyper::Result<()>),
+    Ended(Result<(), E>),
     /// Its time is over.
     Due(Due),
 }
 
 /// Drives a connection until it is over, and tells it when to finish.
-async fn watched<C>(session: &Session, mut conn: Pin<&mut C>, retire: impl Fn(Pin<&mut C>)) -> Over
+async fn watched<C, E>(
+    session: &Session,
+    mut conn: Pin<&mut C>,
+    retire: impl Fn(Pin<&mut C>),
+) -> Over<E>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
 {
     let mut ending = pin!(session.shared.ending.notified());
     let mut watch = Watch::new(session);

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, fmt::Write as _, net::SocketAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::{framing::BadHead, json};
@@ -328,6 +328,8 @@ pub fn answer(failure: &Failure<'_>, format: Format) -> Response<String> {
     };
     if format != Format::Grpc {
         *response.status_mut() = failure.cause.status();
+        let length = response.body().len().into();
+        response.headers_mut().insert(CONTENT_LENGTH, length);
         // Endpoints that come up are there within a second or so.
         if matches!(
             failure.cause,

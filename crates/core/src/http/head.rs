@@ -11,8 +11,7 @@ use std::{
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE, VIA,
+        CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request::Parts,
     uri::{PathAndQuery, Scheme},
@@ -30,9 +29,6 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `Host`, as the client said it.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Fields that `Connection` cannot take away, though it lists them: framing and routing, who asked, and what access is decided by.
 const KEPT: [HeaderName; 8] = [
@@ -162,7 +158,7 @@ pub fn to_endpoint(
     }
     tell_client(headers, host, arrival, rules);
     if rules.via == Via::Written {
-        append(headers, VIA, via(received));
+        append(headers, &VIA, via(received));
     }
     if rules.trace == Trace::Begun {
         trace::begin(headers, &onward.chance);
@@ -176,7 +172,7 @@ pub fn to_endpoint(
 pub fn to_client(head: &mut http::response::Parts, received: Version, rules: &HeaderRules) {
     let headers = &mut head.headers;
     let is_upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    let upgrade = headers.remove(UPGRADE).filter(|_| is_upgrade);
+    let upgrade = is_upgrade.then(|| headers.remove(UPGRADE)).flatten();
     one_length(headers);
     if is_upgrade || head.status == http::StatusCode::NO_CONTENT {
         // None may stand there (RFC 9110, section 8.6): a client of HTTP/2 would wait for so much, and take the stream for broken.
@@ -188,7 +184,7 @@ pub fn to_client(head: &mut http::response::Parts, received: Version, rules: &He
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if rules.via == Via::Written {
-        append(headers, VIA, via(received));
+        append(headers, &VIA, via(received));
     }
 }
 
@@ -216,20 +212,20 @@ fn one_length(headers: &mut HeaderMap) {
 /// Takes out of trailers what may not stand there: framing, routing and what concerns one connection (RFC 9110, section 6.5.1).
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     strip(trailers);
-    for name in [
-        HOST,
-        CONTENT_LENGTH,
-        TRAILER,
-        TE,
-        COOKIE,
-        http::header::AUTHORIZATION,
-        http::header::SET_COOKIE,
-        http::header::CONTENT_ENCODING,
-        http::header::CONTENT_TYPE,
-        http::header::CONTENT_RANGE,
-    ] {
-        trailers.remove(name);
-    }
+    take(trailers, |name| {
+        matches!(
+            name.as_str(),
+            "authorization"
+                | "content-encoding"
+                | "content-length"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "host"
+                | "set-cookie"
+                | "trailer"
+        )
+    });
 }
 
 /// Takes away what concerns one connection, and what `Connection` says does. How long a body is, is not among it: codecs write it.
@@ -248,22 +244,35 @@ fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        UPGRADE,
-        TE,
-        TRANSFER_ENCODING,
-        HTTP2_SETTINGS,
-    ] {
+    take(headers, is_of_connection);
+}
+
+/// Takes fields away by their names.
+fn take(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+    // One pass costs less than to look each up, and most heads have none.
+    while let Some(name) = headers.keys().find(|name| is_meant(name)).cloned() {
         headers.remove(name);
     }
+}
+
+/// Whether [`strip`] takes it away from any head.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Names that gateways of the CGI kind (RFC 3875, section 4.1.18) take for fields which mean something here: what a proxy decides
 /// about one must not be said by the other.
 fn drop_doubles(headers: &mut HeaderMap) {
-    let is_double = |name: &&HeaderName| {
+    let is_double = |name: &HeaderName| {
         let name = name.as_str();
         let is_ours = |ours: &str| {
             name.len() == ours.len()
@@ -283,10 +292,7 @@ fn drop_doubles(headers: &mut HeaderMap) {
             .into_iter()
             .any(is_ours)
     };
-    let doubles: Vec<HeaderName> = headers.keys().filter(is_double).cloned().collect();
-    for name in doubles {
-        headers.remove(name);
-    }
+    take(headers, is_double);
 }
 
 /// The protocol that a request wants to go on in, if that is ours to pass: of HTTP/1.1 to HTTP/1.1, without a body that would come
@@ -345,9 +351,10 @@ fn retarget(
     onward: Onward<'_>,
 ) -> Result<(), BadHead> {
     if onward.version == Version::HTTP_2 {
-        let named = host.and_then(|host| host.to_str().ok());
+        let named = || host.and_then(|host| host.to_str().ok());
         let mut uri = std::mem::take(&mut head.uri).into_parts();
-        uri.authority = named.unwrap_or(onward.service).parse().ok();
+        let authority = uri.authority;
+        uri.authority = authority.or_else(|| named().unwrap_or(onward.service).parse().ok());
         uri.scheme = Some(uri.scheme.unwrap_or(Scheme::HTTP));
         uri.path_and_query = Some(uri.path_and_query.unwrap_or_else(root));
         head.uri = Uri::from_parts(uri).map_err(|_| BadHead::Target)?;
@@ -409,13 +416,18 @@ fn join(headers: &mut HeaderMap, name: &HeaderName, between: &[u8]) {
 }
 
 /// Adds to a list that may be in several lines.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    if headers.contains_key(&name) {
-        headers.append(&name, value);
-        join(headers, &name, b", ");
-    } else {
-        headers.insert(name, value);
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    if headers.append(name, value) {
+        join(headers, name, b", ");
     }
+}
+
+/// Whether only trusted proxies may say it.
+fn is_about_client(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto"
+    )
 }
 
 /// Who asked, for whom, and how: what a trusted proxy said is gone on with, what anybody else said is not.
@@ -427,14 +439,7 @@ fn tell_client(
 ) {
     let http = HeaderValue::from_static("http");
     if !arrival.is_trusted {
-        for name in [
-            X_FORWARDED_FOR,
-            X_FORWARDED_PROTO,
-            X_FORWARDED_HOST,
-            FORWARDED,
-        ] {
-            headers.remove(name);
-        }
+        take(headers, is_about_client);
     }
     if rules.forwarded == Forwarded::Written {
         let mut element = arrival.forwarded.clone();
@@ -444,10 +449,10 @@ fn tell_client(
         }
         element.push_str(";proto=http");
         if let Ok(element) = HeaderValue::try_from(element) {
-            append(headers, FORWARDED, element);
+            append(headers, &FORWARDED, element);
         }
     }
-    append(headers, X_FORWARDED_FOR, arrival.client.clone());
+    append(headers, &X_FORWARDED_FOR, arrival.client.clone());
     headers.entry(X_FORWARDED_PROTO).or_insert(http);
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);

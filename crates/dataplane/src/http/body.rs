@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::Reason;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use portico_core::{
     balance::End,
@@ -28,6 +29,7 @@ use super::{
     log::Entry,
     multiplexed::Download,
     progress::{Progress, Underway},
+    transfer::Receiving,
     upstream::Upstream,
     wire::count,
 };
@@ -44,16 +46,77 @@ pub(super) enum BodyError {
     Downstream(#[source] hyper::Error),
     #[error("reading the endpoint's body failed")]
     Upstream(#[source] hyper::Error),
+    #[error("the client's stream broke")]
+    ClientStream(#[source] h2::Error),
     #[error("the endpoint's stream broke")]
     Stream(#[source] h2::Error),
     #[error("what the request was for is gone, and its time is over")]
     Gone,
 }
 
+impl BodyError {
+    /// What the stream is reset with that the body was to go on.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Downstream(_) | Self::ClientStream(_) => Reason::CANCEL,
+            Self::Stream(error) => error.reason().unwrap_or(Reason::INTERNAL_ERROR),
+            Self::Upstream(_) | Self::Gone => Reason::INTERNAL_ERROR,
+        }
+    }
+
+    /// Whether a body of HTTP/1 is none by its form; connections break with other words.
+    fn is_malformed(&self) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput};
+        let Self::Downstream(error) = self else {
+            return false;
+        };
+        let cause = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<io::Error>());
+        cause.is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
+    }
+}
+
+/// Where the body of a client's request comes from.
+#[derive(Debug)]
+pub(super) enum Inlet {
+    Http1(Incoming),
+    Http2(Receiving),
+}
+
+impl Inlet {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http2(receiving) => receiving.is_end_stream(),
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Http1(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map_err(BodyError::Downstream),
+            Self::Http2(receiving) => receiving.poll_frame(cx).map_err(BodyError::ClientStream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) => incoming.size_hint(),
+            // Its head says it.
+            Self::Http2(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// The body of a client's request, and what was kept of it.
 #[derive(Debug)]
 pub(super) struct Upload {
-    source: RefCell<Incoming>,
+    source: RefCell<Inlet>,
     kept: RefCell<Vec<Bytes>>,
     kept_bytes: Cell<usize>,
     /// Everything that was taken from the source is kept.
@@ -71,7 +134,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// `None` of a request without a body.
-    pub(super) fn of(body: Incoming, progress: &Rc<Progress>) -> Option<Rc<Self>> {
+    pub(super) fn of(body: Inlet, progress: &Rc<Progress>) -> Option<Rc<Self>> {
         if body.is_end_stream() {
             return None;
         }
@@ -101,7 +164,7 @@ impl Upload {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut source = self.source.borrow_mut();
-        let polled = ready!(Pin::new(&mut *source).poll_frame(cx));
+        let polled = ready!(source.poll_frame(cx));
         let over = source.is_end_stream();
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
@@ -112,9 +175,9 @@ impl Upload {
             }
             Some(Err(error)) => {
                 self.has_failed.set(true);
-                self.is_malformed.set(is_malformed(&error));
+                self.is_malformed.set(error.is_malformed());
                 self.ended();
-                Some(Err(BodyError::Downstream(error)))
+                Some(Err(error))
             }
             None => {
                 self.ended();
@@ -142,15 +205,6 @@ impl Upload {
         }
         frame
     }
-}
-
-/// Whether a body of HTTP/1 is none by its form; connections break with other words.
-fn is_malformed(error: &hyper::Error) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput};
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
 }
 
 impl Drop for Upload {

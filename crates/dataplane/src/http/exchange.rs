@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Session,
-    body::{Gate, RequestBody, ResponseBody, Source, Upload},
+    body::{Gate, Inlet, RequestBody, ResponseBody, Source, Upload},
     head::Asked,
     log::Entry,
     multiplexed::{Download, Multiplexed},
@@ -48,25 +48,43 @@ use crate::{
     worker::Numbered,
 };
 
+/// A request that has begun.
+pub(super) struct Begun {
+    session: Rc<Session>,
+    parts: Parts,
+    upload: Option<Rc<Upload>>,
+    underway: Underway,
+    refused: Option<Refused>,
+}
+
+impl Begun {
+    /// To be made as soon as the head is there: the codec may read on before it asks for the answer.
+    pub(super) fn new(session: &Rc<Session>, parts: Parts, body: Inlet) -> Self {
+        Self {
+            underway: session.progress.begin(),
+            refused: session.progress.take_refused(),
+            upload: Upload::of(body, &session.progress),
+            session: Rc::clone(session),
+            parts,
+        }
+    }
+}
+
 /// Answers a request, whatever comes of it.
 ///
 /// # Errors
 /// The client is to be cut off.
-pub(super) fn answer(
-    session: &Rc<Session>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ResponseBody>, Cut>> + use<> {
-    // At once: the codec may read on before it asks for the answer.
-    let underway = session.progress.begin();
-    let refused = session.progress.take_refused();
-    let (parts, body) = request.into_parts();
-    let upload = Upload::of(body, &session.progress);
-    let session = Rc::clone(session);
-    async move {
-        match refused {
-            Some(refused) => refuse(&session, (parts, underway), refused),
-            None => exchange(session, (parts, underway), upload).await,
-        }
+pub(super) async fn answer(begun: Begun) -> Result<Response<ResponseBody>, Cut> {
+    let Begun {
+        session,
+        parts,
+        upload,
+        underway,
+        refused,
+    } = begun;
+    match refused {
+        Some(refused) => refuse(&session, (parts, underway), refused),
+        None => exchange(session, (parts, underway), upload).await,
     }
 }
 

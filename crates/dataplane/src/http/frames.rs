@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    error::Error as _,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -124,7 +123,7 @@ impl Framed {
     }
 
     /// Ends the connection, once its codec is dropped.
-    pub(super) async fn end(self, session: &Session, over: Result<Over, Cause>) {
+    pub(super) async fn end(self, session: &Session, over: Result<Over<h2::Error>, Cause>) {
         let Some(frames) = Rc::into_inner(self.0).map(RefCell::into_inner) else {
             return;
         };
@@ -138,13 +137,11 @@ impl Framed {
                 frames.dismiss(cause, local).await;
             }
             Ok(Over::Ended(Err(error))) => {
-                let cause = error.source().and_then(|it| it.downcast_ref::<h2::Error>());
-                let because = cause.map(tracing::field::display);
-                tracing::debug!(%local, %error, because, "connection of HTTP/2 broke");
-                let Some(cause) = cause.filter(|it| it.is_go_away() && it.is_library()) else {
+                tracing::debug!(%local, %error, "connection of HTTP/2 broke");
+                if !error.is_go_away() || !error.is_library() {
                     return;
-                };
-                if cause.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                }
+                if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
                     flooded();
                 }
                 // The codec has said why, and ended the sending.

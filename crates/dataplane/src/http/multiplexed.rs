@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client};
+use h2::{Reason, client};
 use http::{Request, Response};
 use hyper::{
     body::{Body as _, Frame},
@@ -21,6 +21,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     body::RequestBody,
+    transfer::{Receiving, Sending},
     upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS, Tasks, Unanswered},
 };
 use crate::worker::Numbered;
@@ -95,11 +96,7 @@ impl Multiplexed {
         let mut sender = self.sender.borrow().clone();
         let sent = sender.send_request(Request::from_parts(parts, ()), is_whole);
         let (mut answer, up) = sent.map_err(|error| unanswered(&error, false))?;
-        let mut upload = (!is_whole).then(|| Sending {
-            stream: up,
-            body,
-            waiting: None,
-        });
+        let mut upload = (!is_whole).then(|| Sending::new(up, body));
         let answer = std::future::poll_fn(|cx| {
             if let Some(sending) = &mut upload
                 && Pin::new(sending).poll(cx).is_ready()
@@ -112,9 +109,8 @@ impl Multiplexed {
         if let Some(sending) = upload {
             self.tasks.execute(sending);
         }
-        Ok(response.map(|source| Download {
-            source,
-            is_data_over: false,
+        Ok(response.map(|body| Download {
+            received: Receiving::new(body),
             _stream: stream,
         }))
     }
@@ -153,116 +149,26 @@ impl Drop for Stream {
     }
 }
 
-/// A request's body on its way. It is over when all is sent, or nobody wants more: why, the answer tells.
-struct Sending {
-    stream: SendStream<Bytes>,
-    body: RequestBody,
-    /// Waits for room.
-    waiting: Option<Bytes>,
-}
-
-impl Sending {
-    /// Whether there is more to send.
-    fn give(&mut self, data: Bytes) -> bool {
-        let is_last = self.body.is_end_stream();
-        self.stream.send_data(data, is_last).is_ok() && !is_last
-    }
-}
-
-impl Future for Sending {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            // Also has this woken when the endpoint gives the stream up.
-            if !matches!(this.stream.poll_reset(cx), Poll::Pending) {
-                return Poll::Ready(());
-            }
-            if this.waiting.is_some() {
-                while this.stream.capacity() == 0 {
-                    let Some(Ok(_)) = ready!(this.stream.poll_capacity(cx)) else {
-                        return Poll::Ready(());
-                    };
-                }
-            }
-            if let Some(data) = this.waiting.take() {
-                if !this.give(data) {
-                    return Poll::Ready(());
-                }
-                continue;
-            }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {
-                        if !this.give(data) {
-                            return Poll::Ready(());
-                        }
-                    }
-                    Ok(data) => {
-                        // Room for all of it, kept while it waits, would be lacking to the other streams.
-                        this.stream.reserve_capacity(1);
-                        this.waiting = Some(data);
-                    }
-                    Err(frame) => {
-                        this.stream.reserve_capacity(0);
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        // Where that fails, the answer tells.
-                        let _ = this.stream.send_trailers(trailers);
-                        return Poll::Ready(());
-                    }
-                },
-                // Cut, so that nobody takes it for whole.
-                Some(Err(_)) => {
-                    this.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(());
-                }
-                None => {
-                    let _ = this.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
-                }
-            }
-        }
-    }
-}
-
 /// An answer's body.
 pub(super) struct Download {
-    source: RecvStream,
-    is_data_over: bool,
+    received: Receiving,
     /// Its drop gives the place back.
     _stream: Stream,
 }
 
 impl Download {
     pub(super) fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.received.is_end_stream()
     }
 
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.is_data_over {
-            match ready!(self.source.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // What fails here fails at the next look, too.
-                    let _ = self.source.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                // An endpoint that has answered may say so that it wants no more of the request (RFC 9113, section 8.1).
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
-                    return Poll::Ready(None);
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.is_data_over = true,
-            }
-        }
-        let trailers = ready!(self.source.poll_trailers(cx));
-        Poll::Ready(
-            trailers
-                .map(|trailers| trailers.map(Frame::trailers))
-                .transpose(),
-        )
+        let polled = ready!(self.received.poll_frame(cx));
+        // An endpoint that has answered may say so that it wants no more of the request (RFC 9113, section 8.1).
+        Poll::Ready(polled.filter(
+            |frame| !matches!(frame, Err(error) if error.reason() == Some(Reason::NO_ERROR)),
+        ))
     }
 }
