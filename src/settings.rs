@@ -267,7 +267,7 @@ pub struct UpOptions {
     /// Worker threads of the data path [default: one a core]
     #[arg(long, env = "PORTICO_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
-    /// How long to try one endpoint before another one
+    /// How long to try one endpoint before another one; five times as long where no other is left
     #[arg(long, env = "PORTICO_CONNECT_TIMEOUT", default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
     pub connect_timeout: Duration,
     /// How long connections may go on at the end; a second signal ends at once

@@ -121,7 +121,8 @@ fn judge(shared: &Shared, snapshot: &Snapshot, live: &Live, now: Timestamp, look
     }
     let Some(reached) = live.endpoint() else {
         // Perhaps on its way to an endpoint that the Snapshot before had.
-        return look.again_at(now.after(shared.settings.connect_timeout + SETTLING));
+        let patience = shared.settings.last_connect_timeout();
+        return look.again_at(now.after(patience + SETTLING));
     };
     let Some(timeout) = reached.port.drain_timeout.get() else {
         return live.is_there();

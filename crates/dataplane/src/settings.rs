@@ -10,7 +10,7 @@ use crate::net::liveness::Liveness;
 pub struct DataSettings {
     /// Worker threads, each with a runtime of its own; at least 1. Default: what the machine runs in parallel.
     pub workers: usize,
-    /// Time for one connect attempt. Default 1 s: endpoints are near.
+    /// Time for one connect attempt, as long as another endpoint is left. Default 1 s: endpoints are near.
     pub connect_timeout: Duration,
     /// Different endpoints tried for one connection; at least 1. Default 3.
     pub max_attempts: usize,
@@ -58,6 +58,12 @@ pub struct DataSettings {
 }
 
 impl DataSettings {
+    /// Time for an attempt at the only endpoint that is left: to give up helps nobody then. A SYN that finds the endpoint's backlog
+    /// full is dropped and sent again after 1 s and after 3 s (RFC 6298, section 2, and `tcp_syn_retries` in tcp(7)).
+    pub(crate) const fn last_connect_timeout(&self) -> Duration {
+        self.connect_timeout.saturating_mul(5)
+    }
+
     pub(crate) const fn liveness(&self) -> Liveness {
         Liveness {
             keepalive: self.keepalive,

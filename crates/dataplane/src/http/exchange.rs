@@ -41,7 +41,7 @@ use crate::{
     clock,
     tcp::{
         account::Accepted,
-        connect::{Asks, Chosen, Unit},
+        connect::{Asks, Chosen, Unit, endpoints},
         dial::DialError,
         registry::{Live, Registered, waker},
     },
@@ -448,7 +448,7 @@ impl Errand<'_> {
             connection,
             sent,
             tried: self.tried.len() + 1,
-            endpoints: refusal::endpoints(&chosen.port),
+            endpoints: endpoints(&chosen.port),
         };
         failed.next()
     }

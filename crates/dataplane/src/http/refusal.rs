@@ -4,18 +4,18 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, Version, header};
-use portico_core::{
-    http::{
-        error::{Attempt, Cause, Failure, Fault, Format, answer},
-        framing::BadHead,
-    },
-    snapshot::PortView,
+use portico_core::http::{
+    error::{Attempt, Cause, Failure, Fault, Format, answer},
+    framing::BadHead,
 };
 
 use super::{Session, body::ResponseBody, log::Entry};
 use crate::{
     net,
-    tcp::{connect::Rejection, dial::DialError},
+    tcp::{
+        connect::{Rejection, endpoints},
+        dial::DialError,
+    },
 };
 
 /// Why an exchange has no answer of an endpoint.
@@ -98,12 +98,6 @@ impl Refusal {
         }
         Ok(response.map(|text| ResponseBody::ours(Bytes::from(text))))
     }
-}
-
-/// How many endpoints a port has to choose from.
-pub(super) fn endpoints(port: &PortView) -> usize {
-    let mut sets = [&port.cluster, &port.local].into_iter().flatten();
-    sets.next().map_or(0, |set| set.len())
 }
 
 /// What a failed connect is called.

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue};
@@ -126,6 +127,8 @@ pub(crate) struct Chosen {
     is_wanted: bool,
     sticky: Option<Sticky>,
     keeping: Option<Keeping>,
+    /// How long connecting to it may take.
+    patience: Duration,
 }
 
 impl Chosen {
@@ -146,7 +149,8 @@ impl Chosen {
             return Err(DialError::Loop);
         }
         let (settings, sources) = (&asks.shared.settings, &asks.shared.sources);
-        let upstream = dial(self.addr, self.keeping.take(), settings, sources).await?;
+        let keeping = self.keeping.take();
+        let upstream = dial(self.addr, keeping, self.patience, (settings, sources)).await?;
         match self.port.proxy.send {
             Some(version) => {
                 let client = (version, asks.header);
@@ -195,6 +199,12 @@ impl Chosen {
             asks.shared.affinity.forget(sticky, self.addr);
         }
     }
+}
+
+/// How many endpoints a port has to choose from.
+pub(crate) fn endpoints(port: &PortView) -> usize {
+    let mut sets = [&port.cluster, &port.local].into_iter().flatten();
+    sets.next().map_or(0, |set| set.len())
 }
 
 /// Connects to an endpoint for the client that came in at `arrival` and of which a front end said `header`. Every attempt asks
@@ -275,7 +285,14 @@ impl Asks<'_> {
         let (addr, attempt) = choice.attempt.inspect_err(|why| {
             count(why, &choice.port.state, tried);
         })?;
+        let settings = &self.shared.settings;
+        let most = settings.max_attempts.min(endpoints(&choice.port));
         Ok(Chosen {
+            patience: if tried.len() + 1 < most {
+                settings.connect_timeout
+            } else {
+                settings.last_connect_timeout()
+            },
             port: choice.port,
             account,
             addr,

@@ -55,15 +55,15 @@ impl Keeping {
     }
 }
 
-/// Connects to `addr` within the connect time-out. Where the client's address cannot be kept, ours is used: so what is held
+/// Connects to `addr` within `patience`. Where the client's address cannot be kept, ours is used: so what is held
 /// against the endpoint never is a matter of the source alone.
 pub(super) async fn dial(
     addr: SocketAddr,
     keeping: Option<Keeping>,
-    settings: &DataSettings,
-    sources: &Sources,
+    patience: Duration,
+    (settings, sources): (&DataSettings, &Sources),
 ) -> Result<TcpStream, DialError> {
-    let stream = attempt(addr, keeping, settings.connect_timeout, sources).await?;
+    let stream = attempt(addr, keeping, patience, sources).await?;
     if !addr.ip().is_loopback() {
         // Fails on no socket of TCP; without it a dead endpoint holds its connections for the idle time.
         let _ = settings.liveness().watch(&SockRef::from(&stream));

@@ -44,6 +44,39 @@ fn forwarding_refusing_endpoint_moves_on_to_another_one() {
     subject.assert_reconciled();
 }
 
+/// Connections that wait for an answer to their SYN from this port (`/proc/net/tcp`, proc(5): state 2).
+fn unanswered(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2].ends_with(&format!(":{port:04X}")) && row[3] == "02")
+        .count()
+}
+
+#[test]
+fn forwarding_to_the_only_endpoint_outlasts_a_full_backlog() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let addr = listener.local_addr().unwrap();
+    let filler = TcpStream::connect(addr).unwrap();
+    let vip = vip();
+    let subject = Subject::at(vip, &[addr]);
+    let _bench = Bench::serving(Mode::Listening, &[&subject]);
+    let mut client = connect(vip, PORT).unwrap();
+    wait_until("its SYN to be dropped", || unanswered(addr.port()) == 1);
+    drop(filler);
+    serve_on(listener, |stream| {
+        drop(io::copy(&mut &stream, &mut &stream));
+    });
+    assert_echoes(&mut client);
+    assert_eq!(subject.endpoints[0].state.failures.load(Relaxed), 0);
+    subject.assert_reconciled();
+}
+
 #[test]
 fn forwarding_every_endpoint_refuses_resets_the_client_after_three() {
     let vip = vip();
