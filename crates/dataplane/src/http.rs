@@ -1,7 +1,7 @@
 //! HTTP, request by request. Owns a client's connection from its first byte to its end: which version it speaks, its limits and
-//! time-outs, and how it is told to come back elsewhere. What is done with a request belongs to [`exchange`], connections to endpoints
-//! to [`upstream`], [`multiplexed`] and [`pool`], floods of HTTP/2 to [`frames`]. The codecs are hyper's and h2's; all that knows them are
-//! these six and [`body`].
+//! time-outs, and how it is told to come back elsewhere. What is done with a request belongs to [`exchange`], the streams of a client of
+//! HTTP/2 to [`streams`] and floods of it to [`frames`], connections to endpoints to [`upstream`], [`multiplexed`] and [`pool`]. The codecs
+//! are hyper's for HTTP/1 and h2's for HTTP/2; all that knows them are these seven, [`body`] and [`transfer`].
 //!
 //! A connection is one task on its worker. It drives the endpoint's connection, too, as long as it has one of HTTP/1, so that no
 //! request crosses from one task to another, let alone to another thread.
@@ -56,7 +56,7 @@ use crate::{
     worker::{Numbered, Shared},
 };
 use body::Inlet;
-use exchange::{Begun, answer};
+use exchange::Errand;
 use frames::Framed;
 use pool::Pool;
 use progress::Progress;
@@ -212,7 +212,8 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
     let served = Rc::clone(session);
     let service = service_fn(move |request| {
         let (parts, body) = request.into_parts();
-        answer(Begun::new(&served, parts, Inlet::Http1(body)))
+        let mut errand = Errand::new(&served, parts, Inlet::Http1(body));
+        async move { errand.answer().await }
     });
     // Of fields its bound is 100, unless it is told, which costs.
     let mut conn = http1::Builder::new()

@@ -378,10 +378,9 @@ impl ResponseBody {
     }
 
     /// Until it is dropped, its request is under way.
-    pub(super) fn with(mut self, underway: Underway, progress: &Rc<Progress>) -> Self {
-        self.underway = Some(underway);
+    pub(super) fn keeps(&mut self, underway: Option<Underway>, progress: &Rc<Progress>) {
+        self.underway = underway;
         self.progress = Some(Rc::clone(progress));
-        self
     }
 
     fn finished(&mut self) {

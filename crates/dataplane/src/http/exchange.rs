@@ -14,7 +14,7 @@ use hyper::{body::Incoming, ext::ReasonPhrase};
 use portico_core::{
     balance::{End, PortState},
     http::{
-        error::{Attempt, Fault},
+        error::{Attempt, Cause, Fault},
         framing::{self, BadHead, BodyLength, HeadLimits},
         head::to_client,
         retry::{self, Connection, Failed, Next, Sent},
@@ -48,105 +48,13 @@ use crate::{
     worker::Numbered,
 };
 
-/// A request that has begun.
-pub(super) struct Begun {
-    session: Rc<Session>,
-    parts: Parts,
-    upload: Option<Rc<Upload>>,
-    underway: Underway,
-    refused: Option<Refused>,
-}
-
-impl Begun {
-    /// To be made as soon as the head is there: the codec may read on before it asks for the answer.
-    pub(super) fn new(session: &Rc<Session>, parts: Parts, body: Inlet) -> Self {
-        Self {
-            underway: session.progress.begin(),
-            refused: session.progress.take_refused(),
-            upload: Upload::of(body, &session.progress),
-            session: Rc::clone(session),
-            parts,
-        }
-    }
-}
-
-/// Answers a request, whatever comes of it.
-///
-/// # Errors
-/// The client is to be cut off.
-pub(super) async fn answer(begun: Begun) -> Result<Response<ResponseBody>, Cut> {
-    let Begun {
-        session,
-        parts,
-        upload,
-        underway,
-        refused,
-    } = begun;
-    match refused {
-        Some(refused) => refuse(&session, (parts, underway), refused),
-        None => exchange(session, (parts, underway), upload).await,
-    }
-}
-
-/// Answers in the place of a request that could not be read.
-fn refuse(
-    session: &Rc<Session>,
-    (parts, underway): (Parts, Underway),
-    refused: Refused,
-) -> Result<Response<ResponseBody>, Cut> {
-    let log = session.shared.access_log.get();
-    let entry = log.map(|log| {
-        if refused.is_unread {
-            Entry::unread(log, session.peer)
-        } else {
-            Entry::of(log, &parts, session.peer)
-        }
-    });
-    let asked = (&parts.headers, parts.version);
-    let response = Refusal::Told(refused.cause, Vec::new()).answer(session, asked, entry)?;
-    Ok(response.map(|body| body.with(underway, &session.progress)))
-}
-
-async fn exchange(
-    session: Rc<Session>,
-    (parts, underway): (Parts, Underway),
-    upload: Option<Rc<Upload>>,
-) -> Result<Response<ResponseBody>, Cut> {
-    let log = session.shared.access_log.get();
-    let entry = log.map(|log| Entry::of(log, &parts, session.peer));
-    let response = match framing::judge(&parts, HeadLimits::default()) {
-        Ok(length) => {
-            let length = upload.as_ref().map_or(BodyLength::Empty, |_| length);
-            let mut errand = Errand {
-                session: &session,
-                asked: Asked::new(parts, length, &session.cluster.http.headers),
-                upload,
-                tried: Vec::new(),
-                retry: None,
-                live: None,
-                entry,
-            };
-            match errand.run().await {
-                Ok((answered, chosen)) => errand.answered(answered, chosen),
-                Err(refusal) => {
-                    let asked = (errand.asked.headers(), errand.asked.received);
-                    refusal.answer(&session, asked, errand.entry.take())?
-                }
-            }
-        }
-        Err(fault) => {
-            let asked = (&parts.headers, parts.version);
-            Refusal::from(fault).answer(&session, asked, entry)?
-        }
-    };
-    Ok(response.map(|body| body.with(underway, &session.progress)))
-}
-
 /// A request and what was tried for it.
-struct Errand<'s> {
-    session: &'s Rc<Session>,
+pub(super) struct Errand {
+    session: Rc<Session>,
     asked: Asked,
     upload: Option<Rc<Upload>>,
+    /// Why it goes to no endpoint.
+    unfit: Option<Cause>,
     tried: Vec<Attempt>,
     /// The place of a retry that is under way.
     retry: Option<Retry>,
@@ -154,6 +62,7 @@ struct Errand<'s> {
     live: Option<Registered>,
     /// What is noted of it, where requests are logged.
     entry: Option<Box<Entry>>,
+    underway: Option<Underway>,
 }
 
 /// The endpoint whose answer is waited for. Dropped with it: the client gave up, which is the endpoint's failure only where it had
@@ -195,20 +104,70 @@ enum Miss {
     Refused(Refusal),
 }
 
-impl Errand<'_> {
+impl Errand {
+    /// To be made as soon as the head is there: the codec may read on before it asks for the answer.
+    pub(super) fn new(session: &Rc<Session>, parts: Parts, body: Inlet) -> Self {
+        let underway = session.progress.begin();
+        let refused = session.progress.take_refused();
+        let upload = Upload::of(body, &session.progress);
+        let log = session.shared.access_log.get();
+        let entry = log.map(|log| match refused {
+            Some(Refused { is_unread, .. }) if is_unread => Entry::unread(log, session.peer),
+            _ => Entry::of(log, &parts, session.peer),
+        });
+        let judged = match refused {
+            Some(Refused { cause, .. }) => Err(cause),
+            None => framing::judge(&parts, HeadLimits::default()).map_err(Cause::BadHead),
+        };
+        let length = judged.ok().filter(|_| upload.is_some());
+        let length = length.unwrap_or(BodyLength::Empty);
+        Self {
+            asked: Asked::new(parts, length, &session.cluster.http.headers),
+            session: Rc::clone(session),
+            upload,
+            unfit: judged.err(),
+            tried: Vec::new(),
+            retry: None,
+            live: None,
+            entry,
+            underway: Some(underway),
+        }
+    }
+
+    /// Answers the request, whatever comes of it.
+    ///
+    /// # Errors
+    /// The client is to be cut off.
+    pub(super) async fn answer(&mut self) -> Result<Response<ResponseBody>, Cut> {
+        let reached = match self.unfit {
+            Some(cause) => Err(Refusal::Told(cause, Vec::new())),
+            None => self.run().await,
+        };
+        let mut response = match reached {
+            Ok((answered, chosen)) => self.answered(answered, chosen),
+            Err(refusal) => {
+                let asked = (self.asked.headers(), self.asked.received);
+                refusal.answer(&self.session, asked, self.entry.take())?
+            }
+        };
+        let underway = self.underway.take();
+        (response.body_mut()).keeps(underway, &self.session.progress);
+        Ok(response)
+    }
+
+    /// What waits here is small, for every request has it: what most do not come to is boxed, and what is chosen has one place.
     async fn run(&mut self) -> Result<(Answered, Chosen), Refusal> {
-        let session = self.session;
+        let session = Rc::clone(&self.session);
         let asks = session.asks(Unit::Connection);
         let mut accepted = None;
         let mut give_up_at = None;
+        let mut waiting = Waiting::default();
         loop {
             let addresses: Vec<SocketAddr> = self.tried.iter().map(|it| it.addr).collect();
             let asking = session.asks(Unit::Request(self.asked.headers()));
-            let chosen = asking
-                .next(&addresses, &mut accepted, &mut give_up_at)
-                .await;
-            let chosen = match chosen {
-                Ok(chosen) => chosen,
+            let choosing = asking.next(&addresses, &mut accepted, &mut give_up_at);
+            let chosen = match choosing.await {
+                Ok(chosen) => waiting.0.insert(chosen),
                 Err(rejection) => {
                     let tried = std::mem::take(&mut self.tried);
                     return Err(Refusal::rejected(&rejection, tried));
@@ -217,10 +176,9 @@ impl Errand<'_> {
             if let Some(entry) = &mut self.entry {
                 entry.goes_to(chosen.addr, &chosen.port.name);
             }
-            let live = self.entered(&chosen).await;
-            let mut waiting = Waiting::default();
+            let live = self.entered(chosen).await;
             let outcome = {
-                let attempt = pin!(self.attempt(&asks, waiting.0.insert(chosen)));
+                let attempt = pin!(self.attempt(&asks, chosen));
                 Live::unless_cut(live.as_deref(), attempt).await
             };
             // Always there: only a future that is dropped does not come to this.
@@ -233,7 +191,10 @@ impl Errand<'_> {
                     return Ok((answered, chosen));
                 }
                 Err(why) => return Err(self.gone(live, chosen, why)),
-                Ok(Err(miss)) => accepted = Some(self.missed(&asks, chosen, miss).await?),
+                Ok(Err(miss)) => {
+                    let missed = Box::pin(self.missed(&asks, chosen, miss));
+                    accepted = Some(missed.await?);
+                }
             }
         }
     }
@@ -241,7 +202,7 @@ impl Errand<'_> {
     /// Its entry among the live connections, where the Service gives a time to what outlives its endpoint.
     async fn entered(&self, chosen: &Chosen) -> Option<Registered> {
         chosen.port.state.drain_timeout.get()?;
-        let Session { live, arrival, .. } = &**self.session;
+        let Session { live, arrival, .. } = &*self.session;
         let to = (chosen.addr, &*chosen.port);
         Some(live.request(arrival, to, waker().await, clock::now()))
     }
@@ -279,9 +240,8 @@ impl Errand<'_> {
                 Err(failure) => return Err(self.unanswered(failure)),
             }
         }
-        let stream = self.dial(asks, chosen).await?;
-        let opened = Upstream::over(stream, home, self.numbered()).await;
-        let mut upstream = opened.map_err(|_| Miss::Unopened)?;
+        // Boxed: most requests find a connection.
+        let mut upstream = Box::pin(self.open_http1(asks, chosen, home)).await?;
         let request = self.request(Version::HTTP_11)?;
         let response = self.in_time(chosen, pin!(upstream.send(request))).await;
         let response = response.map_err(|failure| self.unanswered(failure))?;
@@ -328,6 +288,28 @@ impl Errand<'_> {
             }
         })
         .await
+    }
+
+    async fn open_http1(
+        &mut self,
+        asks: &Asks<'_>,
+        chosen: &mut Chosen,
+        home: Rc<Home>,
+    ) -> Result<Box<Upstream>, Miss> {
+        let stream = self.dial(asks, chosen).await?;
+        let opened = Upstream::over(stream, home, self.numbered()).await;
+        opened.map_err(|_| Miss::Unopened)
+    }
+
+    async fn open_http2(
+        &mut self,
+        asks: &Asks<'_>,
+        chosen: &mut Chosen,
+    ) -> Result<Rc<Multiplexed>, Miss> {
+        let stream = self.dial(asks, chosen).await?;
+        let tasks = &self.session.pool.tasks;
+        let opened = Multiplexed::over(stream, tasks, self.numbered()).await;
+        opened.map_err(|_| Miss::Unopened)
     }
 
     async fn dial(&mut self, asks: &Asks<'_>, chosen: &mut Chosen) -> Result<TcpStream, Miss> {
@@ -405,10 +387,7 @@ impl Errand<'_> {
                 None if has_waited => return Err(Miss::Unopened),
                 None => has_waited = true,
                 Some(_opening) => {
-                    let stream = self.dial(asks, chosen).await?;
-                    let tasks = &self.session.pool.tasks;
-                    let opened = Multiplexed::over(stream, tasks, self.numbered()).await;
-                    home.share(opened.map_err(|_| Miss::Unopened)?);
+                    home.share(Box::pin(self.open_http2(asks, chosen)).await?);
                     is_fresh = true;
                 }
             }
@@ -417,7 +396,7 @@ impl Errand<'_> {
 
     fn request(&self, version: Version) -> Result<Request<RequestBody>, Miss> {
         let body = RequestBody::of(self.upload.as_ref());
-        let request = self.asked.request(version, self.session, body);
+        let request = self.asked.request(version, &self.session, body);
         let mut request = request.map_err(|fault| Miss::Refused(fault.into()))?;
         if self.asked.expects && version != Version::HTTP_2 {
             let gate = Gate::before(&mut request);
@@ -513,7 +492,7 @@ impl Errand<'_> {
         true
     }
 
-    fn answered(mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
+    fn answered(&mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
         let Answered {
             head: mut parts,
             by,
@@ -549,17 +528,16 @@ impl Errand<'_> {
                 self.session.tunnel.set(Some(Tunnel {
                     upstream,
                     exchange,
-                    entry: self.entry,
+                    entry: self.entry.take(),
                 }));
                 return Response::from_parts(parts, ResponseBody::ours(Bytes::new()));
             }
             By::Http1(body, upstream) => Source::Http1(body, Some(upstream)),
             By::Http2(download) => Source::Http2(download),
         };
-        Response::from_parts(
-            parts,
-            ResponseBody::of(source, exchange, self.upload, (self.entry, self.live)),
-        )
+        let noted = (self.entry.take(), self.live.take());
+        let body = ResponseBody::of(source, exchange, self.upload.take(), noted);
+        Response::from_parts(parts, body)
     }
 }
 
@@ -578,5 +556,21 @@ impl Retry {
 impl Drop for Retry {
     fn drop(&mut self) {
         self.0.retry_budget.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_future_of_a_request_stays_small() {
+        fn size_of_future<'e, F: Future>(_: fn(&'e mut Errand) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(Errand::answer);
+        // 32 of them as in the test of a connection.
+        assert!(size <= 1456, "{size} bytes for every request");
+        assert!(size_of::<Errand>() <= 368);
     }
 }

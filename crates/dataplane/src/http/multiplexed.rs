@@ -85,36 +85,47 @@ impl Multiplexed {
         matches!(ready, Poll::Ready(Err(_)))
     }
 
-    /// Sends a request on a stream and waits for the head of its answer.
-    pub(super) async fn send(
+    /// Sends a request on a stream, and then waits for the head of its answer.
+    pub(super) fn send(
         &self,
         request: Request<RequestBody>,
         stream: Stream,
-    ) -> Result<Response<Download>, Unanswered> {
+    ) -> impl Future<Output = Result<Response<Download>, Unanswered>> {
+        // At once, so that whoever waits keeps no head.
+        let sent = self.begin(request);
+        async move {
+            let (mut answer, mut upload) = sent.map_err(|error| unanswered(&error, false))?;
+            let answered = std::future::poll_fn(|cx| {
+                if let Some(sending) = &mut upload
+                    && Pin::new(sending).poll(cx).is_ready()
+                {
+                    upload = None;
+                }
+                Pin::new(&mut answer).poll(cx)
+            });
+            let response = answered.await.map_err(|error| unanswered(&error, true))?;
+            if let Some(sending) = upload {
+                self.tasks.execute(sending);
+            }
+            Ok(response.map(|body| Download {
+                received: Receiving::new(body),
+                _stream: stream,
+            }))
+        }
+    }
+
+    fn begin(&self, request: Request<RequestBody>) -> Result<Sent, h2::Error> {
         let (parts, body) = request.into_parts();
         let is_whole = body.is_end_stream();
         let mut sender = self.sender.borrow().clone();
-        let sent = sender.send_request(Request::from_parts(parts, ()), is_whole);
-        let (mut answer, up) = sent.map_err(|error| unanswered(&error, false))?;
-        let mut upload = (!is_whole).then(|| Sending::new(up, body));
-        let answer = std::future::poll_fn(|cx| {
-            if let Some(sending) = &mut upload
-                && Pin::new(sending).poll(cx).is_ready()
-            {
-                upload = None;
-            }
-            Pin::new(&mut answer).poll(cx)
-        });
-        let response = answer.await.map_err(|error| unanswered(&error, true))?;
-        if let Some(sending) = upload {
-            self.tasks.execute(sending);
-        }
-        Ok(response.map(|body| Download {
-            received: Receiving::new(body),
-            _stream: stream,
-        }))
+        let (answer, stream) = sender.send_request(Request::from_parts(parts, ()), is_whole)?;
+        let upload = (!is_whole).then(|| Sending::new(stream, body));
+        Ok((answer, upload))
     }
 }
+
+/// What the answer comes by, and what of the request is still to be sent.
+type Sent = (client::ResponseFuture, Option<Sending<RequestBody>>);
 
 fn unanswered(error: &h2::Error, was_taken: bool) -> Unanswered {
     // What the codec here ended, it ended for what it had read.

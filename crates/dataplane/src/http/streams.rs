@@ -20,7 +20,7 @@ use hyper::body::Body as _;
 use super::{
     Session,
     body::Inlet,
-    exchange::{Begun, answer},
+    exchange::Errand,
     frames::Framed,
     transfer::{Receiving, Sending},
     upstream::{BUFFER_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS},
@@ -115,10 +115,10 @@ fn begin(
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     let (parts, body) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
-    let begun = Begun::new(session, parts, Inlet::Http2(Receiving::new(body)));
+    let mut errand = Errand::new(session, parts, Inlet::Http2(Receiving::new(body)));
     Box::pin(async move {
         let response = {
-            let mut answering = pin!(answer(begun));
+            let mut answering = pin!(errand.answer());
             poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(answered) => Poll::Ready(answered.ok()),
                 // Nobody waits for the answer to a stream that was reset.

@@ -82,33 +82,37 @@ impl Upstream {
         }))
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(
+    /// Sends a request, and then waits for the head of its answer.
+    pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> {
         self.written.set(false);
-        let mut sending = pin!(self.sender.try_send_request(request));
-        let sent = std::future::poll_fn(|cx| {
-            self.drive(cx);
-            let polled = sending.as_mut().poll(cx);
-            if polled.is_pending() && self.is_over {
-                self.conn = None;
-                return sending.as_mut().poll(cx);
+        // At once, so that whoever waits keeps no head.
+        let sending = self.sender.try_send_request(request);
+        async move {
+            let mut sending = pin!(sending);
+            let sent = std::future::poll_fn(|cx| {
+                self.drive(cx);
+                let polled = sending.as_mut().poll(cx);
+                if polled.is_pending() && self.is_over {
+                    self.conn = None;
+                    return sending.as_mut().poll(cx);
+                }
+                polled
+            });
+            let response = sent.await.map_err(|mut unsent| {
+                let was_taken = unsent.take_message().is_none();
+                Unanswered {
+                    fault: of_answer(unsent.error()),
+                    was_sent: was_taken && self.written.get(),
+                }
+            })?;
+            if let Some(said) = keep_alive(response.headers()) {
+                self.patience = said.saturating_sub(MARGIN).min(IDLE);
             }
-            polled
-        });
-        let response = sent.await.map_err(|mut unsent| {
-            let was_taken = unsent.take_message().is_none();
-            Unanswered {
-                fault: of_answer(unsent.error()),
-                was_sent: was_taken && self.written.get(),
-            }
-        })?;
-        if let Some(said) = keep_alive(response.headers()) {
-            self.patience = said.saturating_sub(MARGIN).min(IDLE);
+            Ok(response)
         }
-        Ok(response)
     }
 
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
