@@ -98,7 +98,7 @@ impl Row<'_, '_> {
         let conditions = endpoint.conditions;
         let ejected = address.as_deref().is_some_and(|of| self.is_ejected(of));
         let why = if ejected {
-            format!("{why}; sits out after failed connections")
+            format!("{why}; sits out after failures in a row")
         } else {
             why
         };

@@ -193,12 +193,13 @@ fn ejected(joined: &[&EndpointReport]) -> Option<Problem> {
     let verb = if out.len() == 1 { "sits" } else { "sit" };
     (!out.is_empty()).then(|| Problem {
         fix: Some(
-            "see that something listens there; each is tried again after its time".to_owned(),
+            "see that something listens there and that it answers, of HTTP with no 502, 503 or 504; each is tried again after its time"
+                .to_owned(),
         ),
         ..problem(
             Severity::Warning,
             Cause::Ejected,
-            format!("{} {verb} out after connections that failed", few(&out)),
+            format!("{} {verb} out after failures in a row", few(&out)),
         )
     })
 }

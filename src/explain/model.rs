@@ -151,7 +151,7 @@ pub enum Cause {
     UndeclaredPort,
     /// The protocol is not forwarded.
     Protocol,
-    /// Endpoints sit out after failed connections.
+    /// Endpoints sit out after failures in a row.
     Ejected,
     /// As many connections as an annotation allows.
     Full,
@@ -302,7 +302,7 @@ pub struct EndpointReport {
     /// Its share beside the others' (`portico.dev/weight`); null for what has no address.
     #[serde(default)]
     pub weight: Option<u16>,
-    /// It sits out after failed connections.
+    /// It sits out after failures in a row.
     pub ejected: bool,
     /// Whether some client may reach it.
     pub chosen: bool,

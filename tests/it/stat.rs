@@ -176,6 +176,16 @@ fn stat_after_a_change_of_the_endpoints_begins_another_epoch() {
 }
 
 #[test]
+fn stat_in_the_first_moments_of_a_service_tells_no_rate_beyond_what_it_counted() {
+    in_namespace!(Root);
+    let program = Program::up(&["--simulate"], &[("web.yaml", WEB)]);
+    connect(&program, "web", 20);
+    let rate = &window(&port(&program, "web"), "10s")["connectionsPerSecond"];
+    let rate = rate.as_f64().unwrap();
+    assert!((0.1..=20.0).contains(&rate), "{rate}");
+}
+
+#[test]
 fn stat_of_nobody_says_so_as_kubectl_does() {
     in_namespace!(Root);
     let program = Program::up(&["--simulate"], &[("web.yaml", WEB)]);

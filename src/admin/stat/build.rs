@@ -123,7 +123,8 @@ impl<'a> Source<'a> {
         let whole = tracked.whole_over(span, self.now);
         let seconds = whole.to.since(whole.from).as_secs_f64();
         let gained = whole.gained.first().copied().unwrap_or_default();
-        let rate = |count: u64| real(count) / seconds.max(0.001);
+        // What a port counts in its first moments may have begun up to a pace before it was seen.
+        let rate = |count: u64| real(count) / seconds.max(sampler::PACE.as_secs_f64());
         let evenness = Units {
             picks: tracked.evenness(window, |totals| totals.picks),
             turns: tracked.evenness(window, |totals| totals.turns),

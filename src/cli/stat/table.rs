@@ -185,7 +185,8 @@ fn row_of(
     let name = windows.rates.as_str();
     let window = endpoint.window(name);
     let seconds = port.window(name).map_or(0.0, |of| of.set_seconds);
-    let per_second = |count: u64| real(count) / seconds.max(0.001);
+    // As of ports: a set may be as much older than it is known to be.
+    let per_second = |count: u64| real(count) / seconds.max(1.0);
     let (picks, failures, carried) = window.map_or((0, 0, 0), |of| {
         let carried = of.bytes_to_endpoint.saturating_add(of.bytes_to_clients);
         (of.picks, of.failures, carried)

@@ -353,6 +353,17 @@ fn request_that_is_not_passed_on_is_noted_as_portico_s_doing() {
 }
 
 #[test]
+fn call_that_nobody_answers_is_noted_with_the_status_that_its_client_gets() {
+    in_namespace!(Unprivileged);
+    let noted = Noted::up(&[], "grpc", &[]);
+    let call = b"POST /a.B/C HTTP/1.1\r\nHost: web\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(ask(&mut open(noted.web), call).unwrap().0, 200);
+    let line = noted.line(1);
+    assert_eq!(line["termination"], "SC", "{line}");
+    assert_eq!(line["grpc_status"], 14, "{line}");
+}
+
+#[test]
 fn client_that_a_front_end_names_is_noted_as_named() {
     in_namespace!(Unprivileged);
     let trusts =

@@ -192,7 +192,7 @@ fn endpoint_that_fails_five_times_in_a_row_sits_out_and_others_get_its_requests(
     assert_eq!(rest, [200; 20]);
     let said = program.command(&["explain", "service/web"]).stdout;
     let said = String::from_utf8(said).unwrap();
-    let expected = format!("{failing} sits out");
+    let expected = format!("{failing} sits out after failures in a row");
     assert!(said.contains(&expected), "{said}");
 }
 

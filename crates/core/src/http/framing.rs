@@ -86,7 +86,7 @@ pub enum BadHead {
     #[error("Host is not the one that the target names")]
     OtherHost,
     /// RFC 9112, section 3.2.1 to 3.2.4.
-    #[error("target is not of a form that this method has")]
+    #[error("target has what must be percent-encoded, or is not of a form that this method has")]
     Target,
     /// See [`HeadLimits::bytes`]: not even the first line is complete.
     #[error("target is too long")]

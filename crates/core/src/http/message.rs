@@ -133,7 +133,7 @@ fn head(bytes: &[u8], limits: HeadLimits) -> Result<Option<(usize, State)>, BadH
         Ok(Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
         Ok(_) => return Err(too_large(bytes)),
         Err(Error::TooManyHeaders) => return Err(BadHead::TooManyFields),
-        Err(Error::Version) if is_other_version(bytes) => return Err(BadHead::Version),
+        Err(Error::Version) => return Err(misread_version(bytes)),
         Err(_) => return Err(BadHead::NoRequest),
     };
     if !request.path.is_some_and(is_target) {
@@ -172,18 +172,23 @@ fn too_large(bytes: &[u8]) -> BadHead {
     }
 }
 
-/// Whether a line says, in the form of a version, another one than 1.0 and 1.1 (RFC 9112, section 2.3).
-fn is_other_version(bytes: &[u8]) -> bool {
+/// What is wrong with a line in which no version stands behind the target: it says another one than 1.0 and 1.1 (RFC 9112,
+/// section 2.3), one of these behind a target with a blank in it (section 3.2), or none.
+fn misread_version(bytes: &[u8]) -> BadHead {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let line = lines.find(|line| !line.is_empty() && *line != b"\r");
     let line = line.unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let last = line.rsplit(|byte| *byte == b' ').next();
-    matches!(
-        last.unwrap_or_default(),
+    match last.unwrap_or_default() {
+        b"HTTP/1.0" | b"HTTP/1.1" => BadHead::Target,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit()
-    )
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            BadHead::Version
+        }
+        _ => BadHead::NoRequest,
+    }
 }
 
 /// Whether the codec can take a target for one. Most are clear at a glance.

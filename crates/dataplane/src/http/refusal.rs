@@ -90,6 +90,7 @@ impl Refusal {
             entry.endpoint = attempts.last().map(|last| last.addr);
             entry.retries = u32::try_from(attempts.len().saturating_sub(1)).unwrap_or(u32::MAX);
             entry.refused(*cause, response.status().as_u16());
+            entry.trailers(response.headers());
         }
         if cause.closes(version) {
             let close = HeaderValue::from_static("close");

@@ -118,6 +118,7 @@ fn pass_of_no_request_says_why() {
         ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", BadHead::NoRequest),
         ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", BadHead::NoRequest),
         ("GET /<> HTTP/1.1\r\n\r\n", BadHead::Target),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target),
         ("\u{16}\u{3}\u{1}", BadHead::NoRequest),
         (&format!("GET /{long}"), BadHead::LongTarget),
         (&format!("GET / HTTP/1.1\r\nA: {long}"), BadHead::TooLarge),
