@@ -40,7 +40,7 @@ impl Asked {
             },
             is_upgrade: Cell::new(false),
             received: parts.version,
-            expects: body != BodyLength::Empty && parts.headers.contains_key(header::EXPECT),
+            expects: body != BodyLength::Empty && is_expectation(&parts),
             parts,
         }
     }
@@ -83,5 +83,30 @@ impl Asked {
         )?;
         self.is_upgrade.set(head::is_upgrade(&parts));
         Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Whether 100 is what a client expects, and may be told (RFC 9110, section 10.1.1).
+fn is_expectation(parts: &Parts) -> bool {
+    let mut expected = parts.headers.get_all(header::EXPECT).iter();
+    parts.version != Version::HTTP_10
+        && expected.any(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_expects_100_where_it_is_asked_for_and_can_be_told() {
+        let expects = |version, value| {
+            let request = Request::put("/").version(version).header("expect", value);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            Asked::new(parts, BodyLength::Exactly(4), &HeaderRules::default()).expects
+        };
+        assert!(expects(Version::HTTP_11, "100-Continue"));
+        assert!(expects(Version::HTTP_2, "100-continue"));
+        assert!(!expects(Version::HTTP_10, "100-continue"));
+        assert!(!expects(Version::HTTP_11, "200-ok"));
     }
 }

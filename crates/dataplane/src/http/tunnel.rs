@@ -42,6 +42,9 @@ impl Meter for Tally<'_> {
         let (from_client, to_client) = self.before;
         self.live
             .moved(from_client + to_upstream, to_client + to_downstream);
+        if let Some(entry) = &mut self.entry {
+            entry.bytes = (to_upstream, to_downstream);
+        }
         self.exchange.moved(to_upstream, to_downstream)
     }
 

@@ -102,6 +102,8 @@ fn request_without_an_answer_is_told_that_its_endpoint_is_gone() {
 #[test]
 fn tunnel_that_outlives_its_endpoint_is_reset_and_counted_once() {
     let (mut bench, mut subject, vip, _was_asked) = bounded();
+    let (log, lines) = crate::AccessLog::new(portico_core::http::log::LogFormat::Text);
+    bench.plane.log_requests(log);
     let mut client = Peer::at(vip);
     client
         .send("GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
@@ -114,6 +116,11 @@ fn tunnel_that_outlives_its_endpoint_is_reset_and_counted_once() {
     assert_eq!(listed[0].phase, Phase::Open);
     assert_eq!(kind_of(client.line()), io::ErrorKind::ConnectionReset);
     assert_cut(&bench, &subject.port, 1);
+    let line = lines.recv_timeout(DEADLINE).unwrap();
+    assert!(
+        line.contains(" 101 DD ") && line.ends_with(" 4/4 0\n"),
+        "{line}"
+    );
 }
 
 #[test]
