@@ -38,8 +38,14 @@ pub(super) struct Home {
     endpoint: Weak<EndpointState>,
     idle: RefCell<Vec<(Box<Upstream>, Instant)>>,
     multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
-    /// Somebody connects, for all who came since.
-    opening: RefCell<Option<Rc<Notify>>>,
+    opening: RefCell<Option<Rc<Underway>>>,
+}
+
+/// Somebody connects, for all who came since.
+#[derive(Default)]
+struct Underway {
+    over: Notify,
+    has_opened: Cell<bool>,
 }
 
 impl Pool {
@@ -127,6 +133,9 @@ impl Home {
     }
 
     pub(super) fn share(&self, multiplexed: Rc<Multiplexed>) {
+        if let Some(underway) = &*self.opening.borrow() {
+            underway.has_opened.set(true);
+        }
         self.multiplexed.borrow_mut().push(multiplexed);
     }
 
@@ -136,15 +145,20 @@ impl Home {
         all.retain(|it| !Rc::ptr_eq(it, multiplexed));
     }
 
-    /// The right to connect for all who want a stream; `None` after somebody else who had it is done.
+    /// The right to connect for all who want a stream; `None` once there is room that somebody else made, or who had it failed.
     pub(super) async fn open(&self) -> Option<Opening<'_>> {
-        let underway = self.opening.borrow().clone();
-        if let Some(underway) = underway {
-            underway.notified().await;
-            return None;
+        loop {
+            let underway = self.opening.borrow().clone();
+            let Some(underway) = underway else {
+                *self.opening.borrow_mut() = Some(Rc::default());
+                return Some(Opening(self));
+            };
+            underway.over.notified().await;
+            // What one connection has room for may be fewer than all who waited for it.
+            if !underway.has_opened.get() || self.stream().is_some() {
+                return None;
+            }
         }
-        *self.opening.borrow_mut() = Some(Rc::default());
-        Some(Opening(self))
     }
 
     fn shed(&self) -> usize {
@@ -176,7 +190,7 @@ pub(super) struct Opening<'h>(&'h Home);
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if let Some(opening) = self.0.opening.borrow_mut().take() {
-            opening.notify_waiters();
+            opening.over.notify_waiters();
         }
     }
 }

@@ -312,6 +312,44 @@ fn calls_of_grpc_share_a_connection_and_keep_their_trailers() {
 }
 
 #[test]
+fn requests_at_once_get_as_many_connections_as_they_need() {
+    const CLIENTS: usize = 4;
+    const STREAMS: usize = 90;
+    // Answers once all have come.
+    let all = Arc::new(tokio::sync::Barrier::new(CLIENTS * STREAMS));
+    let origin = origin_of(move |stream| {
+        let all = Arc::clone(&all);
+        let answer = service_fn(move |_| {
+            let all = Arc::clone(&all);
+            async move {
+                all.wait().await;
+                io::Result::Ok(Response::new(body(Vec::new())))
+            }
+        });
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(100)
+            .serve_connection(TokioIo::new(stream), answer)
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut answers = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut sender = client(vip).await;
+            answers.extend((0..STREAMS).map(|_| sender.send_request(asking("GET", Vec::new()))));
+        }
+        let mut answers = tokio::task::JoinSet::from_iter(answers);
+        let first = tokio::time::timeout(DEADLINE, answers.join_next()).await;
+        assert_eq!(first.unwrap().unwrap().unwrap().unwrap().status(), 200);
+        for answer in answers.join_all().await {
+            assert_eq!(answer.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 4);
+}
+
+#[test]
 fn body_that_breaks_off_resets_its_stream_and_no_other() {
     let broken = origin(|peer| {
         loop {
