@@ -90,6 +90,53 @@ fn body_is_sent_again_with_a_request_that_may_be_repeated() {
 }
 
 #[test]
+fn body_that_is_longer_than_what_is_kept_is_not_sent_again() {
+    let (mute, alive) = (mute(), mirror());
+    let vip = vip();
+    let subject = http(vip, &[mute.addr, alive.addr]);
+    let _bench = serving(&[&subject]);
+    let body = "x".repeat(100_000);
+    let put = format!("PUT / HTTP/1.1\r\nhost: web\r\ncontent-length: 100000\r\n\r\n{body}");
+    let mut statuses = [(); 2].map(|()| Peer::at(vip).ask(&put).unwrap().status());
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502]);
+    assert_eq!(mute.connections(), 1);
+    subject.assert_reconciled();
+}
+
+#[test]
+fn retries_of_what_was_sent_are_a_part_of_the_requests_in_progress() {
+    const REQUESTS: usize = 40;
+    // Who comes first is left without an answer, all at once; who comes again is not.
+    let all = Arc::new((std::sync::Barrier::new(REQUESTS), AtomicU64::new(0)));
+    let origins = [(); 2].map(|()| {
+        let all = Arc::clone(&all);
+        origin(move |peer| {
+            peer.message()?;
+            if all.1.fetch_add(1, Relaxed) < u64::try_from(REQUESTS).unwrap() {
+                all.0.wait();
+                return Ok(());
+            }
+            peer.send(ok("again"))
+        })
+    });
+    let vip = vip();
+    let subject = http(vip, &origins.each_ref().map(|it| it.addr));
+    let _bench = serving(&[&subject]);
+    let mut clients: Vec<_> = (0..REQUESTS).map(|_| Peer::at(vip)).collect();
+    for client in &mut clients {
+        client.send(get("/")).unwrap();
+    }
+    let answers = clients.iter_mut().map(|client| client.message().unwrap());
+    let statuses: Vec<u16> = answers.map(|answer| answer.status()).collect();
+    for expected in [200, 502] {
+        assert!(statuses.contains(&expected), "{statuses:?}");
+    }
+    assert!(subject.port.retry_budget.refused() > 0);
+    subject.assert_reconciled();
+}
+
+#[test]
 fn answer_that_is_none_is_502() {
     let junk = origin(|peer| {
         peer.message()?;

@@ -566,6 +566,50 @@ async fn next(body: &mut Incoming) -> hyper::Result<Bytes> {
 }
 
 #[test]
+fn connection_of_age_is_told_to_go_and_its_streams_go_on() {
+    let origin = origin_of_streams(|mut request, mut to| async move {
+        let mut answer = to.send_response(Response::new(()), false).unwrap();
+        while request.body_mut().data().await.is_some() {}
+        answer.send_data("whole".into(), true).unwrap();
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let settings = DataSettings {
+        http_max_age: Some(Duration::from_millis(20)),
+        ..DataSettings::default()
+    };
+    let bench = with(&settings, &[&subject]);
+    block_on(async {
+        let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
+        let (mut sender, conn) = h2::client::handshake(stream).await.unwrap();
+        let conn = tokio::spawn(conn);
+        let streams: Vec<_> = (0..100)
+            .map(|_| sender.send_request(asking("POST", Vec::new()).map(drop), false))
+            .collect();
+        let told = async {
+            while std::future::poll_fn(|cx| sender.poll_ready(cx))
+                .await
+                .is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, told).await.unwrap();
+        for stream in streams {
+            let (answer, mut up) = stream.unwrap();
+            let mut down = answer.await.unwrap().into_body();
+            up.send_data(Bytes::new(), true).unwrap();
+            assert_eq!(down.data().await.unwrap().unwrap(), "whole");
+        }
+        conn.await.unwrap().unwrap();
+    });
+    wait_until("the connection to be gone", || {
+        bench.plane.connections() == 0
+    });
+    subject.assert_reconciled();
+}
+
+#[test]
 fn clients_of_a_port_that_is_gone_are_told_to_go_after_their_streams() {
     let (origin, was_asked, go) = held("a");
     let vip = vip();

@@ -202,6 +202,24 @@ fn log_has_a_line_for_every_request_and_drops_what_nobody_reads() {
 }
 
 #[test]
+fn log_that_nobody_reads_holds_up_no_request() {
+    let vip = vip();
+    let subject = http(vip, &[naming("a").addr]);
+    let bench = serving(&[&subject]);
+    let (log, _lines) = crate::AccessLog::new(portico_core::http::log::LogFormat::Text);
+    bench.plane.log_requests(Arc::clone(&log));
+    let mut client = Peer::at(vip);
+    // More than may wait.
+    for _ in 0..90 {
+        client.send(get("/").repeat(100)).unwrap();
+        for _ in 0..100 {
+            assert_eq!(client.message().unwrap().status(), 200);
+        }
+    }
+    assert!(log.dropped() > 0);
+}
+
+#[test]
 fn snapshot_between_two_requests_changes_the_second_one_s_endpoint() {
     let (first, second) = (naming("a"), naming("b"));
     let vip = vip();
