@@ -146,10 +146,14 @@ fn expectation_that_is_refused_costs_no_body() {
     let vip = vip();
     let subject = http(vip, &[origin.addr]);
     let _bench = serving(&[&subject]);
-    let answer = Peer::at(vip)
+    let mut client = Peer::at(vip);
+    let answer = client
         .ask("PUT / HTTP/1.1\r\nhost: web\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
         .unwrap();
     assert_eq!(answer.status(), 413);
+    // Whether what comes next is the body or a request, nobody can tell.
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(client.is_closed().unwrap());
 }
 
 #[test]
