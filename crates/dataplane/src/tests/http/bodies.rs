@@ -156,6 +156,28 @@ fn expectation_that_is_refused_costs_no_body() {
     assert!(client.is_closed().unwrap());
 }
 
+/// Clients send a head and a body apart, and another request as soon as they have an answer: if that comes first and says that the
+/// connection stays, one that does not is a request lost.
+#[test]
+fn answer_before_the_body_says_that_the_connection_ends() {
+    let origin = origin(|peer| {
+        peer.head()?;
+        peer.send(ok("early"))?;
+        peer.is_closed().map(drop)
+    });
+    let vip = vip();
+    let subject = http(vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    let mut client = Peer::at(vip);
+    let answer = client
+        .ask("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\n")
+        .unwrap();
+    assert_eq!(answer.text(), "early");
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.send("body").unwrap();
+    assert!(client.is_closed().unwrap());
+}
+
 #[test]
 fn large_bodies_arrive_whole_in_both_directions() {
     let origin = origin(|peer| {
