@@ -565,6 +565,28 @@ async fn next(body: &mut Incoming) -> hyper::Result<Bytes> {
     Ok(frame.into_data().unwrap())
 }
 
+/// What its endpoint says that it did not look at may be asked again, whatever it is (RFC 9113, section 8.7), and not once only: an
+/// endpoint that ends connections after so many requests says so of many at a time.
+#[test]
+fn request_that_its_endpoint_did_not_look_at_is_asked_again() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let origin = origin_of_streams(move |_, mut to| {
+        let number = asked.fetch_add(1, Relaxed);
+        async move {
+            if number < 2 {
+                to.send_reset(h2::Reason::REFUSED_STREAM);
+            } else {
+                to.send_response(Response::new(()), true).unwrap();
+            }
+        }
+    });
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    let answer = Peer::at(vip).ask("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(answer.unwrap().status(), 200);
+}
+
 #[test]
 fn connection_of_age_is_told_to_go_and_its_streams_go_on() {
     let origin = origin_of_streams(|mut request, mut to| async move {
