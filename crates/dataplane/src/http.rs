@@ -223,10 +223,10 @@ async fn serve_http1(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
         .max_header_size(BUFFER_BYTES)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(wire), service);
-    let over = watched(session, Pin::new(&mut conn), |conn| {
-        conn.graceful_shutdown();
-    })
-    .await;
+    let retire = |conn: Pin<&mut http1::Connection<_, _>>| conn.graceful_shutdown();
+    // Its next answer says so: a request may be on its way, which nobody would answer.
+    let of_age = |_: Pin<&mut _>| session.progress.is_of_age.set(true);
+    let over = watched(session, Pin::new(&mut conn), (retire, of_age)).await;
     let parts = conn.into_parts();
     let (downstream, held) = parts.io.into_inner().into_parts();
     match over {
@@ -254,7 +254,7 @@ async fn serve_http2(session: &Rc<Session>, begun: (Resetting, BytesMut)) {
         let conn = pin!(Streams::over(frames.clone(), session));
         tokio::select! {
             biased;
-            over = watched(session, conn, |mut conn| conn.retire()) => Ok(over),
+            over = watched(session, conn, (Streams::retire, Streams::retire)) => Ok(over),
             cause = frames.over(session.shared.settings.http_head_timeout) => Err(cause),
         }
     };
@@ -273,7 +273,7 @@ enum Over<E> {
 async fn watched<C, E>(
     session: &Session,
     mut conn: Pin<&mut C>,
-    retire: impl Fn(Pin<&mut C>),
+    (retire, of_age): (impl Fn(Pin<&mut C>), impl Fn(Pin<&mut C>)),
 ) -> Over<E>
 where
     C: Future<Output = Result<(), E>>,
@@ -300,7 +300,7 @@ where
                 continue;
             }
             match ready!(watch.poll(cx, timer.as_mut())) {
-                Due::Retire => retire(conn.as_mut()),
+                Due::Retire => of_age(conn.as_mut()),
                 // It is refused once; if it cannot even be told, it is cut off.
                 Due::Late if !session.progress.is_refused() => session.progress.refuse(LATE),
                 Due::Idle if !watch.is_dismissed => {

@@ -9,7 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header::SET_COOKIE, request::Parts, response};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, SET_COOKIE},
+    request::Parts,
+    response,
+};
 use hyper::{body::Incoming, ext::ReasonPhrase};
 use portico_core::{
     balance::{End, PortState},
@@ -47,6 +52,10 @@ use crate::{
     },
     worker::Numbered,
 };
+
+/// Times that an endpoint may say of a request that it did not look at it: one that ends its connections after so many requests says
+/// so of all that were on their way, and may say it again on the next connection.
+const MOST_REFUSALS: u32 = 4;
 
 /// A request and what was tried for it.
 pub(super) struct Errand {
@@ -282,6 +291,7 @@ impl Errand {
                     return Err(Unanswered {
                         fault: Fault::AnswerTimeout,
                         was_sent: true,
+                        was_refused: false,
                     });
                 }
                 due = next;
@@ -368,13 +378,18 @@ impl Errand {
         chosen: &mut Chosen,
         home: &Rc<Home>,
     ) -> Result<Answered, Miss> {
-        let (mut is_fresh, mut has_waited) = (false, false);
+        let (mut is_fresh, mut has_waited, mut refusals) = (false, false, 0);
         loop {
             if let Some((multiplexed, stream)) = home.stream() {
                 let request = self.request(Version::HTTP_2)?;
                 let sending = pin!(multiplexed.send(request, stream));
                 match self.in_time(chosen, sending).await {
                     Ok(response) => return self.answered_by(response, By::Http2),
+                    Err(failure) if refusals < MOST_REFUSALS && self.is_refused(failure) => {
+                        refusals += 1;
+                        home.forget(&multiplexed);
+                        continue;
+                    }
                     Err(failure) if !is_fresh && self.is_stale(chosen, failure) => {
                         is_fresh = true;
                         home.forget(&multiplexed);
@@ -409,6 +424,11 @@ impl Errand {
     fn is_stale(&self, chosen: &Chosen, failure: Unanswered) -> bool {
         let sent = self.sent(failure);
         self.next(chosen, (failure.fault, Connection::Reused, sent)) == Next::Fresh
+    }
+
+    /// Whether its endpoint did not look at it, and it can be sent once more from its beginning.
+    fn is_refused(&self, failure: Unanswered) -> bool {
+        failure.was_refused && self.sent(failure) == Sent::Nothing
     }
 
     fn sent(&self, failure: Unanswered) -> Sent {
@@ -492,6 +512,14 @@ impl Errand {
         true
     }
 
+    /// Whether the client's connection ends with the answer: it is of age, or some of the body is still to come, which nobody reads.
+    fn is_last(&self) -> bool {
+        let body = self.upload.as_ref();
+        let is_unread = body.is_some_and(|body| body.ended_at.get().is_none());
+        self.asked.received != Version::HTTP_2
+            && (is_unread || self.session.progress.is_of_age.get())
+    }
+
     fn answered(&mut self, answered: Answered, chosen: Chosen) -> Response<ResponseBody> {
         let Answered {
             head: mut parts,
@@ -506,6 +534,10 @@ impl Errand {
         let received = parts.version;
         to_client(&mut parts, received, &self.session.cluster.http.headers);
         parts.version = Version::HTTP_11;
+        if parts.status != StatusCode::SWITCHING_PROTOCOLS && self.is_last() {
+            let close = HeaderValue::from_static("close");
+            parts.headers.insert(CONNECTION, close);
+        }
         if let Some(cookie) = chosen.cookie() {
             parts.headers.append(SET_COOKIE, cookie);
         }

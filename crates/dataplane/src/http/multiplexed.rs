@@ -137,6 +137,7 @@ fn unanswered(error: &h2::Error, was_taken: bool) -> Unanswered {
             Fault::Closed
         },
         was_sent: was_taken && !was_refused(error),
+        was_refused: was_refused(error),
     }
 }
 

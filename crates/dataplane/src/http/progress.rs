@@ -33,6 +33,8 @@ pub(super) struct Progress {
     pub(super) bytes: Cell<(u64, u64)>,
     /// A body was not read to its end.
     pub(super) was_cut_short: Cell<bool>,
+    /// Its client is to come back on another connection.
+    pub(super) is_of_age: Cell<bool>,
     /// A body broke: the end of the connection must not look clean.
     pub(super) is_broken: Cell<bool>,
     /// Requests whose heads were complete, from the beginning.
@@ -51,6 +53,7 @@ impl Progress {
             requests: Cell::new(0),
             bytes: Cell::new((0, 0)),
             was_cut_short: Cell::new(false),
+            is_of_age: Cell::new(false),
             is_broken: Cell::new(false),
             begun: Cell::new(0),
             refused: Cell::new(None),

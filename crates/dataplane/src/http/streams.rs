@@ -68,7 +68,7 @@ impl Streams {
     }
 
     /// Tells the client to come back on another connection; the streams that it has opened are served.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(mut self: Pin<&mut Self>) {
         self.is_retired = true;
         if let Conn::Open(conn) = &mut self.conn {
             conn.graceful_shutdown();

@@ -40,6 +40,8 @@ pub(super) struct Unanswered {
     pub(super) fault: Fault,
     /// Whether the endpoint may have seen some of it.
     pub(super) was_sent: bool,
+    /// The endpoint says that it did not look at it.
+    pub(super) was_refused: bool,
 }
 
 /// A connection of HTTP/1.
@@ -106,6 +108,7 @@ impl Upstream {
                 Unanswered {
                     fault: of_answer(unsent.error()),
                     was_sent: was_taken && self.written.get(),
+                    was_refused: false,
                 }
             })?;
             if let Some(said) = keep_alive(response.headers()) {
