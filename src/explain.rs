@@ -248,12 +248,7 @@ fn headline(
             format!("{name} (headless) has no address in DNS, because {because}")
         }
         State::Refused => {
-            let is_http = |port: &PortVerdict| port.verdict.internal == Answer::Unavailable;
-            let does = match ports.iter().filter(|port| is_http(port)).count() {
-                0 => "refuses connections",
-                some if some == ports.len() => "answers requests with 503",
-                _ => "refuses connections, and answers requests with 503",
-            };
+            let does = not_served(subject, ports);
             format!("{name} {does}: no usable endpoint, because {because}")
         }
         State::Dropped => format!(
@@ -268,6 +263,27 @@ fn headline(
         State::LeftAlone => format!("{name} is left to another proxy"),
         State::Rejected => format!("{name} is not served: its manifest is rejected"),
     }
+}
+
+/// What clients meet at ports without a usable endpoint, each thing once. Where endpoints are addresses of Services, the
+/// Snapshot has a choice, and it is the attempt that fails.
+fn not_served(subject: Subject<'_>, ports: &[PortVerdict]) -> String {
+    let views = subject.service.ports.iter().zip(ports);
+    let does: BTreeSet<&str> = views
+        .map(
+            |(view, port)| match (port.verdict.internal, view.name.protocol) {
+                (Answer::Unavailable, _) => "answers requests with 503",
+                (Answer::Forward, Protocol::Tcp) if view.app.protocol.is_http() => {
+                    "answers requests with 502"
+                }
+                (Answer::Forward, Protocol::Tcp) => "resets connections",
+                (Answer::Forward, Protocol::Udp) => "drops datagrams",
+                _ => "refuses connections",
+            },
+        )
+        .collect();
+    let does: Vec<&str> = does.into_iter().rev().collect();
+    does.join(", and ")
 }
 
 /// How many ports have an endpoint that some client reaches, and how many there are: each once, unless the families of

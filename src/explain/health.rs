@@ -168,7 +168,7 @@ fn none_local(
 }
 
 fn loops(joined: &[&EndpointReport]) -> Option<Problem> {
-    let looped: Vec<String> = joined
+    let mut looped: Vec<String> = joined
         .iter()
         .filter(|report| report.why.starts_with("an address of Service"))
         .map(|report| format!("{} is {}", title(report), report.why))
@@ -178,6 +178,8 @@ fn loops(joined: &[&EndpointReport]) -> Option<Problem> {
     } else {
         Severity::Warning
     };
+    // Several ports may lead to the same one.
+    looped.dedup();
     (!looped.is_empty()).then(|| Problem {
         fix: Some("name the address of the process itself".to_owned()),
         ..problem(severity, Cause::Loop, few(&looped))

@@ -120,6 +120,35 @@ fn explained_http_port_without_endpoints_is_unavailable() {
     assert_eq!(verdicts, [Answer::Unavailable, Answer::Refuse]);
 }
 
+#[test]
+fn explained_endpoint_that_is_a_service_says_what_clients_meet() {
+    let headline = |ports: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: back}}\nspec: {{clusterIP: 127.96.3.3, ports: [\
+             {{name: tcp, port: 80}}, {{name: udp, port: 80, protocol: UDP}}]}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{ports}]}}\n---\n\
+             apiVersion: v1\nkind: Endpoints\nmetadata: {{name: back}}\nsubsets: [{{addresses: [{{ip: 127.0.0.1}}], ports: [\
+             {{name: tcp, port: 9}}, {{name: udp, port: 9, protocol: UDP}}]}}]\n---\n\
+             apiVersion: v1\nkind: Endpoints\nmetadata: {{name: web}}\nsubsets: [{{addresses: [{{ip: 127.96.3.3}}], ports: [\
+             {{name: web, port: 80}}, {{name: db, port: 80}}, {{name: dns, port: 80, protocol: UDP}}]}}]\n"
+        );
+        explained(&text).headline
+    };
+    let web = "{name: web, port: 80, appProtocol: http}";
+    let db = "{name: db, port: 81}";
+    let dns = "{name: dns, port: 82, protocol: UDP}";
+    let said = |does: &str| {
+        format!("web {does}: no usable endpoint, because its endpoints are addresses of Services")
+    };
+    assert_eq!(headline(web), said("answers requests with 502"));
+    assert_eq!(headline(db), said("resets connections"));
+    assert_eq!(headline(dns), said("drops datagrams"));
+    assert_eq!(
+        headline(&format!("{web}, {db}")),
+        said("resets connections, and answers requests with 502")
+    );
+}
+
 fn explained_of(text: &str, namespace: &str, name: &str) -> Explanation {
     let (world, snapshot) = compiled(text);
     explained_in(&world, &snapshot, namespace, name)
