@@ -63,6 +63,9 @@ pub struct PortStat {
     pub protocol: String,
     /// `IPv4` or `IPv6`.
     pub ip_family: String,
+    /// What is counted one by one, wherever connections are named here.
+    #[serde(default)]
+    pub unit: Unit,
     /// How an endpoint is chosen.
     pub balance: String,
     /// Time-out of session affinity; null without.
@@ -91,6 +94,39 @@ impl PortStat {
     /// The window of this name.
     pub fn window(&self, name: &str) -> Option<&PortWindow> {
         self.windows.iter().find(|window| window.window == name)
+    }
+}
+
+/// What a Service port forwards, and counts, one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// TCP.
+    #[default]
+    Connections,
+    /// HTTP.
+    Requests,
+    /// UDP.
+    Flows,
+}
+
+impl Unit {
+    /// One of them.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Connections => "connection",
+            Self::Requests => "request",
+            Self::Flows => "flow",
+        }
+    }
+
+    /// Behind a figure in a cell.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::Connections => "conn",
+            Self::Requests => "req",
+            Self::Flows => "flow",
+        }
     }
 }
 

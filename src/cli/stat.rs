@@ -21,8 +21,16 @@ use crate::{
     settings::InstanceOptions,
 };
 
+const AFTER_HELP: &str = "\
+RATE and ACTIVE are of connections, of HTTP ports requests, of UDP flows, and so are P50 and P99: how long they lasted.
+Examples:
+  portico stat                        all Services of the namespace
+  portico stat service/web            one in detail: each endpoint's share beside the expected one
+  portico stat --mark                 count from now";
+
 /// Arguments of `portico stat`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct StatArgs {
     /// A Service in detail: NAME or service/NAME; all of them in a table without
     #[arg(value_name = "SERVICE")]

@@ -138,13 +138,12 @@ fn look(
     };
     rows.sort(args.sort_by);
     let over = args.window.as_str();
-    let windows = stat.ports.iter().filter_map(|port| port.window(over));
-    let rate: f64 = windows.map(|window| window.connections_per_second).sum();
     let active: u64 = stat.ports.iter().map(|port| port.counts.active).sum();
     let summary = format!(
-        "{}  Service ports: {}, conn/s over {over}: {rate:.0}, active: {active}  (Ctrl-C ends)",
+        "{}  Service ports: {}, over {over}: {}, active: {active}  (Ctrl-C ends)",
         stat.time,
-        stat.ports.len()
+        stat.ports.len(),
+        table::sums(&stat.ports, args.window)
     );
     Ok(((rows.len() > 0).then_some(rows), summary))
 }

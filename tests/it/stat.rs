@@ -145,7 +145,7 @@ fn stat_of_sticky_clients_says_why_it_is_not_even() {
         .collect();
     assert_eq!(
         even[0].join(" "),
-        "NAME PORT READY CONN/S ACTIVE BYTES/S ERR% P50 P99 EVEN"
+        "NAME PORT READY RATE ACTIVE BYTES/S ERR% P50 P99 EVEN"
     );
     assert_eq!((even[1][0], even[1][9]), ("sticky", "uneven"));
     assert_eq!((even[2][0], even[2][2], even[2][9]), ("web", "4/4", "-"));
@@ -183,6 +183,36 @@ fn stat_in_the_first_moments_of_a_service_tells_no_rate_beyond_what_it_counted()
     let rate = &window(&port(&program, "web"), "10s")["connectionsPerSecond"];
     let rate = rate.as_f64().unwrap();
     assert!((0.1..=20.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn stat_says_of_each_port_what_it_counts() {
+    in_namespace!(Root);
+    let shop = "\
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  ports:
+  - {name: db, port: 5432}
+  - {name: dns, port: 53, protocol: UDP}
+  - {name: web, port: 80, appProtocol: http}
+";
+    let program = Program::up(&[], &[("shop.yaml", shop)]);
+    let table = text(&program.command(&["stat"]));
+    let column = |at: usize| -> Vec<&str> {
+        let lines = table.lines();
+        lines
+            .map(|line| line.split_whitespace().nth(at).unwrap())
+            .collect()
+    };
+    assert_eq!(column(1), ["PORT", "5432/TCP", "53/UDP", "80/TCP"]);
+    assert_eq!(column(3), ["RATE", "0conn/s", "0flow/s", "0req/s"]);
+    let detail = text(&program.command(&["stat", "shop"]));
+    for unit in ["connections", "flows", "requests"] {
+        let said = format!("Totals:   0 {unit} (0 active)");
+        assert!(detail.contains(&said), "{detail}");
+    }
 }
 
 #[test]

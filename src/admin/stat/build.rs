@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use portico_core::{
     balance::{EndpointSet, EndpointState},
     calendar::rfc3339,
+    object::Protocol,
     observe::{
         histogram::{AtomicHistogram, Histogram},
         real,
@@ -25,7 +26,7 @@ use portico_core::{
 use super::{
     super::sampler::{self, Sampler, Tracked},
     EndpointStat, EndpointWindow, Epoch, Failures, Latency, PortCounts, PortStat, PortWindow,
-    Query, Refusal, Rejections, SCHEMA, Stat, Units, Verdict,
+    Query, Refusal, Rejections, SCHEMA, Stat, Unit, Units, Verdict,
     causes::{self, Facts, Member},
 };
 use crate::objects::Resource;
@@ -89,6 +90,11 @@ impl<'a> Source<'a> {
             port: port.number,
             protocol: port.name.protocol.to_string(),
             ip_family: sampler::family(port).to_owned(),
+            unit: match port.name.protocol {
+                Protocol::Udp => Unit::Flows,
+                _ if port.app.protocol.is_http() => Unit::Requests,
+                _ => Unit::Connections,
+            },
             balance: port.policy().as_str().to_owned(),
             affinity_seconds: port
                 .affinity

@@ -11,7 +11,7 @@ use super::{
     table::{pod, state},
 };
 use crate::{
-    admin::stat::{EndpointStat, PortStat, PortWindow, Verdict},
+    admin::stat::{EndpointStat, PortStat, PortWindow, Unit, Verdict},
     cli::{age, table::TabWriter},
 };
 
@@ -20,7 +20,7 @@ pub(super) fn text(port: &PortStat, window: WindowName, now: Timestamp) -> Strin
     let mut text = String::new();
     head(&mut text, port);
     if let Some(over) = port.window(window.as_str()) {
-        judged(&mut text, over);
+        judged(&mut text, over, port.unit);
     }
     set(&mut text, port, now);
     totals(&mut text, port);
@@ -66,7 +66,7 @@ fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{s}")
 }
 
-fn judged(text: &mut String, over: &PortWindow) {
+fn judged(text: &mut String, over: &PortWindow, unit: Unit) {
     let name = match over.window.as_str() {
         "mark" => "since the mark or the last change",
         "epoch" => "since the last change",
@@ -82,8 +82,9 @@ fn judged(text: &mut String, over: &PortWindow) {
     );
     let _ = writeln!(
         text,
-        "Rates:    {} connections/s, {}/s, {} turned away (over {})",
+        "Rates:    {} {}s/s, {}/s, {} turned away (over {})",
         rate(over.connections_per_second),
+        unit.noun(),
         bytes(over.bytes_per_second),
         over.rejected,
         time(Some(over.seconds))
@@ -133,8 +134,9 @@ fn totals(text: &mut String, port: &PortStat) {
     let counts = &port.counts;
     let _ = writeln!(
         text,
-        "Totals:   {} connections ({} active), {} picks, {} retries, {} rejected, residual {}; {} to endpoints, {} to clients",
+        "Totals:   {} {}s ({} active), {} picks, {} retries, {} rejected, residual {}; {} to endpoints, {} to clients",
         counts.connections,
+        port.unit.noun(),
         counts.active,
         counts.picks,
         counts.retries,

@@ -1,5 +1,7 @@
 //! Figures as they stand in cells: short, without spaces, `-` for what is not known. Owns roundings and units.
 
+use crate::admin::stat::Unit;
+
 /// What is not known.
 pub(crate) const NONE: &str = "-";
 
@@ -10,6 +12,11 @@ pub(crate) fn rate(value: f64) -> String {
         value if value < 9.95 => format!("{value:.1}"),
         value => format!("{value:.0}"),
     }
+}
+
+/// So many of what is counted a second, as a cell: `12req/s`.
+pub(crate) fn counted(value: f64, unit: Unit) -> String {
+    format!("{}{}/s", rate(value), unit.short())
 }
 
 /// Bytes, in powers of a thousand.

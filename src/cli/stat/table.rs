@@ -1,16 +1,16 @@
 //! Tables of Service ports and of endpoints, a row each. Owns columns and orders.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use clap::ValueEnum;
 use portico_core::observe::real;
 
 use super::{
     WindowName,
-    figures::{NONE, bytes, percent, rate, time},
+    figures::{NONE, bytes, counted, percent, time},
 };
 use crate::{
-    admin::stat::{EndpointStat, PortStat, Verdict},
+    admin::stat::{EndpointStat, PortStat, Unit, Verdict},
     cli::table::{TabWriter, cell},
 };
 
@@ -31,9 +31,9 @@ pub(crate) struct Windows {
 /// What rows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SortBy {
-    /// Connections a second, the most first.
+    /// Connections, requests or flows a second, the most first.
     Conn,
-    /// Connections in progress, the most first.
+    /// Those in progress, the most first.
     Active,
     /// Bytes a second, the most first.
     Bytes,
@@ -123,7 +123,7 @@ fn has_families(ports: &[PortStat]) -> bool {
 pub(crate) fn services(ports: &[PortStat], windows: Windows, namespace: Namespace) -> Rows {
     let family = has_families(ports);
     let columns = [
-        "NAME", "PORT", "READY", "CONN/S", "ACTIVE", "BYTES/S", "ERR%", "P50", "P99", "EVEN",
+        "NAME", "PORT", "READY", "RATE", "ACTIVE", "BYTES/S", "ERR%", "P50", "P99", "EVEN",
     ];
     let row = |port: &PortStat| {
         let window = port.window(windows.rates.as_str());
@@ -136,7 +136,7 @@ pub(crate) fn services(ports: &[PortStat], windows: Windows, namespace: Namespac
         let mut cells = lead(port, namespace, family);
         cells.extend([
             format!("{}/{}", port.ready, port.declared),
-            rate(per_second),
+            counted(per_second, port.unit),
             port.counts.active.to_string(),
             bytes(flow),
             percent(errors),
@@ -159,11 +159,22 @@ pub(crate) fn services(ports: &[PortStat], windows: Windows, namespace: Namespac
     }
 }
 
+/// What all of them got together, unit by unit: `3conn/s 12req/s`.
+pub(crate) fn sums(ports: &[PortStat], window: WindowName) -> String {
+    let mut sums: BTreeMap<Unit, f64> = BTreeMap::new();
+    for port in ports {
+        let over = port.window(window.as_str());
+        *sums.entry(port.unit).or_default() += over.map_or(0.0, |of| of.connections_per_second);
+    }
+    let cells = sums.into_iter().map(|(unit, sum)| counted(sum, unit));
+    cells.collect::<Vec<_>>().join(" ")
+}
+
 /// A row an endpoint of a Service port.
 pub(crate) fn endpoints(ports: &[PortStat], windows: Windows, namespace: Namespace) -> Rows {
     let family = has_families(ports);
     let columns = [
-        "SERVICE", "PORT", "ENDPOINT", "POD", "CONN/S", "ACTIVE", "BYTES/S", "ERR%", "SHARE",
+        "SERVICE", "PORT", "ENDPOINT", "POD", "RATE", "ACTIVE", "BYTES/S", "ERR%", "SHARE",
         "EXPECTED", "P50", "P99", "STATE",
     ];
     let rows = ports.iter().flat_map(|port| {
@@ -197,7 +208,7 @@ fn row_of(
     cells.extend([
         endpoint.address.to_string(),
         pod(endpoint),
-        rate(per_second(picks)),
+        counted(per_second(picks), port.unit),
         endpoint.active.to_string(),
         bytes(per_second(carried)),
         percent(errors),

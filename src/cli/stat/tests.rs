@@ -7,7 +7,7 @@ use super::{
     table::{self, Namespace, SortBy, Windows},
 };
 use crate::admin::stat::{
-    EndpointStat, EndpointWindow, Epoch, Failures, Latency, PortCounts, PortStat, PortWindow,
+    EndpointStat, EndpointWindow, Epoch, Failures, Latency, PortCounts, PortStat, PortWindow, Unit,
     Units, Verdict,
 };
 
@@ -43,6 +43,7 @@ pub(in crate::cli) fn port(service: &str, rate: f64, picks: &[u64]) -> PortStat 
         port: 80,
         protocol: "TCP".to_owned(),
         ip_family: "IPv4".to_owned(),
+        unit: Unit::Connections,
         balance: "round-robin".to_owned(),
         affinity_seconds: None,
         ready: picks.len(),
@@ -109,16 +110,28 @@ fn endpoint(index: usize, picks: u64, all: &[u64]) -> EndpointStat {
 
 #[test]
 fn services_are_rows_under_one_header() {
-    let ports = [port("web", 12.34, &[1, 1]), port("api", 0.0, &[1])];
+    let mut web = port("web", 12.34, &[1, 1]);
+    web.unit = Unit::Requests;
+    let ports = [web, port("api", 0.0, &[1])];
     let table = table::services(&ports, WINDOWS, Namespace::Shown);
     assert_eq!(
         table.text(usize::MAX),
         "\
-NAMESPACE   NAME   PORT     READY   CONN/S   ACTIVE   BYTES/S   ERR%   P50     P99    EVEN
-shop        web    80/TCP   2/3     12       0        1.0kB     1.0%   1.5ms   20ms   even
-shop        api    80/TCP   1/2     0        0        1.0kB     1.0%   1.5ms   20ms   even
+NAMESPACE   NAME   PORT     READY   RATE      ACTIVE   BYTES/S   ERR%   P50     P99    EVEN
+shop        web    80/TCP   2/3     12req/s   0        1.0kB     1.0%   1.5ms   20ms   even
+shop        api    80/TCP   1/2     0conn/s   0        1.0kB     1.0%   1.5ms   20ms   even
 "
     );
+}
+
+#[test]
+fn sums_are_of_one_unit_each() {
+    let mut web = port("web", 12.0, &[1]);
+    web.unit = Unit::Requests;
+    let ports = [port("a", 1.0, &[1]), web, port("b", 1.5, &[1])];
+    let sums = |ports| table::sums(ports, WindowName::TenSeconds);
+    assert_eq!(sums(&ports), "2.5conn/s 12req/s");
+    assert_eq!(sums(&[]), "");
 }
 
 #[test]
@@ -164,7 +177,7 @@ fn endpoints_have_rates_over_the_life_of_their_set() {
     // 30 in 4 s, 400 bytes in 4 s.
     assert_eq!(
         cells[1].join(" "),
-        "web 80/TCP 10.0.0.1:80 web-0 7.5 2 100B 0.0% 75.0% 50.0% - - ready"
+        "web 80/TCP 10.0.0.1:80 web-0 7.5conn/s 2 100B 0.0% 75.0% 50.0% - - ready"
     );
 }
 
@@ -174,11 +187,14 @@ fn detail_shows_each_share_beside_the_expected_one_and_why() {
     let over = port.windows.last_mut().unwrap();
     over.verdict = Some(Verdict::Uneven);
     over.uneven_because = vec!["policy random: chance".to_owned()];
+    port.unit = Unit::Flows;
     port.endpoints[1].ejected = true;
     let now = Timestamp::from_millis(70_000);
     let text = detail::text(&port, WindowName::Mark, now);
     for said in [
         "Verdict:  uneven (since the mark or the last change, 4.0s)\n",
+        "Rates:    1.0 flows/s, ",
+        "Totals:   0 flows (0 active)",
         "Set:      in force for 60s\n",
         "DEVIATION(+-50%)",
         "37      30      75.0%   50.0%      [     |#####] +50.0%",
