@@ -301,14 +301,49 @@ fn ports_missing_are_listed_with_holder_stand_in_and_fix() {
         all: 4,
     };
     check(&facts, "ports", Verdict::No, "; not served", &["kill 7"]);
-    let many = (0..15).map(|n| missing(8000 + n, true)).collect();
+    let many = (0..15).map(|n| Missing {
+        fix: format!("kill {n}"),
+        ..missing(8000 + n, true)
+    });
     facts.services = Services::Declared {
-        missing: many,
+        missing: many.collect(),
         all: 20,
     };
     let findings = of(&facts, "ports");
     assert_eq!(findings.len(), 11);
     assert!(findings[10].text.contains("5 more of 20"), "{findings:?}");
+}
+
+#[test]
+fn ports_missing_for_the_same_reason_are_said_once() {
+    let missing = |port: u16, instead: Option<u16>| Missing {
+        addr: ([127, 96, 0, 7], port).into(),
+        service: "default/web".into(),
+        why: "Permission denied".into(),
+        holder: None,
+        instead: instead.map(|port| ([127, 96, 0, 7], port).into()),
+        fix: "sudo one".into(),
+    };
+    let mut facts = running();
+    facts.services = Services::Running {
+        missing: vec![
+            missing(80, Some(10_080)),
+            missing(81, None),
+            missing(443, Some(10_443)),
+        ],
+        all: 3,
+    };
+    let findings = of(&facts, "ports");
+    let texts: Vec<&str> = findings.iter().map(|of| &*of.text).collect();
+    assert_eq!(
+        texts,
+        [
+            "127.96.0.7:81 (default/web): Permission denied; not served",
+            "127.96.0.7:80 (default/web), 127.96.0.7:443 (default/web): Permission denied; served at \
+             127.96.0.7:10080, 127.96.0.7:10443",
+        ]
+    );
+    assert_eq!(findings[1].fix, ["sudo one"]);
 }
 
 #[test]

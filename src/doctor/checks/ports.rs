@@ -1,10 +1,10 @@
 //! Sockets at Services' addresses: whether loopback addresses and low ports can be bound, and who is in the way.
 
-use std::{fmt::Write as _, io::ErrorKind};
+use std::{collections::BTreeMap, fmt::Write as _, io::ErrorKind};
 
 use super::super::{
     Finding, Verdict,
-    facts::{Facts, Failure, Program, Services},
+    facts::{Facts, Failure, Missing, Program, Services},
 };
 
 /// Ports that are named one by one.
@@ -80,16 +80,30 @@ pub(in super::super) fn ports(facts: &Facts) -> Vec<Finding> {
             format!("all of {all} {whose} addresses and ports can be had"),
         )];
     }
-    let findings = missing.iter().take(MOST).map(|port| {
-        let mut text = format!("{} ({}): {}", port.addr, port.service, port.why);
-        if let Some(holder) = &port.holder {
+    // Those that the same is to be said of together, the ones that nothing stands in for first.
+    let mut alike: BTreeMap<_, Vec<&Missing>> = BTreeMap::new();
+    for port in missing.iter().take(MOST) {
+        let said = (port.instead.is_some(), &port.why, &port.holder, &*port.fix);
+        alike.entry(said).or_default().push(port);
+    }
+    let findings = alike.into_iter().map(|((_, why, holder, fix), ports)| {
+        let named = ports
+            .iter()
+            .map(|of| format!("{} ({})", of.addr, of.service));
+        let mut text = format!("{}: {why}", named.collect::<Vec<_>>().join(", "));
+        if let Some(holder) = holder {
             let _ = write!(text, ", {holder}");
         }
-        let (result, end) = match port.instead {
-            Some(instead) => (Verdict::Warn, format!("; served at {instead}")),
-            None => (Verdict::No, "; not served".to_owned()),
+        let instead: Vec<String> = ports
+            .iter()
+            .filter_map(|of| Some(of.instead?.to_string()))
+            .collect();
+        let (result, end) = if instead.is_empty() {
+            (Verdict::No, "not served".to_owned())
+        } else {
+            (Verdict::Warn, format!("served at {}", instead.join(", ")))
         };
-        Finding::new(CHECK, result, text + &end).fix(&*port.fix)
+        Finding::new(CHECK, result, format!("{text}; {end}")).fix(fix)
     });
     let more = missing.len().saturating_sub(MOST);
     let rest = (more > 0).then(|| {
