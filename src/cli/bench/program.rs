@@ -160,6 +160,10 @@ impl Asked {
 
     /// From now on, every change is looked at.
     pub(super) fn begin(&mut self) {
+        // Before the run looks for the first time, so that no change falls between the two.
+        let Some(mut last) = self.look().map(|view| view.generation) else {
+            return;
+        };
         let Some((instance, wanted)) = self.program.clone() else {
             return;
         };
@@ -167,9 +171,6 @@ impl Asked {
         self.looks = Some(looks);
         // Ends with the process at the latest: its question may wait for longer than the run.
         std::thread::spawn(move || {
-            let Some(mut last) = look(&instance, &wanted).map(|view| view.generation) else {
-                return;
-            };
             while let Ok(answer) =
                 client::get_within(&instance, &format!("/v1/generation?after={last}"), LONG)
             {
