@@ -247,6 +247,10 @@ async fn tcp_connection_is_success_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn tcp_host_that_is_a_name_is_looked_up() {
+    if let Err(error) = tokio::net::lookup_host(("localhost", 0)).await {
+        eprintln!("skipped: this machine does not know localhost: {error}");
+        return;
+    }
     let (_listener, addr) = listener().await;
     let named = |name: &str| ProbeCheck::TcpSocket {
         port: TargetPort::Number(1),

@@ -10,10 +10,12 @@ pub(crate) mod program;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
     path::Path,
     time::Duration,
 };
+
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Patience with anything: a deadline, never a delay.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -35,6 +37,27 @@ pub(crate) fn get(addr: SocketAddr) -> std::io::Result<String> {
 /// An address from text.
 pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// Whether this process may open so many descriptors, as far as its limit can be raised; says so if not.
+pub(crate) fn may_open(descriptors: u64) -> bool {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let is_raised = setrlimit(Resource::Nofile, limit).is_ok();
+    let may = is_raised && limit.maximum.is_none_or(|most| most >= descriptors);
+    if !may {
+        eprintln!("skipped: this process may not open {descriptors} descriptors");
+    }
+    may
+}
+
+/// Whether `localhost` has an address here; says so if not.
+pub(crate) fn knows_localhost() -> bool {
+    let found = ("localhost", 0).to_socket_addrs();
+    if let Err(error) = &found {
+        eprintln!("skipped: this machine does not know localhost: {error}");
+    }
+    found.is_ok()
 }
 
 /// Whether `program` is there; says so if not.

@@ -8,7 +8,7 @@ use std::{
 
 use super::{echo, manifest};
 use crate::support::{
-    PATIENCE,
+    PATIENCE, may_open,
     namespace::in_namespace,
     program::{Program, way},
 };
@@ -19,19 +19,11 @@ const CLIENTS: usize = 1000;
 /// What a pool may keep open for the next connections: a leak would be of hundreds.
 const POOLED: usize = 64;
 
-/// Room for the clients' ends and the endpoint's in this process.
-fn raise_own_limit() -> bool {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).is_ok()
-        && limit.maximum.is_none_or(|maximum| maximum > 4096)
-}
-
 #[test]
 fn thousand_clients_with_256_descriptors_all_get_their_turn_and_nothing_spins() {
     in_namespace!(Root);
-    if !raise_own_limit() {
-        eprintln!("skipped: this process may not open 4096 descriptors");
+    // The clients' ends and the endpoint's are in this process.
+    if !may_open(4096) {
         return;
     }
     let text = manifest("web", 80, &[echo()]);
