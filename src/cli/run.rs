@@ -12,13 +12,17 @@ use crate::{
     settings::InstanceOptions,
 };
 
+const AFTER_HELP: &str = "\
+A program that listens on 0.0.0.0 or :: at a port number that a Service has, too, is told that it is in use: let it
+listen on localhost, or on another number.";
+
 /// Arguments of `portico run`.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
   portico run -- curl http://echo/        port 80 is port 80, names are a pod's in default
   portico run -- sh                       a shell in which every program reaches Services
   portico run -n shop -- npm test         short names are of shop; the status is the program's
-  portico run --network none -- ./test    only Services are reached, nothing else")]
+  portico run --network none -- ./test    only Services are reached, nothing else", after_help = AFTER_HELP)]
 pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
