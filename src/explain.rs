@@ -31,8 +31,11 @@ pub use model::{
     Answer, Cause, EndpointReport, Explanation, Join, PortVerdict, Problem, State, Verdicts, Way,
 };
 
-use crate::objects::{Resource, View};
-use subject::{Subject, counted, place, problem};
+use crate::{
+    objects::{Resource, View},
+    words::counted,
+};
+use subject::{Subject, place, problem};
 
 /// Explains the Service `name` of `namespace`; `None` when nothing was ever said about such a Service.
 pub fn explain(view: View<'_>, namespace: &str, name: &str) -> Option<Explanation> {

@@ -26,3 +26,4 @@ pub mod settings;
 pub mod simulate;
 pub mod source;
 pub mod telemetry;
+mod words;

@@ -9,6 +9,7 @@ use crate::{
     admin::client,
     control::status::{MissedNameStatus, RunStatus, ServiceStatus, Status},
     settings::InstanceOptions,
+    words::counted,
 };
 
 /// Arguments of `portico status`.
@@ -101,15 +102,14 @@ pub fn text(status: &Status) -> String {
 fn runs(text: &mut String, runs: &[RunStatus]) {
     let now = crate::clock::now();
     for run in runs {
-        let plural = if run.listeners == 1 { "" } else { "s" };
         let _ = writeln!(
             text,
-            "run: pid {}, {}, namespace {}, for {}: {} socket{plural}",
+            "run: pid {}, {}, namespace {}, for {}: {}",
             run.pid,
             run.command,
             run.namespace,
             age::since(Some(&run.since), now),
-            run.listeners
+            counted(run.listeners, "socket")
         );
         for failed in &run.failed {
             let _ = writeln!(text, "  not served inside: {failed}");

@@ -25,6 +25,7 @@ use crate::{
         walk,
     },
     telemetry,
+    words::counted,
 };
 
 /// What standard input is called in findings.
@@ -254,11 +255,6 @@ fn json_of(finding: &Diagnostic) -> serde_json::Value {
         "path": finding.path,
         "message": finding.message,
     })
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use portico_core::object::{
 use super::{
     endpoints::numbers,
     model::{Cause, Join, Problem},
-    subject::{From, Labelled, Run, Source, Subject, counted, few, label, place, problem},
+    subject::{From, Labelled, Run, Source, Subject, few, label, place, problem},
 };
+use crate::words::counted;
 
 /// How every Service port joins, in each family of the Service.
 pub(super) fn of(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Join> {

@@ -13,9 +13,10 @@ use portico_core::{
 
 use super::{
     model::{Cause, Problem},
-    subject::{Subject, counted, problem},
+    subject::{Subject, problem},
     verdicts,
 };
+use crate::words::counted;
 
 /// Limits that keep connections waiting, or would keep the next one.
 pub(super) fn problems(subject: Subject<'_>) -> Vec<Problem> {

@@ -13,10 +13,9 @@ use portico_core::{
 
 use super::{
     model::{Cause, Problem},
-    subject::{
-        Labelled, Run, Source, Subject, counted, few, labelled, objects_of, pairs, place, problem,
-    },
+    subject::{Labelled, Run, Source, Subject, few, labelled, objects_of, pairs, place, problem},
 };
+use crate::words::counted;
 
 /// Why no endpoint belongs to the Service; empty when some does.
 pub(super) fn problems(subject: Subject<'_>, sources: &[Source<'_>]) -> Vec<Problem> {

@@ -243,12 +243,6 @@ pub(super) fn family_of(endpoint: &SliceEndpoint) -> Option<IpFamily> {
     endpoint.address.map(IpFamily::of)
 }
 
-/// `1 pod`, `2 pods`.
-pub(super) fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
-}
-
 /// At most three of `items`, the rest counted.
 pub(super) fn few(items: &[String]) -> String {
     match items {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     admin::stat::{EndpointStat, PortStat, PortWindow, Unit, Verdict},
     cli::{age, table::TabWriter},
+    words::counted,
 };
 
 /// The port for people.
@@ -55,15 +56,10 @@ fn head(text: &mut String, port: &PortStat) {
         text,
         "Balance:  {} over {} ({}/{} ready){affinity}",
         port.balance,
-        plural(port.endpoints.len(), "endpoint"),
+        counted(port.endpoints.len(), "endpoint"),
         port.ready,
         port.declared
     );
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{s}")
 }
 
 fn judged(text: &mut String, over: &PortWindow, unit: Unit) {
@@ -134,9 +130,8 @@ fn totals(text: &mut String, port: &PortStat) {
     let counts = &port.counts;
     let _ = writeln!(
         text,
-        "Totals:   {} {}s ({} active), {} picks, {} retries, {} rejected, residual {}; {} to endpoints, {} to clients",
-        counts.connections,
-        port.unit.noun(),
+        "Totals:   {} ({} active), {} picks, {} retries, {} rejected, residual {}; {} to endpoints, {} to clients",
+        counted(counts.connections, port.unit.noun()),
         counts.active,
         counts.picks,
         counts.retries,

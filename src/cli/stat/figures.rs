@@ -15,7 +15,7 @@ pub(crate) fn rate(value: f64) -> String {
 }
 
 /// So many of what is counted a second, as a cell: `12req/s`.
-pub(crate) fn counted(value: f64, unit: Unit) -> String {
+pub(crate) fn per_second(value: f64, unit: Unit) -> String {
     format!("{}{}/s", rate(value), unit.short())
 }
 

@@ -7,7 +7,7 @@ use portico_core::observe::real;
 
 use super::{
     WindowName,
-    figures::{NONE, bytes, counted, percent, time},
+    figures::{self, NONE, bytes, percent, time},
 };
 use crate::{
     admin::stat::{EndpointStat, PortStat, Unit, Verdict},
@@ -136,7 +136,7 @@ pub(crate) fn services(ports: &[PortStat], windows: Windows, namespace: Namespac
         let mut cells = lead(port, namespace, family);
         cells.extend([
             format!("{}/{}", port.ready, port.declared),
-            counted(per_second, port.unit),
+            figures::per_second(per_second, port.unit),
             port.counts.active.to_string(),
             bytes(flow),
             percent(errors),
@@ -166,7 +166,9 @@ pub(crate) fn sums(ports: &[PortStat], window: WindowName) -> String {
         let over = port.window(window.as_str());
         *sums.entry(port.unit).or_default() += over.map_or(0.0, |of| of.connections_per_second);
     }
-    let cells = sums.into_iter().map(|(unit, sum)| counted(sum, unit));
+    let cells = sums
+        .into_iter()
+        .map(|(unit, sum)| figures::per_second(sum, unit));
     cells.collect::<Vec<_>>().join(" ")
 }
 
@@ -208,7 +210,7 @@ fn row_of(
     cells.extend([
         endpoint.address.to_string(),
         pod(endpoint),
-        counted(per_second(picks), port.unit),
+        figures::per_second(per_second(picks), port.unit),
         endpoint.active.to_string(),
         bytes(per_second(carried)),
         percent(errors),

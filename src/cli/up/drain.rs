@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use portico_dataplane::{Connection, Phase};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::words::counted;
+
 /// How often it is looked at.
 const PACE: Duration = Duration::from_secs(2);
 /// Most Services that are named.
@@ -68,8 +70,7 @@ fn left(connections: &[Connection]) -> String {
         .map(|(name, count)| format!("{count} of {name}"))
         .collect();
     if more > 0 {
-        let plural = if more == 1 { "" } else { "s" };
-        parts.push(format!("the rest of {more} more Service{plural}"));
+        parts.push(format!("the rest of {}", counted(more, "more Service")));
     }
     let count = |wanted: fn(&Phase) -> bool| {
         let phases = connections.iter().map(|connection| &connection.phase);

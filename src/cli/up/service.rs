@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     app::{App, Pulse},
     notify::Manager,
+    words::counted,
 };
 
 /// A reload that changes nothing is not reported by anybody: it is taken to be over after this time.
@@ -124,14 +125,10 @@ fn status(snapshot: &Snapshot) -> String {
     let endpoints = endpoints
         .filter(|endpoint| endpoint.conditions.ready)
         .count();
-    let noun = |count: usize, one: &str| {
-        let plural = if count == 1 { "" } else { "s" };
-        format!("{count} {one}{plural}")
-    };
     format!(
         "{}, {}, generation {}",
-        noun(services.len(), "Service"),
-        noun(endpoints, "endpoint"),
+        counted(services.len(), "Service"),
+        counted(endpoints, "endpoint"),
         snapshot.generation
     )
 }

@@ -1,10 +1,8 @@
 //! Names as every program of this machine looks them up: getaddrinfo(3), within a deadline. Owns nothing of DNS.
 
-use std::{
-    net::{IpAddr, ToSocketAddrs as _},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::mpsc, time::Duration};
+
+use crate::resolver::ask;
 
 /// Patience with the resolver: that of resolv.conf(5) for one server.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,7 +29,7 @@ impl Lookup {
         let (reply, answer) = mpsc::sync_channel(1);
         let asked = name.to_owned();
         std::thread::spawn(move || {
-            let _ = reply.send(resolve(&asked));
+            let _ = reply.send(ask(&asked));
         });
         Pending {
             name: name.to_owned(),
@@ -49,16 +47,4 @@ impl Pending {
             answer: self.answer.recv_timeout(PATIENCE).unwrap_or_else(late),
         }
     }
-}
-
-fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
-    let found = (name, 0).to_socket_addrs().map_err(|error| {
-        let text = error.to_string();
-        let said = text.strip_prefix("failed to lookup address information: ");
-        said.unwrap_or(&text).to_owned()
-    })?;
-    let mut addrs: Vec<IpAddr> = found.map(|addr| addr.ip()).collect();
-    addrs.sort_unstable();
-    addrs.dedup();
-    Ok(addrs)
 }

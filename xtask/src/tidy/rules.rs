@@ -59,6 +59,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "privilege",
             "proxy",
             "run",
+            "words",
         ],
         "commands see the app; they print statuses, objects, findings, the host's addresses and what clashes with them",
     ),
@@ -107,6 +108,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
             "control::status",
             "host",
             "instance",
+            "resolver::ask",
             "run::namespaces",
             "settings",
         ],
@@ -114,7 +116,7 @@ const EDGES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "explain",
-        &["control::status", "objects"],
+        &["control::status", "objects", "words"],
         "reads what objects are made from, and the listeners' reports",
     ),
     (
