@@ -60,6 +60,9 @@ fn open(addr: SocketAddr) -> Stream {
 /// An endpoint that serves every connection on a thread; it lives until the end of the test's process.
 fn endpoint(serve: impl Fn(Stream) -> std::io::Result<()> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The standard library's queue of 128 is full when as many streams begin while this thread does not run, and who does not
+    // fit comes again after a second, when connecting has taken too long.
+    rustix::net::listen(&listener, 1024).unwrap();
     let addr = listener.local_addr().unwrap();
     let serve = Arc::new(serve);
     thread::spawn(move || {
