@@ -36,7 +36,7 @@ use super::{
     head::Asked,
     log::Entry,
     multiplexed::{Download, Multiplexed},
-    pool::Home,
+    pool::{Home, NotOpened},
     progress::{Refused, Underway},
     refusal::{self, Cut, Refusal},
     tunnel::Tunnel,
@@ -399,9 +399,10 @@ impl Errand {
                 }
             }
             match home.open().await {
-                None if has_waited => return Err(Miss::Unopened),
-                None => has_waited = true,
-                Some(_opening) => {
+                Err(NotOpened) if has_waited => return Err(Miss::Unopened),
+                Err(NotOpened) => has_waited = true,
+                Ok(None) => {}
+                Ok(Some(_opening)) => {
                     home.share(Box::pin(self.open_http2(asks, chosen)).await?);
                     is_fresh = true;
                 }

@@ -46,6 +46,8 @@ impl Multiplexed {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_max_send_streams(usize::try_from(STREAMS).unwrap_or(usize::MAX))
             .max_send_buffer_size(BUFFER_BYTES)
+            // One client that does not read a stream of small messages must not end all others' streams; the window bounds what it costs.
+            .data_frame_budget(usize::MAX)
             .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX))
             .handshake(stream)
             .await?;

@@ -145,18 +145,24 @@ impl Home {
         all.retain(|it| !Rc::ptr_eq(it, multiplexed));
     }
 
-    /// The right to connect for all who want a stream; `None` once there is room that somebody else made, or who had it failed.
-    pub(super) async fn open(&self) -> Option<Opening<'_>> {
+    /// The right to connect for all who want a stream; `None` once there is room that somebody else made.
+    ///
+    /// # Errors
+    /// Who had it failed.
+    pub(super) async fn open(&self) -> Result<Option<Opening<'_>>, NotOpened> {
         loop {
             let underway = self.opening.borrow().clone();
             let Some(underway) = underway else {
                 *self.opening.borrow_mut() = Some(Rc::default());
-                return Some(Opening(self));
+                return Ok(Some(Opening(self)));
             };
             underway.over.notified().await;
             // What one connection has room for may be fewer than all who waited for it.
-            if !underway.has_opened.get() || self.stream().is_some() {
-                return None;
+            if !underway.has_opened.get() {
+                return Err(NotOpened);
+            }
+            if self.stream().is_some() {
+                return Ok(None);
             }
         }
     }
@@ -183,6 +189,9 @@ impl Home {
         !(idle.is_empty() && multiplexed.is_empty())
     }
 }
+
+/// Nobody could connect.
+pub(super) struct NotOpened;
 
 /// Somebody connects.
 pub(super) struct Opening<'h>(&'h Home);

@@ -32,6 +32,10 @@ const RESET_STREAMS: usize = 20;
 /// of a body while its answer is on its way may be such.
 const BROKEN_STREAMS: usize = 1024;
 
+/// What small DATA frames may cost that came and could not go on yet, as the codec counts it: 256 bytes for each, less what is in it. So it
+/// is some 16 000 frames, for a whole window of the smallest messages of gRPC, which have 5 bytes, is no flood.
+const SMALL_FRAMES: usize = 4 << 20;
+
 /// A connection, from its preface to its end.
 pub(super) struct Streams {
     session: Rc<Session>,
@@ -56,6 +60,7 @@ impl Streams {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(BUFFER_BYTES)
+            .data_frame_budget(SMALL_FRAMES)
             // Twice what is served, so that who sends somewhat more is told why: the codec would only reset the stream.
             .max_header_list_size(u32::try_from(2 * BUFFER_BYTES).unwrap_or(u32::MAX))
             .handshake(frames);

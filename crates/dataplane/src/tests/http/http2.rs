@@ -432,6 +432,92 @@ fn request_goes_on_while_nobody_reads_its_answer() {
     });
 }
 
+/// Messages of gRPC have 5 bytes at least, and a window has room for 13 000 of them.
+const SMALL: &[u8] = b"small";
+const MESSAGES: usize = 12_000;
+
+/// Answers every request; to a POST it says a lot in small messages. It gives no room to requests.
+fn talkative() -> Origins {
+    origin_of(|stream| async move {
+        let mut settings = h2::server::Builder::new();
+        let mut conn = settings
+            .initial_window_size(0)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .unwrap();
+        let mut held = Vec::new();
+        while let Some(Ok((request, mut to))) = conn.accept().await {
+            let is_whole = request.method() != "POST";
+            let mut answer = to.send_response(Response::new(()), is_whole).unwrap();
+            if !is_whole {
+                for _ in 0..MESSAGES {
+                    answer.send_data(SMALL.into(), false).unwrap();
+                }
+            }
+            held.push((request, answer));
+        }
+    })
+}
+
+/// A client whose window for answers is so large.
+async fn reading(vip: IpAddr, window: u32) -> h2::client::SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
+    let mut settings = h2::client::Builder::new();
+    let handshake = settings.initial_window_size(window).handshake(stream);
+    let (sender, conn) = handshake.await.unwrap();
+    tokio::spawn(conn);
+    sender
+}
+
+async fn asked(
+    sender: &mut h2::client::SendRequest<Bytes>,
+    method: &str,
+) -> (SendStream<Bytes>, Response<RecvStream>) {
+    let request = asking(method, Vec::new()).map(drop);
+    let (answer, up) = sender.send_request(request, method != "POST").unwrap();
+    let answer = tokio::time::timeout(DEADLINE, answer).await;
+    (up, answer.unwrap().unwrap())
+}
+
+#[test]
+fn small_messages_that_an_endpoint_does_not_read_yet_are_no_flood() {
+    let origin = talkative();
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut sender = reading(vip, 0).await;
+        let (mut up, _answer) = asked(&mut sender, "POST").await;
+        for _ in 0..MESSAGES {
+            up.send_data(SMALL.into(), false).unwrap();
+        }
+        // A head goes before what waits of other streams; all of it is on the way before the next one.
+        for _ in 0..2 {
+            let (_, answer) = asked(&mut sender, "GET").await;
+            assert_eq!(answer.status(), 200);
+        }
+    });
+}
+
+#[test]
+fn small_messages_that_a_client_does_not_read_yet_end_nobody_else_s_streams() {
+    let origin = talkative();
+    let vip = vip();
+    let subject = speaking(AppProtocol::H2c, vip, &[origin.addr]);
+    let _bench = serving(&[&subject]);
+    block_on(async {
+        let mut idle = reading(vip, 0).await;
+        let (_up, mut unread) = asked(&mut idle, "POST").await;
+        let mut busy = reading(vip, 65_535).await;
+        let (_, answer) = asked(&mut busy, "GET").await;
+        assert_eq!(answer.status(), 200);
+        let waiting = unread.body_mut().data();
+        let waited = tokio::time::timeout(Duration::from_millis(1), waiting);
+        assert!(waited.await.is_err(), "it goes on");
+    });
+    assert_eq!(origin.connections(), 1);
+}
+
 #[test]
 fn connection_without_requests_is_told_to_go_after_its_idle_time_alone() {
     let origin = naming("a");
