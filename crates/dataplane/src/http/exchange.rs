@@ -55,7 +55,7 @@ use crate::{
 
 /// Times that an endpoint may say of a request that it did not look at it: one that ends its connections after so many requests says
 /// so of all that were on their way, and may say it again on the next connection.
-const MOST_REFUSALS: u32 = 4;
+const MOST_REFUSALS: u32 = 16;
 
 /// A request and what was tried for it.
 pub(super) struct Errand {
