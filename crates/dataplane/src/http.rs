@@ -72,6 +72,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_BYTES: usize = 8 * 1024;
 /// How long what a client still sends is thrown away after it was refused, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
+
 /// What the requests of one connection share.
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -445,7 +446,6 @@ async fn tunnelled(
     let halves = (downstream.stream.split(), upstream.stream.split());
     let relayed = relay(halves.0, halves.1, patience, &mut tally).await;
     if let Some(entry) = &mut tally.entry {
-        entry.bytes = (relayed.to_upstream, relayed.to_downstream);
         match relayed.outcome {
             Outcome::Finished => entry.finished(),
             Outcome::Broken(Side::Upstream, _) => entry.broke(End::Endpoint),

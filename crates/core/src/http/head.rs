@@ -239,7 +239,6 @@ fn strip(headers: &mut HeaderMap) {
             .filter_map(|name| HeaderName::try_from(name.trim_matches([' ', '\t'])).ok())
             .filter(|name| !KEPT.contains(name) && !name.as_str().starts_with("x-forwarded-"))
             .collect();
-        headers.remove(CONNECTION);
         for name in listed {
             headers.remove(name);
         }

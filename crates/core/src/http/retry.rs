@@ -12,6 +12,9 @@ use super::error::Fault;
 
 /// Endpoints that a request is tried at, at most: as many as a TCP connection is.
 pub const MOST_ENDPOINTS: usize = 3;
+/// Times that an endpoint may say of a request that it did not look at it: one that ends its connections after so many requests says
+/// so of all that were on their way, and may say it again on the next connection.
+pub const MOST_REFUSALS: u32 = 16;
 /// Bytes of a body that are kept to be sent again. A longer one is not tried again once it has begun to be sent.
 pub const REPLAY_BYTES: usize = 64 << 10;
 /// Retries of requests that may have reached an endpoint are at most this part of the requests in progress, in per cent, ...

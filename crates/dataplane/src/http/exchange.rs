@@ -53,10 +53,6 @@ use crate::{
     worker::Numbered,
 };
 
-/// Times that an endpoint may say of a request that it did not look at it: one that ends its connections after so many requests says
-/// so of all that were on their way, and may say it again on the next connection.
-const MOST_REFUSALS: u32 = 16;
-
 /// A request and what was tried for it.
 pub(super) struct Errand {
     session: Rc<Session>,
@@ -385,7 +381,7 @@ impl Errand {
                 let sending = pin!(multiplexed.send(request, stream));
                 match self.in_time(chosen, sending).await {
                     Ok(response) => return self.answered_by(response, By::Http2),
-                    Err(failure) if refusals < MOST_REFUSALS && self.is_refused(failure) => {
+                    Err(failure) if refusals < retry::MOST_REFUSALS && self.is_refused(failure) => {
                         refusals += 1;
                         home.forget(&multiplexed);
                         continue;

@@ -12,10 +12,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, client};
 use http::{Request, Response};
-use hyper::{
-    body::{Body as _, Frame},
-    rt::Executor as _,
-};
+use hyper::body::{Body as _, Frame};
 use portico_core::http::error::Fault;
 use tokio::{net::TcpStream, time::Instant};
 

@@ -38,12 +38,12 @@ pub(super) struct Home {
     endpoint: Weak<EndpointState>,
     idle: RefCell<Vec<(Box<Upstream>, Instant)>>,
     multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
-    opening: RefCell<Option<Rc<Underway>>>,
+    opening: RefCell<Option<Rc<Coming>>>,
 }
 
 /// Somebody connects, for all who came since.
 #[derive(Default)]
-struct Underway {
+struct Coming {
     over: Notify,
     has_opened: Cell<bool>,
 }
@@ -133,8 +133,8 @@ impl Home {
     }
 
     pub(super) fn share(&self, multiplexed: Rc<Multiplexed>) {
-        if let Some(underway) = &*self.opening.borrow() {
-            underway.has_opened.set(true);
+        if let Some(coming) = &*self.opening.borrow() {
+            coming.has_opened.set(true);
         }
         self.multiplexed.borrow_mut().push(multiplexed);
     }
@@ -151,14 +151,14 @@ impl Home {
     /// Who had it failed.
     pub(super) async fn open(&self) -> Result<Option<Opening<'_>>, NotOpened> {
         loop {
-            let underway = self.opening.borrow().clone();
-            let Some(underway) = underway else {
+            let coming = self.opening.borrow().clone();
+            let Some(coming) = coming else {
                 *self.opening.borrow_mut() = Some(Rc::default());
                 return Ok(Some(Opening(self)));
             };
-            underway.over.notified().await;
+            coming.over.notified().await;
             // What one connection has room for may be fewer than all who waited for it.
-            if !underway.has_opened.get() {
+            if !coming.has_opened.get() {
                 return Err(NotOpened);
             }
             if self.stream().is_some() {

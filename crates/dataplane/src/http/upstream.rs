@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::HeaderName};
-use hyper::{body::Incoming, client::conn::http1, rt::Executor};
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use portico_core::http::error::Fault;
 use tokio::{net::TcpStream, task::JoinSet};
@@ -195,11 +195,11 @@ fn keep_alive(fields: &HeaderMap) -> Option<Duration> {
 #[derive(Clone, Default)]
 pub(super) struct Tasks(Rc<RefCell<JoinSet<()>>>);
 
-impl<F: Future + 'static> Executor<F> for Tasks {
-    fn execute(&self, task: F) {
+impl Tasks {
+    pub(super) fn execute(&self, task: impl Future + 'static) {
         let mut tasks = self.0.borrow_mut();
         while tasks.try_join_next().is_some() {}
-        // What is spawned moves several times, at its end too, and a stream's weighs kilobytes.
+        // What is spawned moves several times, at its end too, and a connection's weighs kilobytes.
         let task = Box::pin(task);
         tasks.spawn_local(async move { drop(task.await) });
     }

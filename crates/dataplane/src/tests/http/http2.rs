@@ -141,12 +141,8 @@ async fn client(vip: IpAddr) -> SendRequest<Frames> {
 
 /// A request whose body goes on, and the body of its answer, whose head is there.
 async fn streaming(vip: IpAddr) -> (SendStream<Bytes>, RecvStream) {
-    let stream = tokio::net::TcpStream::connect((vip, PORT)).await.unwrap();
-    let (mut sender, conn) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(conn);
-    let request = asking("POST", Vec::new()).map(drop);
-    let (answer, up) = sender.send_request(request, false).unwrap();
-    (up, answer.await.unwrap().into_body())
+    let (up, answer) = asked(&mut reading(vip, 65_535).await, "POST").await;
+    (up, answer.into_body())
 }
 
 fn asking(method: &str, frames: Vec<Frame<Bytes>>) -> Request<Frames> {
@@ -161,9 +157,8 @@ fn asking(method: &str, frames: Vec<Frame<Bytes>>) -> Request<Frames> {
 #[test]
 fn request_that_its_client_cancels_midway_is_no_whole_one() {
     let (end, was_end) = mpsc::channel();
-    let end = Arc::new(std::sync::Mutex::new(end));
     let origin = origin_of_streams(move |mut request, mut to| {
-        let end = Arc::clone(&end);
+        let end = end.clone();
         async move {
             let mut answer = to.send_response(Response::new(()), false).unwrap();
             answer.send_data("answer".into(), false).unwrap();
@@ -175,7 +170,7 @@ fn request_that_its_client_cancels_midway_is_no_whole_one() {
                     None => break Ok(()),
                 }
             };
-            end.lock().unwrap().send((seen, last)).unwrap();
+            end.send((seen, last)).unwrap();
         }
     });
     let vip = vip();
@@ -403,9 +398,8 @@ fn answer_that_its_endpoint_cancels_is_no_whole_one() {
 #[test]
 fn request_goes_on_while_nobody_reads_its_answer() {
     let (whole, was_whole) = mpsc::channel();
-    let whole = Arc::new(std::sync::Mutex::new(whole));
     let origin = origin_of_streams(move |mut request, mut to| {
-        let whole = Arc::clone(&whole);
+        let whole = whole.clone();
         async move {
             let mut answer = to.send_response(Response::new(()), false).unwrap();
             answer.send_data(vec![0; 1 << 20].into(), true).unwrap();
@@ -413,7 +407,7 @@ fn request_goes_on_while_nobody_reads_its_answer() {
             while let Some(data) = request.body_mut().data().await {
                 bytes += data.unwrap().len();
             }
-            whole.lock().unwrap().send(bytes).unwrap();
+            whole.send(bytes).unwrap();
         }
     });
     let vip = vip();
